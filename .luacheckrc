@@ -1,0 +1,9 @@
+-- luacheck: LuaJIT everywhere, busted's words in specs.
+std = "luajit"
+max_line_length = 180
+codes = true
+include_files = {"lua/**/*.lua", "recipes/**/*.lua", "models/**/*.lua", "tests/**/*.lua", "tools/**/*.lua", "bin/libration", ".busted", ".luacheckrc", "*.rockspec"}
+exclude_files = {"build", "lua/libration/models", "lua/libration/recipes"}
+files["tests/**/*_spec.lua"] = {std = "luajit+busted"}
+files["tests/helper.lua"] = {std = "luajit+busted"}
+files["*.rockspec"] = {std = "rockspec"}

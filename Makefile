@@ -1,0 +1,119 @@
+# Makefile: builds the engine (build/*.so) and runs what people run. `make help` lists the targets. Installs packages only for test, demo, bench and lint.
+# No compiled-in machine: plain code for the architecture; kernels pick their instruction set at run time.
+CFLAGS ?= -O3 -g
+LUAJIT ?= luajit
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+LUADIR ?= $(PREFIX)/share/lua/5.1
+LIBDIR ?= $(PREFIX)/lib/lua/5.1
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+OPENMP ?= -fopenmp
+
+ifeq ($(SANITIZE),1)
+BUILD ?= build/asan
+CHECKS := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+endif
+BUILD ?= build
+
+MEDIA_PKG := libavformat libavcodec libavutil libswscale libswresample libpng
+MEDIA_CFLAGS = $(shell pkg-config --cflags $(MEDIA_PKG))
+MEDIA_LIBS = $(shell pkg-config --libs $(MEDIA_PKG))
+ALL_CFLAGS := $(CFLAGS) $(CHECKS) -std=gnu11 -Wall -Wextra -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -MMD -MP -Icsrc -I$(BUILD)
+
+CORE_SRC := $(wildcard csrc/*.c csrc/cpu/*.c csrc/cpu/reference/*.c)
+MEDIA_SRC := $(wildcard csrc/media/*.c)
+CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/%.o)
+MEDIA_OBJ := $(MEDIA_SRC:%.c=$(BUILD)/%.o)
+LIBRARIES := $(BUILD)/libration_core.so $(BUILD)/libration_media.so
+
+# For Lua started from here: this checkout's modules and libraries before any installed ones.
+HERE = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$$LUA_PATH;" LUA_CPATH="$(CURDIR)/$(BUILD)/?.so;$$LUA_CPATH;"
+
+all: $(LIBRARIES)
+objects: $(CORE_OBJ) $(MEDIA_OBJ)
+
+# ---- generated text: the header as the C string that lbr_cdef() returns, the doors of ops.def ----
+EMBED = sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/'
+$(BUILD)/cdef.inc: csrc/libration.h csrc/ops.def
+	@mkdir -p $(@D)
+	$(CC) -E -P -DLBR_CDEF -Icsrc $< -o $@.i && $(EMBED) $@.i > $@.tmp && mv $@.tmp $@ && rm $@.i
+$(BUILD)/media_cdef.inc: csrc/media/media.h
+	@mkdir -p $(@D)
+	$(CC) -E -P -DLBR_CDEF -Icsrc $< -o $@.i && $(EMBED) $@.i > $@.tmp && mv $@.tmp $@ && rm $@.i
+$(BUILD)/doors.inc: csrc/doors.h csrc/ops.def tools/doors.awk
+	@mkdir -p $(@D)
+	$(CC) -E -P -Icsrc $< -o $@.i && awk -f tools/doors.awk $@.i > $@.tmp && mv $@.tmp $@ && rm $@.i
+
+# ---- objects and libraries ----
+$(BUILD)/csrc/media/%.o: csrc/media/%.c $(BUILD)/media_cdef.inc
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(MEDIA_CFLAGS) -c $< -o $@
+$(BUILD)/csrc/%.o: csrc/%.c $(BUILD)/cdef.inc $(BUILD)/doors.inc
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(OPENMP) -c $< -o $@
+
+# Linked beside and renamed, so that a running process keeps the library it has mapped.
+$(BUILD)/libration_core.so: $(CORE_OBJ)
+	$(CC) -shared $(OPENMP) $(CFLAGS) $(CHECKS) $(LDFLAGS) -Wl,-soname,libration_core.so -o $@.tmp $^ -ldnnl -lm -lpthread && mv $@.tmp $@
+$(BUILD)/libration_media.so: $(MEDIA_OBJ) $(BUILD)/libration_core.so
+	$(CC) -shared $(CFLAGS) $(CHECKS) $(LDFLAGS) -Wl,-soname,libration_media.so -o $@.tmp $(MEDIA_OBJ) -L$(BUILD) -l:libration_core.so \
+	  -Wl,-rpath,'$$ORIGIN' $(MEDIA_LIBS) -lm -lpthread && mv $@.tmp $@
+
+# ---- what people run ----
+deps:
+	@tools/setup build run
+
+# All passes: plain, interpreted, sanitized; SANITIZE=1 the sanitized one alone; SPEC=file, PASS=name to narrow it down.
+test:
+	@tools/setup build run test
+	@+$(MAKE) --no-print-directory -s -j$(JOBS) all SANITIZE=
+ifneq ($(PASS),plain)
+	@+$(MAKE) --no-print-directory -s -j$(JOBS) all SANITIZE=1
+endif
+	@$(LUAJIT) tools/test.lua $(if $(filter 1,$(SANITIZE)),sanitized,$(PASS)) $(SPEC)
+
+demo:
+	@tools/setup build run
+	@+$(MAKE) --no-print-directory -s -j$(JOBS) all
+	@$(HERE) $(LUAJIT) recipes/demo.lua
+
+bench:
+	@tools/setup build run
+	@+$(MAKE) --no-print-directory -s -j$(JOBS) all
+	@$(HERE) $(LUAJIT) tools/bench.lua $(if $(filter 1,$(PEERS)),--peers)
+
+models:
+	@tools/setup run
+	@$(HERE) $(LUAJIT) recipes/models.lua
+
+repl: all
+	@$(HERE) $(LUAJIT) -l libration -i
+
+# Warnings are errors here, with both compilers and the flags of the build; objects stay in build/lint-*, so a second run is quick.
+# clang reads gcc's omp.h, last in its search, as it brings none of its own.
+lint:
+	@tools/setup build run lint
+	luacheck -q .
+	@+$(MAKE) --no-print-directory -s -j$(JOBS) objects CC=gcc BUILD=build/lint-gcc CFLAGS="-O2 -Werror"
+	@+$(MAKE) --no-print-directory -s -j$(JOBS) objects CC=clang BUILD=build/lint-clang CFLAGS="-O2 -Werror" OPENMP="-fopenmp -idirafter $$(gcc -print-file-name=include)"
+	@echo lint: clean
+
+install: all
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)
+	install -m 755 $(LIBRARIES) $(DESTDIR)$(LIBDIR)
+	install -m 755 bin/libration $(DESTDIR)$(BINDIR)/libration
+	(cd lua && find libration* -type f -name '*.lua') | while read -r f; do install -D -m 644 "lua/$$f" "$(DESTDIR)$(LUADIR)/$$f" || exit 1; done
+	for f in models/*.lua recipes/*.lua; do install -D -m 644 "$$f" "$(DESTDIR)$(LUADIR)/libration/$$f" || exit 1; done
+
+clean:
+	rm -rf build
+
+help:
+	@echo "make           build            make test      every test, installs packages where missing"
+	@echo "make demo      the whole path   make models    fetch the networks' weights"
+	@echo "make bench     speed, PEERS=1   make lint      luacheck, gcc and clang, warnings are errors"
+	@echo "make repl      LuaJIT with it   make install   PREFIX=/usr/local; make clean; make deps"
+
+-include $(CORE_OBJ:.o=.d) $(MEDIA_OBJ:.o=.d)
+.PHONY: all objects deps test demo bench models repl lint install clean help
+.DELETE_ON_ERROR:
