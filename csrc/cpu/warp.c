@@ -1,0 +1,304 @@
+/* Rotated crops of RGB bytes, and byte layouts that drawing needs; knows nothing of what a picture shows, and of no other resampling.
+ *
+ * The crop answers what OpenCV's boxPoints -> getPerspectiveTransform -> warpPerspective(INTER_LINEAR) answers on bytes: corners map to
+ * corners, source positions are rounded to 1/32 pixel, weights are whole, results are rounded to bytes. Nothing is smoothed before shrinking. */
+#include <float.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include "../libration.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define WARP_X86 1
+#endif
+
+enum { WARP_BITS = 5, WARP_ONE = 1 << WARP_BITS, WARP_BLOCK = 1024 };
+
+struct warp {
+    const uint8_t *src; int64_t row;                /* picture [h,w,3], bytes from one row to the next */
+    int32_t h, w, oh, ow, border, block;
+    double m[9];                                    /* place in the crop -> place in the picture */
+    uint8_t *bytes; float *floats;                  /* one of them: [oh,ow,3] */
+    float scale, shift; const float *levels;        /* levels[v] = v * scale + shift, rounded once */
+};
+
+/* Solves A x = b, [8,8], by elimination with the largest pivot in the column; b becomes x. Returns 0 when A is singular. */
+static int solve8(double a[8][8], double b[8])
+{
+    for (int i = 0; i < 8; i++) {
+        int k = i;
+        for (int j = i + 1; j < 8; j++) if (fabs(a[j][i]) > fabs(a[k][i])) k = j;
+        if (!(fabs(a[k][i]) >= DBL_EPSILON * 100)) return 0;
+        if (k != i) {
+            for (int j = i; j < 8; j++) { double t = a[i][j]; a[i][j] = a[k][j]; a[k][j] = t; }
+            double t = b[i]; b[i] = b[k]; b[k] = t;
+        }
+        double d = -1 / a[i][i];
+        for (int j = i + 1; j < 8; j++) {
+            double alpha = a[j][i] * d;
+            for (k = i + 1; k < 8; k++) a[j][k] += alpha * a[i][k];
+            b[j] += alpha * b[i];
+        }
+    }
+    for (int i = 7; i >= 0; i--) {
+        double s = b[i];
+        for (int k = i + 1; k < 8; k++) s -= a[i][k] * b[k];
+        b[i] = s / a[i][i];
+    }
+    return 1;
+}
+
+int lbr_crop_matrix(const lbr_region *r, int32_t oh, int32_t ow, double *m)
+{
+    if (!r || !m || oh < 1 || ow < 1) return lbr_fail(LBR_EINVAL, "crop_matrix: region, matrix or a size of 1 and more is missing");
+    if (!isfinite(r->x) || !isfinite(r->y) || !isfinite(r->width) || !isfinite(r->height) || !isfinite(r->angle))
+        return lbr_fail(LBR_EINVAL, "crop_matrix: region %g,%g %gx%g at %g is not finite", r->x, r->y, r->width, r->height, r->angle);
+    /* corners in single precision, from an angle that went through degrees: lower left, upper left, upper right, lower right */
+    float degrees = (float)(r->angle * 180.f / M_PI);
+    double angle = degrees * M_PI / 180.;
+    float b = (float)cos(angle) * .5f, a = (float)sin(angle) * .5f, px[4], py[4];
+    px[0] = r->x - a * r->height - b * r->width;
+    py[0] = r->y + b * r->height - a * r->width;
+    px[1] = r->x + a * r->height - b * r->width;
+    py[1] = r->y - b * r->height - a * r->width;
+    px[2] = 2 * r->x - px[0]; py[2] = 2 * r->y - py[0];
+    px[3] = 2 * r->x - px[1]; py[3] = 2 * r->y - py[1];
+    const float tx[4] = { 0, 0, (float)ow, (float)ow }, ty[4] = { (float)oh, 0, 0, (float)oh };
+    double e[8][8] = { { 0 } }, f[9];
+    for (int i = 0; i < 4; i++) {
+        e[i][0] = e[i + 4][3] = px[i];
+        e[i][1] = e[i + 4][4] = py[i];
+        e[i][2] = e[i + 4][5] = 1;
+        e[i][6] = -px[i] * tx[i]; e[i][7] = -py[i] * tx[i];
+        e[i + 4][6] = -px[i] * ty[i]; e[i + 4][7] = -py[i] * ty[i];
+        f[i] = tx[i]; f[i + 4] = ty[i];
+    }
+    if (!solve8(e, f)) return lbr_fail(LBR_EINVAL, "crop_matrix: region %g,%g %gx%g has no area", r->x, r->y, r->width, r->height);
+    f[8] = 1;
+    double d = f[0] * (f[4] * f[8] - f[5] * f[7]) - f[1] * (f[3] * f[8] - f[5] * f[6]) + f[2] * (f[3] * f[7] - f[4] * f[6]);
+    if (d == 0) return lbr_fail(LBR_EINVAL, "crop_matrix: region %g,%g %gx%g has no area", r->x, r->y, r->width, r->height);
+    d = 1. / d;
+    m[0] = (f[4] * f[8] - f[5] * f[7]) * d; m[1] = (f[2] * f[7] - f[1] * f[8]) * d; m[2] = (f[1] * f[5] - f[2] * f[4]) * d;
+    m[3] = (f[5] * f[6] - f[3] * f[8]) * d; m[4] = (f[0] * f[8] - f[2] * f[6]) * d; m[5] = (f[2] * f[3] - f[0] * f[5]) * d;
+    m[6] = (f[3] * f[7] - f[4] * f[6]) * d; m[7] = (f[1] * f[6] - f[0] * f[7]) * d; m[8] = (f[0] * f[4] - f[1] * f[3]) * d;
+    return LBR_OK;
+}
+
+/* Places of n pixels of a row, in 1/32 of a source pixel; start = X, Y and W at the first of them. */
+static void places_portable(const double *m, const double start[3], int n, int32_t *px, int32_t *py)
+{
+    const double magic = 6755399441055744.;         /* 1.5 * 2^52: adding and taking it away rounds to the nearest even whole number */
+    for (int i = 0; i < n; i++) {
+        double w = start[2] + m[6] * i;
+        w = w != 0 ? WARP_ONE / w : 0;
+        double x = (start[0] + m[0] * i) * w, y = (start[1] + m[3] * i) * w;
+        x = x < INT32_MAX ? x : INT32_MAX; x = x > INT32_MIN ? x : INT32_MIN;
+        y = y < INT32_MAX ? y : INT32_MAX; y = y > INT32_MIN ? y : INT32_MIN;
+        volatile double rx = x + magic, ry = y + magic;
+        px[i] = (int32_t)(rx - magic);
+        py[i] = (int32_t)(ry - magic);
+    }
+}
+
+/* One pixel whose four neighbours may lie outside of the picture. */
+static void pixel_anywhere(const struct warp *p, int32_t x, int32_t y, uint8_t out[3])
+{
+    static const uint8_t black[3];
+    int32_t fx = x & (WARP_ONE - 1), fy = y & (WARP_ONE - 1), sx = x >> WARP_BITS, sy = y >> WARP_BITS;
+    const uint8_t *tap[4];
+    for (int k = 0; k < 4; k++) {
+        int64_t cx = (int64_t)sx + (k & 1), cy = (int64_t)sy + (k >> 1);
+        if (cx < 0 || cy < 0 || cx >= p->w || cy >= p->h) {
+            if (p->border == LBR_BORDER_ZERO) { tap[k] = black; continue; }
+            cx = cx < 0 ? 0 : cx >= p->w ? p->w - 1 : cx;
+            cy = cy < 0 ? 0 : cy >= p->h ? p->h - 1 : cy;
+        }
+        tap[k] = p->src + cy * p->row + cx * 3;
+    }
+    int32_t w0 = (WARP_ONE - fx) * (WARP_ONE - fy), w1 = fx * (WARP_ONE - fy), w2 = (WARP_ONE - fx) * fy, w3 = fx * fy;
+    for (int c = 0; c < 3; c++)
+        out[c] = (uint8_t)((w0 * tap[0][c] + w1 * tap[1][c] + w2 * tap[2][c] + w3 * tap[3][c] + 512) >> 10);
+}
+
+static void put(const struct warp *p, int64_t at, const uint8_t rgb[3])
+{
+    for (int c = 0; c < 3; c++)
+        if (p->floats) p->floats[at + c] = p->levels[rgb[c]]; else p->bytes[at + c] = rgb[c];
+}
+
+static void pixels_portable(const struct warp *p, const int32_t *px, const int32_t *py, int n, int64_t at)
+{
+    for (int i = 0; i < n; i++, at += 3) {
+        uint8_t rgb[3];
+        pixel_anywhere(p, px[i], py[i], rgb);
+        put(p, at, rgb);
+    }
+}
+
+#ifdef WARP_X86
+/* No fused multiply-add here: positions are rounded as OpenCV rounds them. */
+__attribute__((target("avx2")))
+static void places_avx2(const double *m, const double start[3], int n, int32_t *px, int32_t *py)
+{
+    const __m256d zero = _mm256_setzero_pd(), one = _mm256_set1_pd(WARP_ONE);
+    const __m256d top = _mm256_set1_pd(INT32_MAX), bottom = _mm256_set1_pd(INT32_MIN);
+    __m256d k = _mm256_setr_pd(0, 1, 2, 3);
+    for (int i = 0; i < n; i += 4, k = _mm256_add_pd(k, _mm256_set1_pd(4))) {   /* the arrays have room for 3 more */
+        __m256d w = _mm256_add_pd(_mm256_set1_pd(start[2]), _mm256_mul_pd(_mm256_set1_pd(m[6]), k));
+        __m256d x = _mm256_add_pd(_mm256_set1_pd(start[0]), _mm256_mul_pd(_mm256_set1_pd(m[0]), k));
+        __m256d y = _mm256_add_pd(_mm256_set1_pd(start[1]), _mm256_mul_pd(_mm256_set1_pd(m[3]), k));
+        w = _mm256_andnot_pd(_mm256_cmp_pd(w, zero, _CMP_EQ_OQ), _mm256_div_pd(one, w));
+        x = _mm256_max_pd(_mm256_min_pd(_mm256_mul_pd(x, w), top), bottom);
+        y = _mm256_max_pd(_mm256_min_pd(_mm256_mul_pd(y, w), top), bottom);
+        _mm_storeu_si128((__m128i *)(px + i), _mm256_cvtpd_epi32(x));
+        _mm_storeu_si128((__m128i *)(py + i), _mm256_cvtpd_epi32(y));
+    }
+}
+
+/* Two neighbours of a row lie in 6 bytes: 8 are loaded, so the last column but one goes the slow way. */
+__attribute__((target("avx2,fma")))
+static void pixels_avx2(const struct warp *p, const int32_t *px, const int32_t *py, int n, int64_t at)
+{
+    const __m128i pairs = _mm_setr_epi8(0, 3, 1, 4, 2, 5, -1, -1, 8, 11, 9, 12, 10, 13, -1, -1);
+    const __m128i half = _mm_set1_epi32(512), squeeze = _mm_setr_epi8(0, 4, 8, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m128 scale = _mm_set1_ps(p->scale), shift = _mm_set1_ps(p->shift);
+    const uint32_t wide = p->w > 2 ? (uint32_t)p->w - 2 : 0, high = p->h > 1 ? (uint32_t)p->h - 1 : 0;
+    for (int i = 0; i < n; i++, at += 3) {
+        int32_t x = px[i], y = py[i], sx = x >> WARP_BITS, sy = y >> WARP_BITS;
+        if ((uint32_t)sx >= wide || (uint32_t)sy >= high) {
+            uint8_t rgb[3];
+            pixel_anywhere(p, x, y, rgb);
+            put(p, at, rgb);
+            continue;
+        }
+        const uint8_t *s = p->src + sy * p->row + (int64_t)sx * 3;
+        int32_t fx = x & (WARP_ONE - 1), fy = y & (WARP_ONE - 1);
+        __m128i q = _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)s), _mm_loadl_epi64((const __m128i *)(s + p->row)));
+        __m128i across = _mm_maddubs_epi16(_mm_shuffle_epi8(q, pairs), _mm_set1_epi16((short)((fx << 8) | (WARP_ONE - fx))));
+        __m128i rows = _mm_unpacklo_epi16(across, _mm_srli_si128(across, 8));
+        __m128i sum = _mm_madd_epi16(rows, _mm_set1_epi32((fy << 16) | (WARP_ONE - fy)));
+        sum = _mm_srli_epi32(_mm_add_epi32(sum, half), 10);
+        if (p->floats) {                            /* the fourth value is overwritten by the next pixel */
+            _mm_storeu_ps(p->floats + at, _mm_fmadd_ps(_mm_cvtepi32_ps(sum), scale, shift));
+        } else {
+            int32_t v = _mm_cvtsi128_si32(_mm_shuffle_epi8(sum, squeeze));
+            memcpy(p->bytes + at, &v, 4);
+        }
+    }
+}
+#endif
+
+static void warp_rows(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct warp *p = ctx;
+    int32_t px[WARP_BLOCK + 4], py[WARP_BLOCK + 4];
+    (void)thread;
+#ifdef WARP_X86
+    int fast = lbr_cpu_isa() >= LBR_ISA_AVX2;
+#endif
+    for (int64_t y = begin; y < end; y++)
+        for (int32_t x = 0; x < p->ow; x += p->block) {
+            int n = p->ow - x < p->block ? p->ow - x : p->block;
+            double dx = x, dy = (double)y, start[3];
+            for (int k = 0; k < 3; k++) start[k] = p->m[3 * k] * dx + p->m[3 * k + 1] * dy + p->m[3 * k + 2];
+            int64_t at = (y * p->ow + x) * 3;
+#ifdef WARP_X86
+            if (fast) {
+                places_avx2(p->m, start, n, px, py);
+                /* a four-value store may touch the first value of the next row, which another thread writes: the last pixel goes alone */
+                pixels_avx2(p, px, py, n - 1, at);
+                pixels_portable(p, px + n - 1, py + n - 1, 1, at + 3 * (n - 1));
+                continue;
+            }
+#endif
+            places_portable(p->m, start, n, px, py);
+            pixels_portable(p, px, py, n, at);
+        }
+}
+
+static int warp_run(struct warp *p, const lbr_region *r, const char *who)
+{
+    if (!p->src || (!p->bytes && !p->floats)) return lbr_fail(LBR_EINVAL, "%s: no picture or no output", who);
+    if (p->h < 1 || p->w < 1 || p->row < (int64_t)p->w * 3)
+        return lbr_fail(LBR_ESHAPE, "%s: picture is [%d,%d,3] with rows of %lld bytes, want at least one whole pixel", who, p->h, p->w, (long long)p->row);
+    if (p->h > INT32_MAX / 64 || p->w > INT32_MAX / 64) return lbr_fail(LBR_ESHAPE, "%s: picture %dx%d is too large", who, p->w, p->h);
+    if (p->border != LBR_BORDER_ZERO && p->border != LBR_BORDER_REPLICATE)
+        return lbr_fail(LBR_EINVAL, "%s: border is %d, want LBR_BORDER_ZERO or LBR_BORDER_REPLICATE", who, p->border);
+    int status = lbr_crop_matrix(r, p->oh, p->ow, p->m);
+    if (status) return status;
+    /* positions grow from the start of a block, whose width is OpenCV's: 1024 pixels in at most 16 rows */
+    int32_t rows = p->oh < 16 ? p->oh : 16;
+    p->block = WARP_BLOCK / rows < p->ow ? WARP_BLOCK / rows : p->ow;
+    lbr_parallel(p->oh, 32, warp_rows, p);
+    return LBR_OK;
+}
+
+int lbr_crop_u8(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lbr_region *r, int border, uint8_t *dst, int32_t oh, int32_t ow)
+{
+    struct warp p = { .src = src, .row = row, .h = h, .w = w, .oh = oh, .ow = ow, .border = border, .bytes = dst };
+    return warp_run(&p, r, "crop_u8");
+}
+
+int lbr_crop_f32(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lbr_region *r, int border, float scale, float shift,
+                 float *dst, int32_t oh, int32_t ow)
+{
+    float levels[256];
+    for (int i = 0; i < 256; i++) levels[i] = (float)((double)i * scale + shift);
+    struct warp p = { .src = src, .row = row, .h = h, .w = w, .oh = oh, .ow = ow, .border = border, .floats = dst,
+                      .scale = scale, .shift = shift, .levels = levels };
+    return warp_run(&p, r, "crop_f32");
+}
+
+struct layout { const uint8_t *src; uint8_t *dst; int64_t from, to; int32_t w; };
+
+static void rows_to_bgrx(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct layout *l = ctx;
+    (void)thread;
+    for (int64_t y = begin; y < end; y++) {
+        const uint8_t *s = l->src + y * l->from;
+        uint8_t *d = l->dst + y * l->to;
+        for (int32_t x = 0; x < l->w; x++, s += 3, d += 4) {
+            uint32_t v = 0xff000000u | (uint32_t)s[0] << 16 | (uint32_t)s[1] << 8 | s[2];   /* Cairo's pixels are whole numbers of the machine */
+            memcpy(d, &v, 4);
+        }
+    }
+}
+
+static void rows_to_rgb(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct layout *l = ctx;
+    (void)thread;
+    for (int64_t y = begin; y < end; y++) {
+        const uint8_t *s = l->src + y * l->from;
+        uint8_t *d = l->dst + y * l->to;
+        for (int32_t x = 0; x < l->w; x++, s += 4, d += 3) {
+            uint32_t v;
+            memcpy(&v, s, 4);
+            d[0] = (uint8_t)(v >> 16); d[1] = (uint8_t)(v >> 8); d[2] = (uint8_t)v;
+        }
+    }
+}
+
+static int relay(const uint8_t *src, int64_t from, int from_pixel, uint8_t *dst, int64_t to, int to_pixel, int32_t h, int32_t w,
+                 void (*rows)(void *, int64_t, int64_t, int), const char *who)
+{
+    if (!src || !dst) return lbr_fail(LBR_EINVAL, "%s: no picture or no output", who);
+    if (h < 0 || w < 0 || from < (int64_t)w * from_pixel || to < (int64_t)w * to_pixel)
+        return lbr_fail(LBR_ESHAPE, "%s: %dx%d does not fit rows of %lld and %lld bytes", who, w, h, (long long)from, (long long)to);
+    struct layout l = { .src = src, .dst = dst, .from = from, .to = to, .w = w };
+    lbr_parallel(h, 64, rows, &l);
+    return LBR_OK;
+}
+
+int lbr_rgb_to_bgrx(const uint8_t *src, int64_t from, uint8_t *dst, int64_t to, int32_t h, int32_t w)
+{
+    return relay(src, from, 3, dst, to, 4, h, w, rows_to_bgrx, "rgb_to_bgrx");
+}
+
+int lbr_bgrx_to_rgb(const uint8_t *src, int64_t from, uint8_t *dst, int64_t to, int32_t h, int32_t w)
+{
+    return relay(src, from, 4, dst, to, 3, h, w, rows_to_rgb, "bgrx_to_rgb");
+}

@@ -1,0 +1,244 @@
+-- BlazePose around its two networks: anchors, detections, regions, refinement, projection. Runs no network and keeps no state from frame to frame.
+-- Numbers and order of steps are MediaPipe's (modules/pose_detection, modules/pose_landmark); tests compare each step with its outputs.
+local ffi = require "ffi"
+
+local blazepose = {}
+
+local exp, floor, sqrt, atan2, cos, sin, pi = math.exp, math.floor, math.sqrt, math.atan2, math.cos, math.sin, math.pi
+
+blazepose.detector_size = 224    -- pixels a side of the detector's input
+blazepose.landmark_size = 256    -- pixels a side of the landmark network's input
+blazepose.points = 39            -- 33 landmarks, 2 auxiliary ones that give the next region, 4 more
+blazepose.landmarks = 33
+
+local ANCHORS, HEAT = 2254, 64
+local single = ffi.new("float[1]")
+
+-- The nearest single-precision number.
+local function f32(v)
+  single[0] = v
+  return single[0]
+end
+blazepose.f32 = f32
+
+local function sigmoid(v)
+  return 1 / (1 + exp(-v))
+end
+
+local anchors
+
+--- Centres of the detector's anchors as fractions of the square input; each is 1 wide and 1 high.
+---@return ffi.cdata* centres float[2254*2] x, y
+function blazepose.anchors()
+  if anchors then return anchors end
+  anchors = ffi.new("float[?]", ANCHORS * 2)
+  local n = 0
+  -- strides 8, 16 and three times 32: two anchors a cell and layer
+  for _, layer in ipairs { { 28, 2 }, { 14, 2 }, { 7, 6 } } do
+    for y = 0, layer[1] - 1 do
+      for x = 0, layer[1] - 1 do
+        for _ = 1, layer[2] do
+          anchors[n], anchors[n + 1] = (x + .5) / layer[1], (y + .5) / layer[1]
+          n = n + 2
+        end
+      end
+    end
+  end
+  return anchors
+end
+
+local function overlap(a, b)
+  local w = math.min(a[3], b[3]) - math.max(a[1], b[1])
+  local h = math.min(a[4], b[4]) - math.max(a[2], b[2])
+  if w <= 0 or h <= 0 then return 0 end
+  local both = w * h
+  return both / ((a[3] - a[1]) * (a[4] - a[2]) + (b[3] - b[1]) * (b[4] - b[2]) - both)
+end
+
+--- Detections from the detector's raw outputs, after weighted suppression: the best box becomes the score-weighted mean of all boxes that overlap it
+--- by more than `iou`, with its own score kept. Best first.
+---@param boxes ffi.cdata* float[2254*12] box centre x, y, width, height, then 4 points x, y, in input pixels beside the anchor
+---@param scores ffi.cdata* float[2254] logits
+---@param least? number smallest score, default .5
+---@param iou? number default .3
+---@return number[][] detections each x0, y0, x1, y1, 4 points x, y (fractions of the square input), score
+function blazepose.decode(boxes, scores, least, iou)
+  least, iou = least or .5, iou or .3
+  local at, size = blazepose.anchors(), blazepose.detector_size
+  local found = {}
+  for i = 0, ANCHORS - 1 do
+    local v = scores[i]
+    if v > -100 then -- also leaves NaN out
+      local score = sigmoid(v < 100 and v or 100)
+      if score >= least then
+        local p, ax, ay = boxes + i * 12, at[2 * i], at[2 * i + 1]
+        local x, y, w, h = p[0] / size + ax, p[1] / size + ay, p[2] / size / 2, p[3] / size / 2
+        local d = { x - w, y - h, x + w, y + h }
+        for k = 4, 10, 2 do
+          d[k + 1], d[k + 2] = p[k] / size + ax, p[k + 1] / size + ay
+        end
+        d[13], d.place = score, i
+        found[#found + 1] = d
+      end
+    end
+  end
+  table.sort(found, function(a, b)
+    if a[13] ~= b[13] then return a[13] > b[13] end
+    return a.place < b.place
+  end)
+  local kept = {}
+  while #found > 0 do
+    local best, rest, mean, weight = found[1], {}, {}, 0
+    for k = 1, 12 do mean[k] = 0 end
+    for _, d in ipairs(found) do
+      if d == best or overlap(best, d) > iou then
+        weight = weight + d[13]
+        for k = 1, 12 do mean[k] = mean[k] + d[k] * d[13] end
+      else
+        rest[#rest + 1] = d
+      end
+    end
+    for k = 1, 12 do mean[k] = mean[k] / weight end
+    mean[13] = best[13]
+    kept[#kept + 1] = mean
+    found = rest
+  end
+  return kept
+end
+
+--- A detection in fractions of the detector's square input, in pixels of the picture that lies centred in it. Changes it in place.
+---@param detection number[] as decode gives it
+---@param width integer pixels of the picture
+---@param height integer
+---@return number[] detection
+function blazepose.to_picture(detection, width, height)
+  local side = math.max(width, height)
+  local left, top = (side - width) / 2, (side - height) / 2
+  for k = 1, 12, 2 do
+    detection[k] = detection[k] * side - left
+    detection[k + 1] = detection[k + 1] * side - top
+  end
+  return detection
+end
+
+--- Square region round a body: centre = mid hip, half a side = 1.25 x the distance to a far point, turned so that the far point lies upwards.
+---@param x number pixels: mid hip
+---@param y number
+---@param far_x number pixels: a point on the circle round the body
+---@param far_y number
+---@param region? ffi.cdata* lbr_region to fill
+---@return ffi.cdata* lbr_region in single precision
+function blazepose.region(x, y, far_x, far_y, region)
+  region = region or ffi.new("lbr_region")
+  local dx, dy = far_x - x, far_y - y
+  local angle = pi / 2 - atan2(-dy, dx)
+  angle = angle - 2 * pi * floor((angle + pi) / (2 * pi))
+  local side = f32(2 * sqrt(dx * dx + dy * dy)) * 1.25
+  region.x, region.y, region.width, region.height, region.angle = x, y, side, side, angle
+  return region
+end
+
+--- Region of a detection in pixels (to_picture).
+---@param detection number[]
+---@param region? ffi.cdata*
+---@return ffi.cdata* lbr_region
+function blazepose.region_of(detection, region)
+  return blazepose.region(detection[5], detection[6], detection[7], detection[8], region)
+end
+
+--- Moves points to the sigmoid-weighted mean of their surroundings in the heat maps, where the largest value there is at least `least`; others stay.
+---@param xy ffi.cdata* double[n*2] fractions of the crop, changed in place
+---@param heat ffi.cdata* float[64*64*39] logits, row, column, point
+---@param n integer points, 39 at most
+---@param kernel integer odd width of the surroundings in cells: 9 (what the Python package does) or 7 (what its graph file says)
+---@param least? number default .5
+function blazepose.refine(xy, heat, n, kernel, least)
+  least = least or .5
+  local reach, points = (kernel - 1) / 2, blazepose.points
+  for i = 0, n - 1 do
+    local c, r = xy[2 * i] * HEAT, xy[2 * i + 1] * HEAT
+    -- whole part towards zero: -.3 is cell 0
+    c = c < 0 and -floor(-c) or floor(c)
+    r = r < 0 and -floor(-r) or floor(r)
+    if c >= 0 and c < HEAT and r >= 0 and r < HEAT then
+      local r0, r1 = math.max(0, r - reach), math.min(HEAT - 1, r + reach)
+      local c0, c1 = math.max(0, c - reach), math.min(HEAT - 1, c + reach)
+      local sum, sx, sy, top = 0, 0, 0, 0
+      for y = r0, r1 do
+        for x = c0, c1 do
+          local v = sigmoid(heat[(y * HEAT + x) * points + i])
+          sum, sx, sy = sum + v, sx + x * v, sy + y * v
+          if v > top then top = v end
+        end
+      end
+      if top >= least and sum > 0 then xy[2 * i], xy[2 * i + 1] = sx / HEAT / sum, sy / HEAT / sum end
+    end
+  end
+end
+
+---@class Pose one frame's answer, before any smoothing; arrays are reused from call to call where they are passed in
+---@field landmarks ffi.cdata* float[39*5] x, y, z as fractions (x and z of the picture's width, y of its height), visibility, presence
+---@field world ffi.cdata* float[39*4] x, y, z metres, visibility
+
+--- Room for one frame's answer.
+---@return Pose
+function blazepose.new_pose()
+  return { landmarks = ffi.new("float[?]", 39 * 5), world = ffi.new("float[?]", 39 * 4), xy = ffi.new("double[?]", 39 * 2) }
+end
+
+--- Landmarks in the picture from the landmark network's raw outputs.
+---@param out table ld_3d float[195] (39 x x, y, z in crop pixels, visibility and presence logits), heatmap float[64*64*39], world float[117] metres
+---@param region ffi.cdata* lbr_region that was cropped, pixels
+---@param width integer pixels of the picture
+---@param height integer
+---@param kernel integer heat-map kernel, 9 or 7
+---@param pose? Pose to fill
+---@return Pose
+function blazepose.project(out, region, width, height, kernel, pose)
+  pose = pose or blazepose.new_pose()
+  local raw, world, xy, lm, wd = out.ld_3d, out.world, pose.xy, pose.landmarks, pose.world
+  local size, n = blazepose.landmark_size, blazepose.landmarks + 2
+  for i = 0, n - 1 do
+    xy[2 * i], xy[2 * i + 1] = f32(raw[5 * i] / size), f32(raw[5 * i + 1] / size)
+  end
+  blazepose.refine(xy, out.heatmap, n, kernel)
+  local c, s, side = cos(region.angle), sin(region.angle), region.width
+  for i = 0, n - 1 do
+    local x, y = xy[2 * i] - .5, xy[2 * i + 1] - .5
+    lm[5 * i] = ((x * c - y * s) * side + region.x) / width
+    lm[5 * i + 1] = ((x * s + y * c) * side + region.y) / height
+    lm[5 * i + 2] = raw[5 * i + 2] / size * side / width
+    lm[5 * i + 3] = sigmoid(raw[5 * i + 3])
+    lm[5 * i + 4] = sigmoid(raw[5 * i + 4])
+    x, y = world[3 * i], world[3 * i + 1]
+    wd[4 * i] = x * c - y * s
+    wd[4 * i + 1] = x * s + y * c
+    wd[4 * i + 2] = world[3 * i + 2]
+    wd[4 * i + 3] = lm[5 * i + 3]
+  end
+  return pose
+end
+
+--- Index, from 1, of the detection to follow: "best" = highest score (what MediaPipe does), "largest" = widest region round the body,
+--- "central" = mid hip nearest to the picture's centre.
+---@param detections number[][] in pixels (to_picture), best first
+---@param person string
+---@param width integer
+---@param height integer
+---@return integer
+function blazepose.choose(detections, person, width, height)
+  local choice, value = 1, nil
+  if person == "best" then return 1 end
+  for i, d in ipairs(detections) do
+    local v
+    if person == "largest" then
+      v = -((d[7] - d[5]) ^ 2 + (d[8] - d[6]) ^ 2)
+    else
+      v = (d[5] - width / 2) ^ 2 + (d[6] - height / 2) ^ 2
+    end
+    if not value or v < value then choice, value = i, v end
+  end
+  return choice
+end
+
+return blazepose

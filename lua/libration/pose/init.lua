@@ -1,0 +1,11 @@
+-- The room of poses: who is where in a picture. Each part is loaded when it is first named.
+local parts = { landmarker = true, blazepose = true, smoothing = true, skeletons = true, draw = true }
+
+return setmetatable({}, {
+  __index = function(self, name)
+    if not parts[name] then return nil end
+    local part = require("libration.pose." .. name)
+    rawset(self, name, part)
+    return part
+  end,
+})
