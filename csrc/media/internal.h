@@ -1,0 +1,98 @@
+/* internal.h: what the media library's files share with each other. Not part of the ABI. */
+#ifndef LIBRATION_MEDIA_INTERNAL_H
+#define LIBRATION_MEDIA_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <libavcodec/avcodec.h>
+#include <libavformat/avformat.h>
+#include <libavutil/frame.h>
+#include <libswscale/swscale.h>
+#include "media.h"
+
+/* Times of a container are rounded to as much as a millisecond: half of that, and a little, still counts as equal. */
+#define LBR_TIME_SLACK 0.0006
+
+/* A picture as a producer leaves it: upright or not, rows padded. The buffer is kept and reused. */
+struct lbr_frame {
+    uint8_t *data;            /* 64-byte aligned */
+    int width, height;
+    ptrdiff_t stride;         /* bytes a row, a multiple of 64 */
+    size_t capacity;
+    int orientation;          /* how to make it upright: LBR_TURN_* in csrc/media/turn.c */
+    double time;
+};
+
+/* Gives picture room for width x height RGB. Errors: LBR_ENOMEM, LBR_EFORMAT (absurd size). */
+int lbr_frame_reserve(struct lbr_frame *picture, int width, int height);
+void lbr_frame_release(struct lbr_frame *picture);
+
+/* ---- turning: orientation = clockwise quarter turns (0..3), plus 4 when the picture is mirrored left to right before turning ---- */
+/* From a 3x3 display matrix of FFmpeg; *exact false when its angle is no quarter turn (0 is returned). */
+int lbr_turn_from_matrix(const int32_t *matrix, bool *exact);
+int lbr_turn_then(int first, int second);
+/* Copies the rectangle (x, y, width, height in the upright picture), turned by rotate (0..3 quarter turns) after that, tightly into out. */
+void lbr_turn_copy(const struct lbr_frame *picture, const int crop[4], int rotate, uint8_t *out);
+
+/* ---- producers behind a frame source ---- */
+struct lbr_producer {
+    /* Fills picture with frame number ticket. LBR_OK, LBR_EEND or an error with its text set. Called by worker threads;
+     * with one worker tickets come in order, with more each worker takes the next free one. */
+    int (*produce)(void *state, int64_t ticket, struct lbr_frame *picture);
+    int (*seek)(void *state, double seconds);      /* workers are stopped; the next ticket is 0 */
+    void (*describe)(void *state, lbr_source_info *info);  /* all but sizes */
+    void (*cancel)(void *state, bool on);          /* makes a blocked produce return; may be NULL */
+    const char *(*warning)(void *state);           /* may be NULL */
+    void (*close)(void *state);
+};
+/* Takes state over, also on failure. name: for error texts. */
+int lbr_source_make(const char *function, const char *name, const struct lbr_producer *producer, void *state, int workers,
+                    const lbr_source_options *options, lbr_source **out);
+
+/* ---- FFmpeg ---- */
+/* Quietens FFmpeg's printing once a process and keeps its last error line of each thread. */
+void lbr_ffmpeg_start(void);
+void lbr_ffmpeg_forget(void);
+/* "text of code" or "last line (text of code)", in a buffer of this thread. */
+const char *lbr_ffmpeg_text(int code);
+/* LBR_* for an AVERROR. */
+int lbr_ffmpeg_status(int code);
+
+/* Opens path through the file protocol only and finds its streams. LBR_EIO, LBR_EFORMAT, LBR_ENOMEM. */
+int lbr_ffmpeg_input(const char *function, const char *path, const AVIOInterruptCB *interrupt, AVFormatContext **out);
+
+/* Conversion to rgb24 that answers exactly as ffmpeg's automatic scale filter. */
+struct lbr_converter {
+    struct SwsContext *sws;
+    int width, height, format, colorspace, range, out_width, out_height;
+};
+int lbr_converter_run(const char *function, struct lbr_converter *converter, const AVFrame *frame, struct lbr_frame *out);
+void lbr_converter_release(struct lbr_converter *converter);
+/* Orientation that the frame or, in its absence, the stream asks for. */
+int lbr_turn_of_frame(const AVFrame *frame, const AVStream *stream, bool *exact);
+
+/* Decodes the file into picture (its orientation set). Text names the file. */
+int lbr_picture_decode(const char *function, const char *path, struct lbr_frame *picture);
+
+/* ---- audio of another file, packet by packet into an output ---- */
+struct lbr_audio;
+/* *out NULL with LBR_OK where the file has no audio. warning [size] gets a line when the audio must be left out. */
+int lbr_audio_open(const char *path, AVFormatContext *output, double start, double stop, char *warning, size_t size,
+                   struct lbr_audio **out);
+/* Writes the packets up to this time (seconds in the output). */
+int lbr_audio_until(struct lbr_audio *audio, double time);
+int lbr_audio_finish(struct lbr_audio *audio, double time);
+void lbr_audio_close(struct lbr_audio *audio);
+
+/* ---- files ---- */
+/* "folder/.name.pid.counter.part" beside path, to be freed. NULL: out of memory. */
+char *lbr_file_temporary(const char *path);
+/* Whole file in memory, followed by AV_INPUT_BUFFER_PADDING_SIZE zero bytes; av_free it. */
+int lbr_file_read(const char *function, const char *path, uint8_t **data, size_t *size);
+/* Syncs and renames; removes temporary on failure. */
+int lbr_file_publish(const char *function, const char *temporary, const char *path);
+
+extern atomic_llong lbr_media_count;
+
+#endif

@@ -1,0 +1,180 @@
+/* media.h: the media library's C ABI: video, pictures, hashes, rendered scenes. Frames are plain bytes here; tensors stay in the core. */
+#ifndef LIBRATION_MEDIA_H
+#define LIBRATION_MEDIA_H
+
+#ifdef LBR_CDEF
+#define LBR_API
+#else
+#include "../libration.h"
+#endif
+
+/* Text of these declarations, for ffi.cdef. */
+LBR_API const char *lbr_media_cdef(void);
+
+/* ---- frame sources: a video, or a list of pictures, read ahead by C threads into a bounded queue of reused buffers ---- */
+
+typedef struct lbr_source lbr_source;
+
+typedef struct lbr_source_options {
+    double start, stop;       /* seconds from the beginning; frames with start <= time < stop; stop <= 0: to the end */
+    double fps;               /* lists of pictures: frames a second (0: 25); ignored by videos */
+    int crop[4];              /* x, y, width, height in the upright picture; width 0: all of it */
+    int rotate;               /* 0, 90, 180, 270: degrees clockwise, after the crop */
+    int threads;              /* decoder threads; 0: as many as there are cores, at most 16 */
+    int queue;                /* frames read ahead; 0: 8, and less when they would take more than 256 MiB */
+} lbr_source_options;
+
+typedef struct lbr_source_info {
+    int width, height;                /* of the frames delivered: after display matrix, crop and rotation */
+    int source_width, source_height;  /* of the upright picture: after the display matrix alone */
+    int has_audio;
+    double fps;                       /* average, 0 when unknown */
+    double duration;                  /* seconds, 0 when unknown */
+    int64_t frames;                   /* estimate of the frames between start and stop, 0 when unknown */
+    char codec[32];
+} lbr_source_info;
+
+/* Opens a video (any container and codec of the FFmpeg this is built with) and decodes its first frame.
+ *   Colours equal `ffmpeg -i path -f rawvideo -pix_fmt rgb24 -`; a display matrix is applied; a change of size inside the
+ *   stream is scaled to the first frame's.
+ * Errors: LBR_EIO (missing, unreadable), LBR_EFORMAT (empty, no video in it, nothing decodable), LBR_EINVAL (crop outside,
+ * start after the end), LBR_ENOMEM, LBR_EINTR; the text names the file. */
+LBR_API int lbr_video_open(const char *path, const lbr_source_options *options, lbr_source **out);
+
+/* Opens a list of pictures as frames, all of one size. paths: count strings, each ended by a zero byte.
+ * Errors: as lbr_video_open; a picture of another size or a broken one is an LBR_EFORMAT that names it when it is reached. */
+LBR_API int lbr_pictures_open(const char *paths, int64_t count, const lbr_source_options *options, lbr_source **out);
+
+LBR_API int lbr_source_describe(const lbr_source *source, lbr_source_info *out);
+
+/* Next frame. rgb [height,width,3] out, u8; time out, seconds from the beginning of the file, strictly increasing;
+ * index out, 0 for the first frame after opening or seeking.
+ * Errors: LBR_EEND after the last frame, LBR_EINTR on Ctrl-C, LBR_EFORMAT, LBR_EIO, LBR_ENOMEM. */
+LBR_API int lbr_source_next(lbr_source *source, uint8_t *rgb, double *time, int64_t *index);
+
+/* The next frame will be the first whose time is >= seconds, exactly. Errors: LBR_EIO, LBR_ENOMEM. */
+LBR_API int lbr_source_seek(lbr_source *source, double seconds);
+
+/* What was wrong with the file (truncated, damaged) as far as it was read; "" when nothing. Complete once next returned LBR_EEND. */
+LBR_API const char *lbr_source_warning(const lbr_source *source);
+
+/* Stops the threads and frees everything; NULL is allowed. */
+LBR_API void lbr_source_close(lbr_source *source);
+
+/* ---- single pictures ---- */
+
+/* Reads a PNG (libpng; palette, grey and 16 bits become RGB8, alpha is dropped), JPEG, BMP, WebP or TIFF (FFmpeg, colours as its rgb24;
+ * a stored orientation is applied). *rgb out [height,width,3] u8, free it with lbr_picture_free.
+ * Errors: LBR_EIO, LBR_EFORMAT (empty, broken, not a picture), LBR_ENOMEM; the text names the file. */
+LBR_API int lbr_picture_read(const char *path, uint8_t **rgb, int *width, int *height);
+LBR_API void lbr_picture_free(uint8_t *rgb);
+
+/* Writes pixels [height,width,channels] u8 (channels 1: grey, 3: RGB, 4: RGBA) as PNG to a temporary name and renames it.
+ * Errors: LBR_EIO (unwritable, disk full), LBR_EINVAL, LBR_ENOMEM; nothing stands under path then. */
+LBR_API int lbr_png_write(const char *path, const uint8_t *pixels, int width, int height, int channels);
+
+/* ---- video files out ---- */
+
+typedef struct lbr_writer lbr_writer;
+
+typedef struct lbr_writer_options {
+    int width, height;        /* of the frames; an odd size is padded by its last column or row */
+    double fps;               /* nominal rate, for the encoder and the last frame's duration; 0: 25 */
+    int crf;                  /* x264 quality, 0..51, lower is better; < 0: 20 */
+    int threads;              /* encoder threads; 0: its own choice */
+    const char *preset;       /* x264 preset; NULL: "veryfast" */
+    const char *codec;        /* "h264" or "mpeg4"; NULL: h264, and mpeg4 with a warning where there is no encoder */
+    const char *audio_from;   /* video whose audio to keep (copied, or made AAC where the container cannot take it); NULL: none */
+    double start, stop;       /* seconds subtracted from frames and audio; audio outside is left out; stop <= 0: to the last frame */
+} lbr_writer_options;
+
+/* Opens path (.mp4, .mkv, .mov, ... by its name) for H.264. The file is written beside it under a temporary name until lbr_writer_finish.
+ * Errors: LBR_EIO (unwritable), LBR_EINVAL, LBR_EUNSUPPORTED (no encoder), LBR_ENOMEM. */
+LBR_API int lbr_writer_open(const char *path, const lbr_writer_options *options, lbr_writer **out);
+
+/* Copies rgb [height,width,3] u8 into the queue; time in seconds, larger than the one before.
+ * Errors: LBR_EINVAL (time), LBR_EINTR, and what the encoder met since the last call (LBR_EIO: disk full). */
+LBR_API int lbr_writer_write(lbr_writer *writer, const uint8_t *rgb, double time);
+
+/* Encodes what is queued, closes, syncs and renames the file. Errors as lbr_writer_write; the target is untouched then. */
+LBR_API int lbr_writer_finish(lbr_writer *writer);
+
+/* What had to be done otherwise than asked (codec, audio); "" when nothing. */
+LBR_API const char *lbr_writer_warning(const lbr_writer *writer);
+
+/* Frees the writer; an unfinished one leaves no file. NULL is allowed. */
+LBR_API void lbr_writer_free(lbr_writer *writer);
+
+/* ---- hashes (libavutil) ---- */
+
+typedef struct lbr_sha256 lbr_sha256;
+LBR_API lbr_sha256 *lbr_sha256_new(void);  /* NULL: out of memory */
+LBR_API void lbr_sha256_update(lbr_sha256 *hash, const void *data, size_t bytes);
+/* hex: 65 bytes out, the digest and a zero byte; the hash starts again. */
+LBR_API void lbr_sha256_hex(lbr_sha256 *hash, char *hex);
+LBR_API void lbr_sha256_free(lbr_sha256 *hash);
+/* Digest of a file. Errors: LBR_EIO, LBR_EINTR, LBR_ENOMEM. */
+LBR_API int lbr_sha256_file(const char *path, char *hex);
+
+/* Frame sources, writers and hashes alive, for leak checks. */
+LBR_API int64_t lbr_media_live(void);
+
+/* scene */
+/* Ray-marched scenes: capsules and ellipsoids over a patterned plane, in; pictures, out. World: right-handed lengths in any unit,
+ * the plane lies at z = `floor`, the camera and the light are above it. Colours are linear RGB, 0..1. */
+enum { LBR_SHAPE_CAPSULE = 0, LBR_SHAPE_ELLIPSOID = 1 };
+enum { LBR_REGION_ELLIPSOID = 0, LBR_REGION_BOX = 1 };
+enum { LBR_PATTERN_PLAIN = 0, LBR_PATTERN_STRIPES = 1, LBR_PATTERN_DOTS = 2, LBR_PATTERN_CHECKS = 3, LBR_PATTERN_WEAVE = 4 };
+enum { LBR_SCENE_PRIMITIVES = 128, LBR_SCENE_PAINTS = 128 };    /* most of each in one scene */
+
+typedef struct lbr_pattern {
+    int32_t kind;            /* LBR_PATTERN_* */
+    float period, angle;     /* length of a repeat; rotation in radians */
+    float second[3];         /* the other colour */
+} lbr_pattern;
+
+/* Primitives of one `part` follow each other and melt together within `blend`; different parts only touch. */
+typedef struct lbr_primitive {
+    int32_t shape, part, group;   /* group 0..31: what paints select by */
+    float a[3], b[3];             /* capsule: its ends. ellipsoid: centre, semi-axes */
+    float radius[2];              /* capsule: at a and at b */
+    float axes[9];                /* ellipsoid: rows are its unit axes in the world */
+    float blend;                  /* length over which it melts with the primitives before it */
+    float colour[3], gloss;       /* gloss 0..1: strength of the highlight */
+} lbr_primitive;
+
+/* A region of space that recolours the surface inside it; later paints cover earlier ones. */
+typedef struct lbr_paint {
+    int32_t region;               /* LBR_REGION_* */
+    uint32_t groups;              /* bit g set: paints primitives of group g */
+    float centre[3], axes[9];     /* rows are unit axes in the world; the pattern lies in the first two */
+    float radius[3];              /* semi-axes, or half sides */
+    float soft, opacity;          /* share of the radius over which the rim fades; 0..1 */
+    float colour[3], gloss;
+    lbr_pattern pattern;
+} lbr_paint;
+
+typedef struct lbr_scene {
+    const lbr_primitive *primitives; int32_t primitive_count;
+    const lbr_paint *paints; int32_t paint_count;
+    float camera[3], axes[9];     /* place; rows are right, down, forward */
+    float focal, centre[2];       /* pixels; the top left corner of the picture is 0, 0 */
+    float light[3], softness;     /* direction towards the light; half width of its penumbra, radians */
+    float sun[3], sky[3];         /* colours of the direct and of the surrounding light */
+    float floor, colour[3];       /* the plane's height and colour */
+    lbr_pattern pattern;
+    float folds;                  /* slope of the plane's soft wrinkles */
+    float unit;                   /* typical length of a limb's radius: scales shadow and occlusion distances */
+    float exposure, gamma, vignette;
+    float noise;                  /* standard deviation of the sensor's noise at mid grey, in steps of 1/255 */
+    uint32_t seed;                /* of the noise and the wrinkles' texture: one number a frame, one a scene */
+    uint32_t texture;
+} lbr_scene;
+
+/* Renders n scenes into rgb u8 [n,height,width,3]. Same bytes for any number of threads.
+ * Errors: LBR_EINVAL (counts, sizes, a number that is not finite), LBR_ENOMEM, LBR_EINTR after Ctrl-C.
+ * Source: Hart 1996 (sphere tracing); Quilez, "distance functions", "smooth minimum", "soft shadows". */
+LBR_API int lbr_scene_render(const lbr_scene *scenes, int64_t n, int32_t width, int32_t height, uint8_t *rgb);
+/* end scene */
+
+#endif
