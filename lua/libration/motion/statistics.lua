@@ -1,0 +1,86 @@
+-- Order statistics and moments of plain Lua arrays. No tensors, no models.
+
+local statistics = {}
+
+--- Percentile with numpy's default, linear interpolation between order statistics.
+---@param values number[] not empty, no NaN; left as it is
+---@param q number 0..100
+---@return number
+function statistics.percentile(values, q)
+  local n = #values
+  if n == 0 then error("percentile: no values", 2) end
+  if not (q >= 0 and q <= 100) then error(("percentile: %s, want 0..100"):format(tostring(q)), 2) end
+  local sorted = {}
+  for i = 1, n do sorted[i] = values[i] end
+  table.sort(sorted)
+  local at = q / 100 * (n - 1)
+  local low = math.floor(at)
+  local high = math.min(low + 1, n - 1)
+  local a, b, f = sorted[low + 1], sorted[high + 1], at - low
+  -- numpy's _lerp: from the nearer end, so that both ends are exact
+  return f < .5 and a + (b - a) * f or b - (b - a) * (1 - f)
+end
+
+---@param values number[]
+---@return number
+function statistics.median(values)
+  return statistics.percentile(values, 50)
+end
+
+---@param values number[]
+---@return number mean NaN of nothing
+function statistics.mean(values)
+  local sum = 0
+  for i = 1, #values do sum = sum + values[i] end
+  return sum / #values
+end
+
+--- Population standard deviation.
+---@param values number[]
+---@return number
+function statistics.deviation(values)
+  local mean, sum = statistics.mean(values), 0
+  for i = 1, #values do sum = sum + (values[i] - mean) ^ 2 end
+  return math.sqrt(sum / #values)
+end
+
+--- Pearson's correlation; NaN where one of the two does not vary.
+---@param a number[]
+---@param b number[] as long as a
+---@return number
+function statistics.correlation(a, b)
+  local ma, mb, saa, sbb, sab = statistics.mean(a), statistics.mean(b), 0, 0, 0
+  for i = 1, #a do
+    local u, v = a[i] - ma, b[i] - mb
+    saa, sbb, sab = saa + u * u, sbb + v * v, sab + u * v
+  end
+  return sab / math.sqrt(saa * sbb)
+end
+
+--- Area under the ROC curve: share of pairs in which the positive scores above the negative, ties a half.
+---@param negative number[] scores
+---@param positive number[] scores
+---@return number? nil where one of the groups is empty
+function statistics.auc(negative, positive)
+  if #negative == 0 or #positive == 0 then return nil end
+  local sum = 0
+  for _, p in ipairs(positive) do
+    for _, n in ipairs(negative) do
+      sum = sum + (p > n and 1 or p == n and .5 or 0)
+    end
+  end
+  return sum / (#negative * #positive)
+end
+
+--- Conformal p-value: (1 + number of calibration scores at or above s) / (n + 1).
+---@param calibration number[]
+---@param s number
+---@return number p
+---@return number smallest the smallest p that so many calibration scores allow
+function statistics.conformal(calibration, s)
+  local n, above = #calibration, 0
+  for i = 1, n do if calibration[i] >= s then above = above + 1 end end
+  return (1 + above) / (n + 1), 1 / (n + 1)
+end
+
+return statistics
