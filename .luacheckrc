@@ -1,4 +1,4 @@
--- luacheck: LuaJIT everywhere, busted's words in specs.
+-- What luacheck reads: LuaJIT everywhere, the words of busted in specs.
 std = "luajit"
 max_line_length = 180
 codes = true
