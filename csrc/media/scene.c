@@ -1,5 +1,6 @@
 /* scene.c: sphere tracing of capsules and ellipsoids over a patterned plane. Knows shapes, paint and light; not what they depict. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #if defined(__x86_64__)
@@ -293,7 +294,10 @@ struct job {
     const lbr_scene *scenes;
     struct frame *frames;         /* one a thread, or one for all threads */
     int width, height, wide;
-    uint8_t *rgb;
+    uint8_t *rgb;                 /* all frames, or with paths one a thread */
+    const char **paths;           /* NULL: keep the pictures */
+    int *status;                  /* of each thread, with its text */
+    char (*text)[256];
 };
 
 static void trace_rows(const struct job *j, const struct frame *f, int begin, int end)
@@ -323,7 +327,14 @@ static void run_frames(void *ctx, int64_t begin, int64_t end, int thread)
         frame_make(f, &j->scenes[i], j->width, j->height);
         trace_rows(j, f, 0, rows);
         refine_rows(j, f, 0, rows);
-        develop(f, 0, j->height, j->rgb + (size_t)i * j->height * j->width * 3);
+        uint8_t *rgb = j->rgb + (size_t)(j->paths ? thread : i) * j->height * j->width * 3;
+        develop(f, 0, j->height, rgb);
+        if (!j->paths) continue;
+        j->status[thread] = lbr_png_write(j->paths[i], rgb, j->width, j->height, 3);
+        if (j->status[thread]) {
+            snprintf(j->text[thread], sizeof *j->text, "%s", lbr_error());
+            return;
+        }
     }
 }
 
@@ -382,41 +393,79 @@ static int scene_check(const lbr_scene *s, long long at)
     return LBR_OK;
 }
 
-int lbr_scene_render(const lbr_scene *scenes, int64_t n, int32_t width, int32_t height, uint8_t *rgb)
+static int scenes_check(const lbr_scene *scenes, int64_t n, int32_t width, int32_t height, const void *out)
 {
-    if (n < 0 || (n > 0 && (!scenes || !rgb)) || width < 1 || height < 1 || width > 16384 || height > 16384)
+    if (n < 0 || (n > 0 && (!scenes || !out)) || width < 1 || height < 1 || width > 16384 || height > 16384)
         return lbr_fail(LBR_EINVAL, "scene_render: %lld scenes of %dx%d, want n >= 0 and sides of 1..16384 pixels", (long long)n, width, height);
     for (int64_t i = 0; i < n; i++) {
         int rc = scene_check(&scenes[i], (long long)i);
         if (rc) return rc;
     }
-    if (n == 0) return LBR_OK;
-    struct job job = {.scenes = scenes, .width = width, .height = height, .rgb = rgb, .wide = lbr_cpu_isa() >= LBR_ISA_AVX2};
-    int spread = n > 1 ? lbr_threads() : 1, rows = (height + TILE - 1) / TILE;
-    size_t pixels = (size_t)width * height;
-    job.frames = calloc((size_t)spread, sizeof *job.frames);
+    return LBR_OK;
+}
+
+/* Buffers for `spread` frames at work, then body; the first thread's failure is the caller's. */
+static int job_run(struct job *job, int64_t n, int spread)
+{
+    size_t pixels = (size_t)job->width * job->height;
+    job->wide = lbr_cpu_isa() >= LBR_ISA_AVX2;
+    job->frames = calloc((size_t)spread, sizeof *job->frames);
+    job->status = calloc((size_t)spread, sizeof *job->status);
+    job->text = calloc((size_t)spread, sizeof *job->text);
     float *colours = malloc((size_t)spread * pixels * 6 * sizeof *colours);
     uint8_t *ids = malloc((size_t)spread * pixels);
     int rc = LBR_OK;
-    if (!job.frames || !colours || !ids) {
-        rc = lbr_fail(LBR_ENOMEM, "scene_render: no memory for %d buffers of %dx%d", spread, width, height);
+    if (!job->frames || !job->status || !job->text || !colours || !ids) {
+        rc = lbr_fail(LBR_ENOMEM, "scene_render: no memory for %d buffers of %dx%d", spread, job->width, job->height);
     } else {
         for (int i = 0; i < spread; i++) {
-            job.frames[i].colour = colours + (size_t)i * pixels * 6;
-            job.frames[i].fine = job.frames[i].colour + pixels * 3;
-            job.frames[i].id = ids + (size_t)i * pixels;
+            job->frames[i].colour = colours + (size_t)i * pixels * 6;
+            job->frames[i].fine = job->frames[i].colour + pixels * 3;
+            job->frames[i].id = ids + (size_t)i * pixels;
         }
-        if (n > 1) {
-            lbr_parallel(n, 1, run_frames, &job);
+        if (n > 1 || job->paths) {
+            lbr_parallel(n, 1, run_frames, job);
         } else {
-            frame_make(job.frames, scenes, width, height);
-            lbr_parallel(rows, 1, run_trace, &job);
-            lbr_parallel(rows, 1, run_refine, &job);
+            int rows = (job->height + TILE - 1) / TILE;
+            frame_make(job->frames, job->scenes, job->width, job->height);
+            lbr_parallel(rows, 1, run_trace, job);
+            lbr_parallel(rows, 1, run_refine, job);
         }
-        if (lbr_interrupted()) rc = lbr_fail(LBR_EINTR, "scene_render: interrupted");
+        for (int i = 0; i < spread && !rc; i++)
+            if (job->status[i]) rc = lbr_fail(job->status[i], "%s", job->text[i]);
+        if (!rc && lbr_interrupted()) rc = lbr_fail(LBR_EINTR, "scene_render: interrupted");
     }
     free(ids);
     free(colours);
-    free(job.frames);
+    free(job->text);
+    free(job->status);
+    free(job->frames);
+    return rc;
+}
+
+int lbr_scene_render(const lbr_scene *scenes, int64_t n, int32_t width, int32_t height, uint8_t *rgb)
+{
+    int rc = scenes_check(scenes, n, width, height, rgb);
+    if (rc || n == 0) return rc;
+    struct job job = {.scenes = scenes, .width = width, .height = height, .rgb = rgb};
+    return job_run(&job, n, n > 1 ? lbr_threads() : 1);
+}
+
+int lbr_scene_write(const lbr_scene *scenes, int64_t n, int32_t width, int32_t height, const char *paths)
+{
+    int rc = scenes_check(scenes, n, width, height, paths);
+    if (rc || n == 0) return rc;
+    int spread = lbr_threads();
+    struct job job = {.scenes = scenes, .width = width, .height = height};
+    job.paths = malloc((size_t)n * sizeof *job.paths);
+    job.rgb = malloc((size_t)spread * width * height * 3);
+    if (!job.paths || !job.rgb) {
+        rc = lbr_fail(LBR_ENOMEM, "scene_write: no memory for %d pictures of %dx%d", spread, width, height);
+    } else {
+        for (int64_t i = 0; i < n; i++, paths += strlen(paths) + 1) job.paths[i] = paths;
+        rc = job_run(&job, n, spread);
+    }
+    free(job.rgb);
+    free(job.paths);
     return rc;
 }
