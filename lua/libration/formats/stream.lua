@@ -1,0 +1,68 @@
+-- A file that grows over a long run and appears under its name only when it is whole. Knows no format.
+local files = require "libration.files"
+
+---@class Stream
+local Stream = {}
+Stream.__index = Stream
+
+local M = {}
+
+---Begins a file in the folder of `path`, made when missing, under a temporary name.
+---@param path string
+---@return Stream stream; raises one line where the folder cannot be written
+function M.begin(path)
+  local made, why = files.mkdirs(files.folder(path))
+  if not made then error(why, 0) end
+  local temporary = files.temporary(path)
+  local file, reason = io.open(temporary, "w+b")
+  if not file then error(("cannot write %s: %s"):format(path, tostring(reason):match("[^:]*$"):gsub("^%s+", "")), 0) end
+  return setmetatable({ path = path, temporary = temporary, file = file }, Stream)
+end
+
+local function check(self, ok, reason)
+  if ok then return end
+  self:abort()
+  reason = tostring(reason)
+  if reason:find("No space left", 1, true) then reason = "the disk is full (no space left)" end
+  error(("cannot write %s: %s"):format(self.path, reason), 0)
+end
+
+---Writes strings at the end. Raises one line where the disk is full; the stream is gone then.
+function Stream:write(...)
+  if not self.file then error(self.path .. ": the stream is closed", 2) end
+  check(self, self.file:write(...))
+end
+
+---Replaces bytes at `at` (from 0), then goes on at the end.
+function Stream:patch(at, text)
+  if not self.file then error(self.path .. ": the stream is closed", 2) end
+  check(self, self.file:seek("set", at))
+  check(self, self.file:write(text))
+  check(self, self.file:seek("end"))
+end
+
+---Syncs and renames: from here on the file is there under its name.
+---@return string path
+function Stream:close()
+  if not self.file then error(self.path .. ": the stream is closed", 2) end
+  local file = self.file
+  check(self, file:flush())
+  self.file = nil
+  local closed, reason = file:close()
+  check(self, closed, reason)
+  return files.replace(self.path, function(temporary)
+    local ok, why = os.rename(self.temporary, temporary)
+    if not ok then error(why, 0) end
+  end)
+end
+
+---Drops what was written; idempotent.
+function Stream:abort()
+  if self.file then
+    self.file:close()
+    self.file = nil
+  end
+  os.remove(self.temporary)
+end
+
+return M

@@ -1,0 +1,106 @@
+-- Imported networks ready to run: file -> IR -> passes -> a recorded plan. Knows nothing of what the numbers mean.
+local tflite_format = require "libration.formats.tflite"
+local tflite = require "libration.graph.tflite"
+local passes = require "libration.graph.passes"
+local lower = require "libration.graph.lower"
+local record = require "libration.record"
+
+local M = {}
+
+---@class Network
+---@field name string
+---@field inputs {name: string, shape: integer[]}[] shapes as in the file (batch 1)
+---@field outputs {name: string, shape: integer[]}[]
+---@field graph IrGraph after the passes
+local Network = {}
+Network.__index = Network
+
+local importers = { tflite = { tflite_format.load, tflite.import } }
+
+local function outline(list)
+  local out = {}
+  for i, item in ipairs(list) do
+    local v = item.value or item
+    out[i] = { name = item.name, shape = v.shape }
+  end
+  return out
+end
+
+---Turns a graph into a network: passes, then a plan for each batch size when it first comes.
+---@param graph IrGraph as an importer made it
+---@param options? {outputs: string[], passes: boolean}
+---@return Network? network
+---@return string? error one line
+function M.compile(graph, options)
+  options = options or {}
+  local ok, err
+  if options.passes == false then
+    ok, err = passes.remove_dead(graph, options.outputs)
+    if ok then ok, err = pcall(passes.fold_constants, graph) end
+  else
+    ok, err = passes.run(graph, options.outputs)
+  end
+  if not ok then return nil, err end
+  local self = setmetatable({ name = graph.name, graph = graph, inputs = outline(graph.inputs), outputs = outline(graph.outputs) }, Network)
+  self.plan = record.record(function(...) return unpack(lower.run(graph, { ... })) end)
+  return self
+end
+
+---Loads a network file.
+---@param path string .tflite
+---@param options? {outputs: string[], passes: boolean} outputs: names of those to compute (default all); what only the others need is left out.
+---passes = false runs the graph as it stands in the file (to compare with)
+---@return Network? network
+---@return string? error one line: missing, not a network, an operator that is not supported
+function M.load(path, options)
+  local kind = tostring(path):match("%.([%w]+)$")
+  local importer = importers[kind or ""]
+  if not importer then return nil, ("%s: a network file ends in .tflite"):format(tostring(path)) end
+  local model, err = importer[1](path)
+  if not model then return nil, err end
+  local graph
+  graph, err = importer[2](model)
+  if not graph then return nil, err end
+  return M.compile(graph, options)
+end
+
+local function check_input(self, i, x, batch)
+  local want = self.inputs[i]
+  local shape = x.shape
+  local fits = #shape == #want.shape and x.dtype == "f32" and shape[1] % want.shape[1] == 0 and (not batch or shape[1] / want.shape[1] == batch)
+  for d = 2, #want.shape do fits = fits and shape[d] == want.shape[d] end
+  if not fits then
+    error(("%s: input '%s' is %s [%s], want f32 [B,%s]"):format(self.name, want.name, x.dtype, table.concat(shape, ","),
+      table.concat(want.shape, ",", 2)), 3)
+  end
+  return shape[1] / want.shape[1]
+end
+
+---Runs the network on a batch. Results belong to the plan: the next run with the same batch size overwrites them (clone what must stay).
+---@param ... Tensor f32 [B,H,W,C], one for each input
+---@return table<string, Tensor> outputs by name, first dim grown by B
+function Network:run(...)
+  local batch
+  for i = 1, #self.inputs do
+    local x = select(i, ...)
+    if not x then error(("%s: %d inputs given, want %d"):format(self.name, select("#", ...), #self.inputs), 2) end
+    batch = check_input(self, i, x, batch)
+  end
+  if batch ~= 1 then
+    local ok, why = lower.batchable(self.graph)
+    if not ok then error(why, 2) end
+  end
+  local results = { self.plan(...) }
+  local named = {}
+  for i, out in ipairs(self.outputs) do named[out.name] = results[i] end
+  return named
+end
+
+function Network:__tostring()
+  local parts = {}
+  for i, v in ipairs(self.inputs) do parts[i] = ("%s [%s]"):format(v.name, table.concat(v.shape, ",")) end
+  for i, v in ipairs(self.outputs) do parts[#self.inputs + i] = ("-> %s [%s]"):format(v.name, table.concat(v.shape, ",")) end
+  return ("network %s: %s; %d nodes"):format(self.name, table.concat(parts, " "), #self.graph.nodes)
+end
+
+return M
