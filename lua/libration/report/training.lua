@@ -1,0 +1,300 @@
+-- The report of a training run: training.png and report.html from one table. Reads numbers, computes no score.
+
+local files = require "libration.files"
+local blocks = require "libration.report.blocks"
+local html = require "libration.report.html"
+local plot = require "libration.report.plot"
+local statistics = require "libration.report.statistics"
+
+local training = {}
+
+---@class libration.report.Run what `training.write` takes
+---@field title string|nil headline, "Training run" when nil
+---@field subtitle string|nil e.g. date, output folder
+---@field population string whom it was trained on: "8 normal sequences, 1600 frames, rendered infants (not real children)"
+---@field epochs { train: number[], validation: number[], best: integer?, unit: string? } loss of each epoch; best counts from 1; unit "mean squared error, SD^2"
+---@field threshold number error above which a window is flagged
+---@field percentile number|nil of the validation error that gave the threshold
+---@field score_unit string|nil unit of errors and threshold, "SD²"
+---@field calibration { id: string, score: number, share: number }[] a row a sequence: mean window error, share of windows over the threshold
+---@field test { id: string, label: string?, score: number, share: number, p: number?, verdict: string?, flagged: boolean }[] label "normal", "abnormal", nil
+---@field baselines { name: string, scores: table<string, number>, separates: string?, note: string? }[] a row a method, the autoencoder first; score by sequence id
+---@field explained { network: number, pca: number?, zero: number?, pca_name: string? }|nil shares of unseen normal movement
+---@field accuracy { [1]: string, [2]: string }[]|nil landmark accuracy against ground truth: name and text
+---@field warnings string[]|nil
+---@field audit string[]|nil lines
+---@field config table|nil name = value, or { { name, value }, ... }
+---@field versions table|nil
+---@field device string|nil
+---@field timings table|nil seconds by name, or { { name, seconds }, ... }
+---@field memory { cpu: number?, gpu: number? }|nil peak bytes
+---@field files table|nil name = what it holds, or { { name, text }, ... }
+
+local function check(run)
+  for _, name in ipairs { "population", "threshold", "epochs", "calibration", "test" } do
+    if run[name] == nil then
+      error("report.training: field " .. name .. " is missing", 3)
+    end
+  end
+end
+
+-- smallest and largest sequence score by category, for the dots
+local function score_rows(run)
+  local rows = {}
+  for _, row in ipairs(run.calibration) do
+    rows[#rows + 1] = { name = row.id, score = row.score, share = row.share, group = "calibration" }
+  end
+  for _, row in ipairs(run.test) do
+    rows[#rows + 1] = { name = row.id, score = row.score, share = row.share, group = row.label or "test" }
+  end
+  return rows
+end
+
+local GROUPS = {
+  { "calibration", "calibration (normal)", "ring", "s3" },
+  { "normal", "test, normal", "circle", "s1" },
+  { "abnormal", "test, abnormal", "diamond", "s2" },
+  { "test", "test, no label", "square", "s7" },
+}
+
+local function dots(axes, rows, field)
+  for _, group in ipairs(GROUPS) do
+    local x, y = {}, {}
+    for i, row in ipairs(rows) do
+      if row.group == group[1] and type(row[field]) == "number" then
+        x[#x + 1], y[#y + 1] = field == "share" and row[field] * 100 or row[field], i
+      end
+    end
+    if #x > 0 then
+      axes:dots(x, y, { label = group[2], marker = group[3], colour = group[4], size = 5 })
+    end
+  end
+end
+
+local function curves(figure, run, weight, title)
+  local e = run.epochs
+  local axes = figure:axes {
+    title = title,
+    xlabel = "epoch",
+    ylabel = "loss, " .. (e.unit or "mean squared error, SD²"),
+    x = "integer",
+    weight = weight,
+  }
+  axes:line(nil, e.train, { label = "train" })
+  if e.validation and #e.validation > 0 then
+    axes:line(nil, e.validation, { label = "validation", style = "dashed" })
+  end
+  if e.best then
+    axes:vline(e.best, { style = "dotted", note = ("best, epoch %d"):format(e.best) })
+  end
+  axes:legend()
+end
+
+local function scores(figure, run, weight, title)
+  local rows, names = score_rows(run), {}
+  for i, row in ipairs(rows) do
+    names[i] = row.name
+  end
+  local axes = figure:axes {
+    title = title,
+    xlabel = "mean window error, " .. (run.score_unit or "SD²"),
+    categories = names,
+    weight = weight,
+  }
+  axes:vline(run.threshold, { label = "threshold for one window", style = "dashed" })
+  dots(axes, rows, "score")
+  axes:legend()
+  return #rows
+end
+
+---The picture of the run: loss curves above, scores of the calibration and test sequences with the threshold below.
+---@param run libration.report.Run
+---@return libration.report.Figure
+function training.figure(run)
+  check(run)
+  local n = #run.calibration + #run.test
+  local figure = plot.figure {
+    title = run.title or "Training run",
+    subtitle = run.population,
+    footer = "Research use, not a diagnosis.",
+    width = 760,
+    height = 520 + math.min(40, math.max(2, n)) * 22,
+  }
+  curves(figure, run, 300, "Loss")
+  scores(figure, run, 110 + math.min(40, math.max(2, n)) * 22, "Scores by sequence")
+  return figure
+end
+
+local function headline(run)
+  local total, hit = { normal = 0, abnormal = 0 }, { normal = 0, abnormal = 0 }
+  for _, row in ipairs(run.test) do
+    if total[row.label] then
+      total[row.label] = total[row.label] + 1
+      hit[row.label] = hit[row.label] + (row.flagged and 1 or 0)
+    end
+  end
+  local lines = {}
+  if total.abnormal > 0 then
+    lines[#lines + 1] = ("Abnormal test sequences flagged: %d of %d."):format(hit.abnormal, total.abnormal)
+  end
+  if total.normal > 0 then
+    lines[#lines + 1] = ("Normal test sequences flagged (false alarms): %d of %d."):format(hit.normal, total.normal)
+  end
+  local n = #run.calibration
+  lines[#lines + 1] = ("Calibrated on %d sequence%s: no p-value can fall below 1/%d = %s."):format(
+    n, n == 1 and "" or "s", n + 1, statistics.p(1 / (n + 1)))
+  if total.normal + total.abnormal < 20 or n < 20 then
+    lines[#lines + 1] = "These are counts, not rates: fewer than 20 sequences allow no claim about false alarms or sensitivity."
+  end
+  local head
+  if total.normal + total.abnormal == 0 then
+    head = ("%d test sequences, no labels"):format(#run.test)
+  else
+    head = ("%d of %d labelled test sequences judged as labelled"):format(
+      hit.abnormal + total.normal - hit.normal, total.normal + total.abnormal)
+  end
+  return { kind = "verdict", tone = "calm", head = head, lines = lines }
+end
+
+local function test_table(run)
+  local rows = {}
+  for i, row in ipairs(run.test) do
+    rows[i] = {
+      row.id,
+      row.label or { text = "no label", tone = "muted" },
+      { text = row.verdict or (row.flagged and "flagged" or "not flagged"), tone = row.flagged and "flag" or nil },
+      statistics.percent(row.share),
+      statistics.score(row.score),
+      statistics.p(row.p),
+    }
+  end
+  local largest = 0
+  for _, row in ipairs(run.calibration) do
+    largest = math.max(largest, row.share or 0)
+  end
+  return {
+    kind = "table",
+    head = { "sequence", "label", "verdict", "windows over threshold", "mean error", "p" },
+    align = { "short", "short", "short", "right", "right", "right" },
+    rows = rows,
+    note = ("A sequence is flagged when more of its windows lie over the threshold than of any calibration sequence (largest: %s). "
+      .. "p is the share of normal sequences, this one counted, that score as high."):format(statistics.percent(largest)),
+  }
+end
+
+---Baselines as a table: a row a method, a column a sequence, then what it separates.
+---@param list table[] rows as in `Run.baselines`
+---@param ids string[] sequence ids in order
+---@param labels table<string, string>|nil
+---@return table block
+function training.baselines(list, ids, labels)
+  local head, align = { "method" }, { "left" }
+  for i, id in ipairs(ids) do
+    head[i + 1] = labels and labels[id] and id .. " (" .. labels[id] .. ")" or id
+    align[i + 1] = "right"
+  end
+  local some = false
+  for _, row in ipairs(list) do
+    some = some or row.separates ~= nil or row.note ~= nil
+  end
+  if some then
+    head[#head + 1], align[#align + 1] = "reading", "left"
+  end
+  local rows = {}
+  for r, row in ipairs(list) do
+    local out = { row.name }
+    for i, id in ipairs(ids) do
+      out[i + 1] = row.scores[id] and statistics.score(row.scores[id]) or "-"
+    end
+    if some then
+      out[#ids + 2] = row.separates or row.note or ""
+    end
+    rows[r] = out
+  end
+  return { kind = "table", head = head, align = align, rows = rows }
+end
+
+---The page of the run, for `html.page`.
+---@param run libration.report.Run
+---@return table page
+function training.page(run)
+  check(run)
+  local warnings = blocks.append({}, run.warnings)
+  local explained
+  if run.explained then
+    local more
+    explained, more = blocks.explained(run.explained)
+    blocks.append(warnings, more)
+  end
+  local sections = { { title = "Result", headline(run) } }
+  local result = sections[1]
+  result[#result + 1] = {
+    kind = "facts",
+    items = {
+      {
+        label = "threshold",
+        value = statistics.number(run.threshold, 4),
+        note = (run.percentile and ("%gth percentile of the validation error, "):format(run.percentile) or "") .. (run.score_unit or "SD²"),
+      },
+      { label = "epochs", value = #run.epochs.train, note = run.epochs.best and ("best: %d"):format(run.epochs.best) or nil },
+      { label = "calibration sequences", value = #run.calibration },
+      { label = "test sequences", value = #run.test },
+    },
+  }
+  if #run.test > 0 then
+    result[#result + 1] = test_table(run)
+  end
+  if #warnings > 0 then
+    table.insert(sections, 2, { title = "Warnings", { kind = "warnings", list = warnings } })
+  end
+
+  local loss = plot.figure { height = 270, description = "Loss of each epoch, train and validation" }
+  curves(loss, run, 1)
+  sections[#sections + 1] = { title = "Training", { kind = "figure", figure = loss, narrow_height = 260 } }
+
+  local n = #run.calibration + #run.test
+  local seen = plot.figure { height = 110 + math.max(2, n) * 26, description = "Mean window error of each calibration and test sequence, with the threshold" }
+  scores(seen, run, 1)
+  sections[#sections + 1] = {
+    title = "Calibration and test scores",
+    { kind = "figure", figure = seen, narrow_height = seen.height + 34,
+      caption = "A dot is the mean error of one sequence. The threshold applies to single windows; a sequence is judged by its share of windows over it." },
+  }
+
+  if run.baselines and #run.baselines > 0 then
+    local ids, labels = {}, {}
+    for _, row in ipairs(run.test) do
+      ids[#ids + 1] = row.id
+      labels[row.id] = row.label
+    end
+    local section = { title = "Beside simpler methods", training.baselines(run.baselines, ids, labels) }
+    if explained then
+      table.insert(section, 1, { kind = "text", text = explained })
+    end
+    sections[#sections + 1] = section
+  elseif explained then
+    sections[#sections + 1] = { title = "Beside simpler methods", { kind = "text", text = explained } }
+  end
+  if run.accuracy and #run.accuracy > 0 then
+    sections[#sections + 1] = { title = "Landmarks against ground truth", { kind = "keyvalues", rows = blocks.pairs_of(run.accuracy) } }
+  end
+  blocks.append(sections, blocks.tail(run))
+  return {
+    title = run.title or "Training run",
+    subtitle = run.subtitle,
+    population = "Trained on " .. run.population .. (run.population:match "%.$" and "" or "."),
+    sections = sections,
+  }
+end
+
+---Writes training.png and report.html into a folder, each under a temporary name first. Raises when one cannot be written.
+---@param folder string
+---@param run libration.report.Run
+---@return string html path of the page
+---@return string png path of the picture
+function training.write(folder, run)
+  local png = training.figure(run):save(files.join(folder, "training.png"))
+  return html.write(files.join(folder, "report.html"), training.page(run)), png
+end
+
+return training

@@ -1,0 +1,285 @@
+-- Specs of the pages and of the two reports: hostile text escaped, nothing from outside, the figures of the table on the page.
+local cjson = require "cjson"
+local cairo = require "libration.report.cairo"
+local files = require "libration.files"
+local html = require "libration.report.html"
+local plot = require "libration.report.plot"
+local report = require "libration.report"
+local detection = require "libration.report.detection"
+local training = require "libration.report.training"
+
+local NAN = 0 / 0
+local HOSTILE = [[<script>alert("x")</script>'"&<img src=x onerror=y>]]
+
+local function run()
+  local train, validation = {}, {}
+  for i = 1, 40 do train[i], validation[i] = 1 / i, 0.2 + 1 / i end
+  return {
+    title = "Training run",
+    population = "8 normal sequences, 1600 frames, rendered infants",
+    epochs = { train = train, validation = validation, best = 31 },
+    threshold = 0.8731,
+    percentile = 95,
+    calibration = { { id = "09", score = 0.55, share = 0.062 }, { id = "10", score = 0.49, share = 0.038 } },
+    test = {
+      { id = "11", label = "normal", score = 0.51, share = 0.047, p = 2 / 3, flagged = false },
+      { id = "12", label = "abnormal", score = 0.93, share = 0.38, p = 1 / 3, flagged = true },
+    },
+    baselines = { { name = "autoencoder", scores = { ["11"] = 0.51, ["12"] = 0.93 } }, { name = "mean speed", scores = { ["11"] = 0.6, ["12"] = 0.61 }, note = "matched" } },
+    explained = { network = 0.14, pca = 0.6 },
+    warnings = { "only 2 calibration sequences" },
+    audit = { "no id is shared" },
+    config = { window = 30, train = { 1, 2, 3 } },
+    versions = { libration = "0.1.0" },
+    device = "cpu",
+    timings = { training = 42.9 },
+  }
+end
+
+local function result()
+  local t, e = {}, {}
+  for i = 1, 300 do t[i], e[i] = i / 25, i < 280 and 0.4 + (i > 150 and i < 200 and 1 or 0) or NAN end
+  return {
+    video = "/data/clip 7.mp4",
+    population = "8 normal sequences",
+    flagged = true,
+    share = 0.38,
+    largest_calibration_share = 0.062,
+    p = 1 / 3,
+    smallest_p = 1 / 3,
+    calibration = run().calibration,
+    longest_episode = 2,
+    threshold = 0.87,
+    score = 0.93,
+    times = t,
+    errors = e,
+    spans = { { 6, 8 } },
+    joints = { { name = "left wrist", error = 1.25 }, { name = "nose", error = NAN }, { name = "right ankle", error = 2.5 } },
+    baselines = { { name = "mean speed", score = 0.61, low = 0.55, high = 0.66 } },
+    fps = 41.26,
+    frames = 300,
+    memory = { cpu = 700 * 1024 ^ 2 },
+    warnings = { "30 frames per second" },
+  }
+end
+
+-- what a browser would load from elsewhere or run
+local function self_contained(text)
+  for _, word in ipairs { "<script", "<link", "<iframe", "<object", "<embed", "http://", "https://", "url(h", "@import", "javascript:", "srcset" } do
+    assert.falsy(text:lower():find(word, 1, true), word)
+  end
+  for value in text:gmatch 'src="([^"]*)"' do
+    assert.truthy(value:find "^data:image/", value)
+  end
+  assert.falsy(text:find "href=")
+end
+
+-- that tags nest; the few that HTML never closes aside
+local function nested(text)
+  local open = {}
+  for close, name, inner in text:gsub("<style>.-</style>", ""):gmatch "<(/?)([%w]+)([^<>]*)>" do
+    if close == "/" then
+      assert.equal(name, open[#open])
+      open[#open] = nil
+    elseif name ~= "meta" and name ~= "img" and not inner:find "/$" then
+      open[#open + 1] = name
+    end
+  end
+  assert.same({}, open)
+end
+
+describe("html page", function()
+  it("escapes hostile text in every block", function()
+    local figure = plot.figure { title = HOSTILE, description = HOSTILE }
+    figure:axes({ title = HOSTILE, xlabel = HOSTILE, ylabel = HOSTILE, categories = { HOSTILE, HOSTILE } })
+      :dots({ 1 }, { 1 }, { label = HOSTILE }):vline(1, { note = HOSTILE }):legend()
+    local text = html.page {
+      title = HOSTILE,
+      subtitle = HOSTILE,
+      banner = HOSTILE,
+      population = HOSTILE,
+      footer = HOSTILE,
+      sections = {
+        {
+          title = HOSTILE,
+          { kind = "verdict", head = HOSTILE, lines = { HOSTILE }, tone = HOSTILE },
+          { kind = "facts", items = { { label = HOSTILE, value = HOSTILE, note = HOSTILE } } },
+          { kind = "table", head = { HOSTILE }, rows = { { { text = HOSTILE, tone = HOSTILE } } }, caption = HOSTILE, note = HOSTILE, align = { HOSTILE } },
+          { kind = "figure", figure = figure, caption = HOSTILE },
+          { kind = "picture", data = "\1\2\3", type = HOSTILE, alt = HOSTILE, caption = HOSTILE },
+          { kind = "keyvalues", rows = { { HOSTILE, HOSTILE } } },
+          { kind = "warnings", list = { HOSTILE } },
+          { kind = "list", list = { HOSTILE } },
+          { kind = "text", text = HOSTILE },
+        },
+      },
+    }
+    assert.falsy(text:find("<script", 1, true))
+    assert.falsy(text:find("<img src=x", 1, true))
+    assert.truthy(text:find("&lt;script&gt;", 1, true))
+    nested(text)
+  end)
+
+  it("names an unknown block", function()
+    local ok, err = pcall(html.page, { title = "t", population = "p", sections = { { { kind = "chart" } } } })
+    assert.is_false(ok)
+    assert.truthy(err:find("section 1, block 1 is of kind chart, known: facts", 1, true), err)
+  end)
+
+  it("writes base64 as RFC 4648 says", function()
+    assert.equal("", html.base64 "")
+    assert.equal("Zg==", html.base64 "f")
+    assert.equal("Zm8=", html.base64 "fo")
+    assert.equal("Zm9vYmFy", html.base64 "foobar")
+    assert.equal("AP+A", html.base64 "\0\255\128")
+  end)
+end)
+
+describe("training report", function()
+  local folder
+  before_each(function() folder = files.temporary_folder() end)
+  after_each(function() files.remove(folder) end)
+
+  it("says first that it is no diagnosis and whom it was trained on", function()
+    local text = html.page(training.page(run()))
+    local body = text:match "<body>(.*)"
+    local plain = body:gsub("<[^>]*>", " "):gsub("%s+", " ")
+    assert.equal(1, (plain:find(" ?Research use, not a diagnosis%. Trained on 8 normal sequences, 1600 frames, rendered infants%.")))
+    self_contained(text)
+    nested(text)
+  end)
+
+  it("holds counts, threshold, p, baselines and the warnings that follow from the figures", function()
+    local text = html.page(training.page(run()))
+    for _, words in ipairs {
+      "Abnormal test sequences flagged: 1 of 1.", "Normal test sequences flagged (false alarms): 0 of 1.", "0.8731", "95th percentile", "0.333",
+      "mean speed", "12 (abnormal)", "explains 14 %", "PCA-32 explains 60 %", "less than 20 %", "only 2 calibration sequences", "1, 2, 3", "42.9 s",
+    } do
+      assert.truthy(text:find(words, 1, true), words)
+    end
+  end)
+
+  it("writes the picture and the page, the same bytes each time", function()
+    if not cairo.open() then return pending "needs libcairo.so.2" end
+    local page, png = report.training(folder, run())
+    assert.same({ "report.html", "training.png" }, files.list(folder))
+    assert.is_true(assert(cairo.inspect(png)).painted > 0.02)
+    local first = assert(files.read(page))
+    report.training(folder, run())
+    assert.equal(first, files.read(page))
+  end)
+
+  it("does without validation, baselines and labels", function()
+    local r = run()
+    r.epochs.validation, r.baselines, r.explained, r.warnings = {}, nil, nil, nil
+    r.test = { { id = "x", score = 0.5, share = 0, flagged = false } }
+    nested(html.page(training.page(r)))
+    r.test, r.calibration = {}, {}
+    nested(html.page(training.page(r)))
+  end)
+
+  it("names a field that is missing", function()
+    assert.has_error(function() training.page { population = "p" } end, "report.training: field threshold is missing")
+  end)
+end)
+
+describe("detection report", function()
+  local folder
+  before_each(function() folder = files.temporary_folder() end)
+  after_each(function() files.remove(folder) end)
+
+  it("gives the verdict, how sure it is, and names the weakest claim", function()
+    local text = html.page(detection.page(result()))
+    for _, words in ipairs {
+      "Research use, not a diagnosis.", "Detector trained on 8 normal sequences.", "Unusual movement", "38 % of its windows", "at most 6.2 %", "no smaller p than 0.333",
+      "How sure: weak.", "left wrist", "0.550 to 0.660", "within", "clip 7.mp4", "41.3", "30 frames per second",
+    } do
+      assert.truthy(text:find(words, 1, true), words)
+    end
+    self_contained(text)
+    nested(text)
+  end)
+
+  it("writes its three files; the text has a line for each figure", function()
+    if not cairo.open() then return pending "needs libcairo.so.2" end
+    report.detection(folder, result())
+    assert.same({ "anomaly_stats.txt", "reconstruction_error.png", "report.html" }, files.list(folder))
+    local text = assert(files.read(files.join(folder, "anomaly_stats.txt")))
+    for _, line in ipairs {
+      "verdict: unusual movement", "windows flagged: 38 %", "longest episode: 2.00 s", "p: 0.333", "frames per second, end to end: 41.3",
+      "peak memory, CPU: 700 MiB", "peak memory, GPU: none used",
+    } do
+      assert.truthy(("\n" .. text):find("\n" .. line .. "\n", 1, true), line)
+    end
+  end)
+
+  it("says why a video was not scored", function()
+    local text = html.page(detection.page {
+      video = "a.mp4", population = "8 sequences", reason = "no person was found in 90 % of the frames", times = {}, errors = {}, threshold = 1,
+    })
+    assert.truthy(text:find("Not scored", 1, true))
+    assert.truthy(text:find("no person was found", 1, true))
+    nested(text)
+  end)
+
+  it("shows hostile file names as text", function()
+    local r = result()
+    r.video = "/x/" .. HOSTILE:gsub("/", "") .. ".mp4"
+    r.warnings = { HOSTILE }
+    r.joints[1].name = HOSTILE
+    r.config = { [HOSTILE] = HOSTILE }
+    local text = html.page(detection.page(r))
+    assert.falsy(text:find("<script", 1, true))
+    assert.falsy(text:find("<img", 1, true))
+    nested(text)
+  end)
+end)
+
+-- shows each page in frames of given widths (headless Chromium has no window narrower than 500) and lists what sticks out of them
+local FRAMES = [[<body style="margin:0"><pre id="o"></pre><script>
+const pages = %s, widths = [390, 820, 1200], lines = [];
+for (const page of pages) for (const width of widths) {
+  const f = document.createElement("iframe");
+  f.style = "border:0;height:1500px;width:" + width + "px";
+  f.onload = () => {
+    const d = f.contentDocument, out = [];
+    for (const e of d.querySelectorAll("main *")) {
+      const r = e.getBoundingClientRect();
+      if (r.width && (r.right > width + 0.5 || r.left < -0.5) && !e.closest(".scroll")) out.push(e.tagName + " " + (e.textContent || "").slice(0, 30));
+    }
+    lines.push(width + ": page " + d.documentElement.scrollWidth + ", outside " + out.join("; "));
+    document.getElementById("o").textContent = lines.sort().join("\n");
+  };
+  f.srcdoc = page;
+  document.body.appendChild(f);
+}</script>]]
+
+describe("pages in a browser", function()
+  it("fit a phone, a tablet and a desk, drawn by Chromium #slow", function()
+    local pipe = io.popen "command -v chromium chromium-browser google-chrome 2>/dev/null"
+    local browser = pipe:read "*l"
+    pipe:close()
+    if not browser then return pending "needs chromium" end
+    local folder = files.temporary_folder()
+    local path = html.write(files.join(folder, "report.html"), detection.page(result()))
+    local pages = {}
+    for i, page in ipairs { detection.page(result()), training.page(run()) } do
+      pages[i] = html.page(page):gsub("<meta http%-equiv[^>]*>", "")
+    end
+    files.write(files.join(folder, "frames.html"), FRAMES:format((cjson.encode(pages):gsub("</", "<\\/"))))
+    local flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir=" .. files.quote(files.join(folder, "profile"))
+    local dump = io.popen(("timeout 60 %s %s --window-size=1280,1500 --dump-dom file://%s/frames.html 2>/dev/null"):format(browser, flags, folder))
+    local seen = dump:read("*a"):match '<pre id="o">(.-)</pre>'
+    dump:close()
+    local want = {}
+    for _, width in ipairs { "1200", "390", "820" } do
+      for _ = 1, #pages do want[#want + 1] = width .. ": page " .. width .. ", outside " end
+    end
+    assert.equal(table.concat(want, "\n"), seen)
+    local shot = files.join(folder, "shot.png")
+    os.execute(("timeout 60 %s %s --window-size=1200,1500 --screenshot=%s file://%s >/dev/null 2>&1"):format(browser, flags, files.quote(shot), path))
+    local picture = cairo.open() and assert(cairo.inspect(shot))
+    assert.is_true(not picture or picture.painted > 0.2 and picture.colours > 100)
+    files.remove(folder)
+  end)
+end)
