@@ -1,0 +1,272 @@
+-- A folder of recordings as a list of sequences: MINI-RGBD trees, videos, landmark files. Lists and hashes; decodes nothing before `load`.
+
+local files = require "libration.files"
+local skeletons = require "libration.pose.skeletons"
+local Sequence = require "libration.motion.sequence"
+
+local Dataset = {}
+Dataset.__index = Dataset
+
+---@class Entry one recording
+---@field id string
+---@field kind "frames"|"video"|"landmarks"
+---@field path string file, or folder of pictures; of a MINI-RGBD sequence only NN/rgb is ever opened
+---@field label integer? 0 normal, 1 abnormal, where labels.csv says so
+---@field subject string?
+---@field age_weeks number?
+
+local VIDEO = { mp4 = true, mkv = true, avi = true, webm = true, flv = true, mov = true, m4v = true }
+local LANDMARKS = { npy = true, csv = true, json = true }
+local PICTURES = "%.png$"
+local PICTURES_JPEG = "%.jpe?g$"
+
+local function ending(name)
+  local e = name:match("%.([%w]+)$")
+  return e and e:lower()
+end
+
+local function has(folder, pattern)
+  local names = files.list(folder, pattern)
+  return names and #names > 0
+end
+
+local function pictures(folder)
+  return has(folder, PICTURES) or has(folder, PICTURES_JPEG)
+end
+
+-- What a name in the data folder is, or nil.
+local function classify(folder, name)
+  local path = files.join(folder, name)
+  if files.is_folder(path) then
+    local rgb = files.join(path, "rgb")
+    if files.is_folder(rgb) then return { id = name, kind = "frames", path = rgb } end
+    for _, inner in ipairs { "landmarks.csv", "landmarks.npy" } do
+      local file = files.join(path, inner)
+      if files.exists(file) then return { id = name, kind = "landmarks", path = file } end
+    end
+    if has(path, "_keypoints%.json$") then return { id = name, kind = "landmarks", path = path } end
+    if pictures(path) then return { id = name, kind = "frames", path = path } end
+    return nil
+  end
+  local e = ending(name)
+  local id = name:match("^(.*)%.[^.]*$")
+  if VIDEO[e] then return { id = id, kind = "video", path = path } end
+  if LANDMARKS[e] and name ~= "labels.csv" and name ~= "run.json" and name ~= "summary.csv" and name ~= "data.json" then
+    return { id = id, kind = "landmarks", path = path }
+  end
+end
+
+-- labels.csv: sequence,label with subject and age_weeks where they stand.
+local function read_labels(path)
+  local csv = require "libration.formats.csv"
+  local columns, rows = csv.read(path)
+  if not columns then return nil, rows end
+  local at = {}
+  for i, name in ipairs(columns) do at[name:lower():gsub("%s", "")] = i end
+  if not (at.sequence and at.label) then
+    return nil, ("%s: columns are %s, want sequence and label"):format(path, table.concat(columns, ", "))
+  end
+  local labels = {}
+  for i, row in ipairs(rows) do
+    local id, text = row[at.sequence], (row[at.label] or ""):lower()
+    local label = ({ ["0"] = 0, normal = 0, ["1"] = 1, abnormal = 1 })[text]
+    if not label and text ~= "" then
+      return nil, ("%s: row %d: label is %q, want 0, 1, normal or abnormal"):format(path, i + 1, row[at.label])
+    end
+    if labels[id] then return nil, ("%s: row %d: sequence %s stands twice"):format(path, i + 1, id) end
+    labels[id] = {
+      label = label, subject = at.subject and row[at.subject] ~= "" and row[at.subject] or nil,
+      age_weeks = at.age_weeks and tonumber(row[at.age_weeks]) or nil,
+    }
+  end
+  return labels
+end
+
+--- Lists the recordings of a folder in natural order.
+---@param path string MINI-RGBD tree (NN/rgb/*.png), folder of videos, of landmark files (npy, csv, json), or of folders of pictures
+---@param options table? {kind: "auto"|"frames"|"videos"|"landmarks", labels: string? file}
+---@return Dataset? dataset
+---@return string? reason in one line
+function Dataset.open(path, options)
+  options = options or {}
+  if not files.exists(path) then return nil, ("%s: no such folder"):format(path) end
+  if not files.is_folder(path) then return nil, ("%s: not a folder; want a folder of sequences, videos or landmark files"):format(path) end
+  local names, reason = files.list(path)
+  if not names then return nil, reason end
+  local want = ({ frames = "frames", videos = "video", landmarks = "landmarks" })[options.kind or "auto"]
+  local self = setmetatable({ path = path, entries = {}, by_id = {} }, Dataset)
+  local kinds = {}
+  for _, name in ipairs(names) do
+    local entry = classify(path, name)
+    if entry and (not want or entry.kind == want) then
+      local other = self.by_id[entry.id]
+      if other then
+        return nil, ("%s: %s and %s would both be sequence %s"):format(path, files.name(other.path), files.name(entry.path), entry.id)
+      end
+      self.by_id[entry.id] = entry
+      self.entries[#self.entries + 1] = entry
+      kinds[entry.kind] = (kinds[entry.kind] or 0) + 1
+    end
+  end
+  if #self.entries == 0 then
+    return nil, ("%s: no sequences; want folders NN/rgb with pictures, videos (mp4, mkv, avi, webm, flv) or landmark files (npy, csv, json)"):format(path)
+  end
+  if kinds.landmarks and (kinds.video or kinds.frames) then
+    return nil, ("%s: holds landmark files beside videos or pictures; say --kind landmarks, videos or frames"):format(path)
+  end
+  local labels_file = options.labels or files.join(path, "labels.csv")
+  if options.labels and not files.exists(labels_file) then return nil, ("%s: no such file"):format(labels_file) end
+  if files.exists(labels_file) then
+    local labels
+    labels, reason = read_labels(labels_file)
+    if not labels then return nil, reason end
+    for id, row in pairs(labels) do
+      local entry = self.by_id[id]
+      if entry then entry.label, entry.subject, entry.age_weeks = row.label, row.subject, row.age_weeks end
+    end
+    self.labelled = true
+  end
+  return self
+end
+
+--- The names of all sequences, for messages.
+---@return string
+function Dataset:ids()
+  local list = {}
+  for i, e in ipairs(self.entries) do list[i] = e.id end
+  if #list > 12 then return ("%s, %s, ... %s (%d)"):format(list[1], list[2], list[#list], #list) end
+  return table.concat(list, ", ")
+end
+
+-- sha256 of every picture of a folder, 256 at a time; nil where sha256sum is missing.
+local function hash_pictures(folder, names)
+  local hashes = {}
+  for first = 1, #names, 256 do
+    local words = {}
+    for i = first, math.min(first + 255, #names) do words[#words + 1] = files.quote("./" .. names[i]) end
+    local pipe = io.popen(("cd %s && sha256sum %s 2>/dev/null"):format(files.quote(folder), table.concat(words, " ")))
+    local text = pipe:read("*a")
+    pipe:close()
+    for hash in text:gmatch("(%x+)  [^\n]*\n") do
+      if #hash == 64 then hashes[#hashes + 1] = hash end
+    end
+  end
+  if #hashes == #names then return hashes end
+  hashes = {}
+  for i, name in ipairs(names) do
+    local hash, reason = files.sha256(files.join(folder, name))
+    if not hash then return nil, reason end
+    hashes[i] = hash
+  end
+  return hashes
+end
+
+--- Checksum of a recording's content: of the file, or of all its pictures in order. Decodes nothing.
+---@param entry Entry gets the fields sha256 and, for pictures, frame_hashes
+---@return string? sha256 64 hex digits, or nil and the reason
+function Dataset.hash(entry)
+  if entry.sha256 then return entry.sha256 end
+  if files.is_folder(entry.path) then
+    local names
+    for _, pattern in ipairs { PICTURES, PICTURES_JPEG, "%.json$" } do
+      names = files.list(entry.path, pattern)
+      if names and #names > 0 then break end
+    end
+    if not names or #names == 0 then return nil, ("%s: no pictures"):format(entry.path) end
+    local hashes, reason = hash_pictures(entry.path, names)
+    if not hashes then return nil, reason end
+    entry.frame_hashes = hashes
+    entry.sha256 = files.sha256_text(table.concat(hashes, "\n"))
+  else
+    local hash, reason = files.sha256(entry.path)
+    if not hash then return nil, reason end
+    entry.sha256 = hash
+  end
+  return entry.sha256
+end
+
+-- Skeleton by joint names, for tables that name their joints.
+local function skeleton_named(joints)
+  for _, name in ipairs(skeletons.names()) do
+    local s = skeletons.get(name)
+    if #s.joints == #joints then
+      local same = true
+      for i, joint in ipairs(joints) do same = same and s.joints[i] == joint end
+      if same then return name end
+    end
+  end
+end
+
+-- The rate that times tell: 1 / median step.
+local function rate_of(times)
+  if not times or #times < 2 then return nil end
+  local steps = {}
+  for i = 2, #times do steps[i - 1] = times[i] - times[i - 1] end
+  table.sort(steps)
+  local step = steps[math.ceil(#steps / 2)]
+  return step > 0 and 1 / step or nil
+end
+
+--- Reads a landmark file as a sequence.
+---@param path string .npy [T,J,C], landmark .csv, OpenPose .json or a folder of OpenPose files
+---@param options table? {id, skeleton, fps, width, height}
+---@return Sequence? sequence
+---@return string? reason
+function Dataset.read_landmarks(path, options)
+  options = options or {}
+  local e = files.is_folder(path) and "json" or ending(path)
+  local points, about
+  if not files.exists(path) then
+    return nil, ("%s: no such file"):format(path)
+  elseif e == "npy" then
+    points, about = require("libration.formats.npy").load(path)
+  elseif e == "csv" then
+    points, about = require("libration.formats.csv").load_landmarks(path)
+  elseif e == "json" then
+    points, about = require("libration.formats.openpose").load(path)
+  else
+    return nil, ("%s: not a landmark file; want .npy, .csv or .json"):format(path)
+  end
+  if not points then return nil, about end
+  if #points.shape ~= 3 then
+    return nil, ("%s: array is [%s], want [frames, joints, channels]"):format(path, table.concat(points.shape, ","))
+  end
+  about = type(about) == "table" and about or {}
+  local score
+  for i, name in ipairs(about.channels or {}) do
+    if name == "visibility" or name == "score" or name == "confidence" or name == "likelihood" then score = score or i end
+  end
+  local ok, sequence = pcall(Sequence.new, {
+    points = points, id = options.id or files.name(path):gsub("%.%w+$", ""), times = about.times, source = path, score_channel = score,
+    skeleton = options.skeleton ~= "" and options.skeleton or about.joints and skeleton_named(about.joints) or nil,
+    fps = options.fps or rate_of(about.times), width = options.width, height = options.height,
+  })
+  if not ok then return nil, (tostring(sequence):gsub("^[^\n]-:%d+: ", "")) end
+  return sequence
+end
+
+--- Reads one recording as a sequence; landmarks of pictures and videos come from `landmarks_of` and are cached there.
+---@param entry Entry
+---@param options table? {fps: number of picture folders and files without times, skeleton, width, height,
+--- landmarks_of: fun(path, options): table of points, fps, width, height, times}
+---@return Sequence? sequence
+---@return string? reason
+function Dataset.load(entry, options)
+  options = options or {}
+  if entry.kind == "landmarks" then
+    local sequence, reason = Dataset.read_landmarks(entry.path, {
+      id = entry.id, skeleton = options.skeleton, fps = options.fps, width = options.width, height = options.height,
+    })
+    return sequence, reason
+  end
+  local found, reason = options.landmarks_of(entry.path, entry)
+  if not found then return nil, reason end
+  local ok, sequence = pcall(Sequence.new, {
+    points = found.points, id = entry.id, skeleton = found.skeleton or "blazepose33", fps = found.fps, times = found.times,
+    width = found.width, height = found.height, source = entry.path,
+  })
+  if not ok then return nil, (tostring(sequence):gsub("^[^\n]-:%d+: ", "")) end
+  return sequence
+end
+
+return Dataset
