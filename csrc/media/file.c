@@ -11,13 +11,13 @@
 
 char *lbr_file_temporary(const char *path)
 {
-    static atomic_uint counter;
+    static atomic_uint counter = 1000000;   /* files.lua counts its own from 1 */
     const char *slash = strrchr(path, '/');
     int folder = slash ? (int)(slash - path) + 1 : 0;
     size_t size = strlen(path) + 48;
     char *name = malloc(size);
     if (name)
-        snprintf(name, size, "%.*s.%s.%ld.%u.part", folder, path, path + folder, (long)getpid(), atomic_fetch_add(&counter, 1));
+        snprintf(name, size, "%.*s.tmp-%ld-%u-%s", folder, path, (long)getpid(), atomic_fetch_add(&counter, 1), path + folder);
     return name;
 }
 

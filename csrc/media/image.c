@@ -107,14 +107,30 @@ static int ffmpeg_decode(const char *function, const char *path, enum AVCodecID 
     return status;
 }
 
-static const struct {
-    const char *magic;
-    int bytes;
-    enum AVCodecID id;
-} kinds[] = {
-    { "\x89PNG\r\n\x1a\n", 8, AV_CODEC_ID_PNG }, { "\xff\xd8\xff", 3, AV_CODEC_ID_MJPEG }, { "BM", 2, AV_CODEC_ID_BMP },
-    { "RIFF", 4, AV_CODEC_ID_WEBP }, { "II*\0", 4, AV_CODEC_ID_TIFF }, { "MM\0*", 4, AV_CODEC_ID_TIFF },
-};
+/* What a picture file begins with, at an offset. */
+static enum AVCodecID kind_of(const uint8_t *data, size_t size)
+{
+    static const struct {
+        const char *magic;
+        size_t offset, bytes;
+        enum AVCodecID id;
+    } kinds[] = {
+        { "\x89PNG\r\n\x1a\n", 0, 8, AV_CODEC_ID_PNG }, { "\xff\xd8\xff", 0, 3, AV_CODEC_ID_MJPEG }, { "BM", 0, 2, AV_CODEC_ID_BMP },
+        { "WEBP", 8, 4, AV_CODEC_ID_WEBP }, { "II*\0", 0, 4, AV_CODEC_ID_TIFF }, { "MM\0*", 0, 4, AV_CODEC_ID_TIFF },
+    };
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (size >= kinds[i].offset + kinds[i].bytes && memcmp(data + kinds[i].offset, kinds[i].magic, kinds[i].bytes) == 0) return kinds[i].id;
+    return AV_CODEC_ID_NONE;
+}
+
+int lbr_picture_is(const char *path)
+{
+    uint8_t head[16];
+    FILE *file = fopen(path, "rb");
+    size_t size = file ? fread(head, 1, sizeof head, file) : 0;
+    if (file) fclose(file);
+    return kind_of(head, size) != AV_CODEC_ID_NONE;
+}
 
 int lbr_picture_decode(const char *function, const char *path, struct lbr_frame *picture)
 {
@@ -122,11 +138,10 @@ int lbr_picture_decode(const char *function, const char *path, struct lbr_frame 
     size_t size;
     int status = lbr_file_read(function, path, &data, &size);
     if (status != LBR_OK) return status;
-    size_t k = 0, count = sizeof kinds / sizeof *kinds;
-    while (k < count && (size < (size_t)kinds[k].bytes || memcmp(data, kinds[k].magic, (size_t)kinds[k].bytes) != 0)) k++;
-    if (k == count) status = lbr_fail(LBR_EFORMAT, "%s: %s: not a picture (want PNG, JPEG, BMP, WebP or TIFF)", function, path);
-    else if (kinds[k].id == AV_CODEC_ID_PNG) status = png_decode(function, path, data, size, picture);
-    else status = ffmpeg_decode(function, path, kinds[k].id, data, size, picture);
+    enum AVCodecID id = kind_of(data, size);
+    if (id == AV_CODEC_ID_NONE) status = lbr_fail(LBR_EFORMAT, "%s: %s: not a picture (want PNG, JPEG, BMP, WebP or TIFF)", function, path);
+    else if (id == AV_CODEC_ID_PNG) status = png_decode(function, path, data, size, picture);
+    else status = ffmpeg_decode(function, path, id, data, size, picture);
     av_free(data);
     return status;
 }

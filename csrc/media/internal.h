@@ -77,22 +77,24 @@ int lbr_picture_decode(const char *function, const char *path, struct lbr_frame 
 
 /* ---- audio of another file, packet by packet into an output ---- */
 struct lbr_audio;
-/* *out NULL with LBR_OK where the file has no audio. warning [size] gets a line when the audio must be left out. */
-int lbr_audio_open(const char *path, AVFormatContext *output, double start, double stop, char *warning, size_t size,
-                   struct lbr_audio **out);
-/* Writes the packets up to this time (seconds in the output). */
+/* Adds a stream to output (before its header). *out NULL with LBR_OK where the file has no audio.
+ * Errors: the text says why the audio must be left out; the output can go on without. */
+int lbr_audio_open(const char *path, AVFormatContext *output, double start, double stop, struct lbr_audio **out);
+bool lbr_audio_encodes(const struct lbr_audio *audio);   /* made AAC, not copied */
+/* Writes the packets up to this time (seconds in the output); INFINITY: all that are left, and the end. An AVERROR of the output. */
 int lbr_audio_until(struct lbr_audio *audio, double time);
-int lbr_audio_finish(struct lbr_audio *audio, double time);
 void lbr_audio_close(struct lbr_audio *audio);
 
 /* ---- files ---- */
-/* "folder/.name.pid.counter.part" beside path, to be freed. NULL: out of memory. */
+/* "folder/.tmp-pid-counter-name" beside path, as files.lua names them and clears them away, to be freed. NULL: out of memory. */
 char *lbr_file_temporary(const char *path);
 /* Whole file in memory, followed by AV_INPUT_BUFFER_PADDING_SIZE zero bytes; av_free it. */
 int lbr_file_read(const char *function, const char *path, uint8_t **data, size_t *size);
 /* Syncs and renames; removes temporary on failure. */
 int lbr_file_publish(const char *function, const char *temporary, const char *path);
 
-extern atomic_llong lbr_media_count;
+extern atomic_llong lbr_media_count;   /* behind lbr_media_live */
+/* Keeps the library mapped until the process ends: a program may end, and unload it, while threads still decode. */
+void lbr_media_pin(void);
 
 #endif

@@ -68,6 +68,8 @@ LBR_API void lbr_source_close(lbr_source *source);
  * Errors: LBR_EIO, LBR_EFORMAT (empty, broken, not a picture), LBR_ENOMEM; the text names the file. */
 LBR_API int lbr_picture_read(const char *path, uint8_t **rgb, int *width, int *height);
 LBR_API void lbr_picture_free(uint8_t *rgb);
+/* 1 where the file begins like one of these, else 0. */
+LBR_API int lbr_picture_is(const char *path);
 
 /* Writes pixels [height,width,channels] u8 (channels 1: grey, 3: RGB, 4: RGBA) as PNG to a temporary name and renames it.
  * Errors: LBR_EIO (unwritable, disk full), LBR_EINVAL, LBR_ENOMEM; nothing stands under path then. */
@@ -85,7 +87,7 @@ typedef struct lbr_writer_options {
     const char *preset;       /* x264 preset; NULL: "veryfast" */
     const char *codec;        /* "h264" or "mpeg4"; NULL: h264, and mpeg4 with a warning where there is no encoder */
     const char *audio_from;   /* video whose audio to keep (copied, or made AAC where the container cannot take it); NULL: none */
-    double start, stop;       /* seconds subtracted from frames and audio; audio outside is left out; stop <= 0: to the last frame */
+    double start, stop;       /* seconds subtracted from frames and audio; audio outside is left out; stop <= 0: all of it */
 } lbr_writer_options;
 
 /* Opens path (.mp4, .mkv, .mov, ... by its name) for H.264. The file is written beside it under a temporary name until lbr_writer_finish.
@@ -175,6 +177,10 @@ typedef struct lbr_scene {
  * Errors: LBR_EINVAL (counts, sizes, a number that is not finite), LBR_ENOMEM, LBR_EINTR after Ctrl-C.
  * Source: Hart 1996 (sphere tracing); Quilez, "distance functions", "smooth minimum", "soft shadows". */
 LBR_API int lbr_scene_render(const lbr_scene *scenes, int64_t n, int32_t width, int32_t height, uint8_t *rgb);
+
+/* Renders n scenes and writes each as a PNG (lbr_png_write), a frame a thread. paths: n strings, each ended by a zero byte.
+ * Errors: those of lbr_scene_render; LBR_EIO of the first file that could not be written. */
+LBR_API int lbr_scene_write(const lbr_scene *scenes, int64_t n, int32_t width, int32_t height, const char *paths);
 /* end scene */
 
 #endif

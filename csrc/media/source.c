@@ -1,4 +1,6 @@
 /* source.c: frame sources: worker threads fill a ring of reused pictures, the reader takes them in order. Knows no file formats. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +11,18 @@
 atomic_llong lbr_media_count;
 
 int64_t lbr_media_live(void) { return atomic_load(&lbr_media_count); }
+
+static void pin(void)
+{
+    Dl_info self;
+    if (dladdr((void *)&lbr_media_count, &self)) dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+}
+
+void lbr_media_pin(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, pin);
+}
 
 enum { MAX_QUEUE = 64, MAX_WORKERS = 8, QUEUE_BYTES = 256 << 20 };
 
@@ -163,6 +177,7 @@ int lbr_source_make(const char *function, const char *name, const struct lbr_pro
         return lbr_fail(LBR_ENOMEM, "%s: no memory", function);
     }
     atomic_fetch_add(&lbr_media_count, 1);
+    lbr_media_pin();
     s->producer = producer;
     s->state = state;
     s->workers = workers < 1 ? 1 : workers > MAX_WORKERS ? MAX_WORKERS : workers;
