@@ -2,14 +2,13 @@
 local files = require "libration.files"
 local log = require "libration.log"
 local progress = require "libration.progress"
+local shell = require "shell"
 
 -- Runs Lua in a process of its own; what it printed on both streams, its exit code.
 local function process(body, before, environment)
   local path = files.temporary_folder() .. "/script.lua"
   files.write(path, 'package.path = "lua/?.lua;" .. package.path\nlocal files = require "libration.files"\n' .. body)
-  local pipe = io.popen(("%s %s luajit %s 2>&1; echo \"=$?\""):format(before or "", environment or "", files.quote(path)))
-  local text, code = pipe:read("*a"):match("^(.*)=(%d+)\n$")
-  pipe:close()
+  local text, code = shell(("%s %s luajit %s"):format(before or "", environment or "", files.quote(path)))
   files.remove(files.folder(path))
   return text, code
 end
@@ -85,7 +84,7 @@ describe("files", function()
   it("leaves nothing behind when the disk or the limit is full", function()
     -- an ignored SIGXFSZ turns the limit of 4 KiB into an error of write, as a full disk does
     local text, code = process(("files.write(%q, ('x'):rep(100000))"):format(here("big")), "trap '' XFSZ; ulimit -f 8;")
-    assert.equal("1", code)
+    assert.equal(1, code)
     assert.truthy(text:find("cannot write " .. here("big") .. ": File too large", 1, true))
     assert.same({}, files.list(folder))
   end)
@@ -99,9 +98,7 @@ describe("files", function()
     local body = ("local ok, e = pcall(files.write, %q, ('x'):rep(1e6)) print(e) print(#files.list(%q))"):format(mount .. "/f", mount)
     local script = here("script.lua")
     files.write(script, 'package.path = "lua/?.lua;" .. package.path\nlocal files = require "libration.files"\n' .. body)
-    local pipe = io.popen(("unshare -m sh -c 'mount -t tmpfs -o size=65536 tmpfs %s && luajit %s' 2>&1"):format(mount, script))
-    local text = pipe:read("*a")
-    pipe:close()
+    local text = shell(("unshare -m sh -c 'mount -t tmpfs -o size=65536 tmpfs %s && luajit %s'"):format(mount, script))
     assert.truthy(text:find("cannot write " .. mount .. "/f: the disk is full (no space left)\n0\n", 1, true), text)
   end)
 
@@ -192,7 +189,7 @@ describe("files", function()
     assert.equal(here("h/.cache/libration") .. "\n", (process("print(files.cache())", "", "XDG_CACHE_HOME= HOME=" .. here("h"))))
     files.write(here("blocked"), "")
     local text, code = process("print(files.cache())", "", "XDG_CACHE_HOME=" .. here("blocked"))
-    assert.equal("1", code)
+    assert.equal(1, code)
     assert.truthy(text:find("a file is in the way (set XDG_CACHE_HOME to a folder that can be written)", 1, true), text)
     text = process("print(files.cache())", "env -u HOME -u XDG_CACHE_HOME")
     assert.truthy(text:find("neither XDG_CACHE_HOME nor HOME is set", 1, true))

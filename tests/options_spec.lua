@@ -1,6 +1,7 @@
 -- Options of recipes: parsing, configuration files, help, errors. The recipes themselves are tested beside their subjects.
 local files = require "libration.files"
 local options = require "libration.options"
+local shell = require "shell"
 
 local ROWS = {
   {"data", "", "folder of sequences", metavar = "DIR"},
@@ -196,10 +197,7 @@ describe("options", function()
   -- A script of its own process: text of stdout and stderr together, exit code.
   local function script(body, words, environment)
     local path = written("script.lua", 'package.path = "lua/?.lua;" .. package.path\n' .. body)
-    local pipe = io.popen(("%s luajit %s %s 2>&1; echo \"=$?\""):format(environment or "", files.quote(path), words or ""))
-    local text = pipe:read("*a")
-    pipe:close()
-    return text:match("^(.*)=(%d+)\n$")
+    return shell(("%s luajit %s %s"):format(environment or "", files.quote(path), words or ""))
   end
 
   it("parse prints one line and leaves with 2, --help with 0", function()
@@ -208,10 +206,10 @@ describe("options", function()
     assert.equal("n\t5\n", text)
     local code
     text, code = script(body, "--m 5")
-    assert.equal("2", code)
+    assert.equal(2, code)
     assert.equal("t: unknown option --m (did you mean --n?); known: --n --config --help\n", text)
     text, code = script(body, "--help")
-    assert.equal("0", code)
+    assert.equal(0, code)
     assert.truthy(text:find("^t: A test%."))
   end)
 
@@ -219,10 +217,10 @@ describe("options", function()
     local body = 'require("libration.options").main(function() %s end)'
     local text, code = script(body:format('error("no video at /tmp/x: nothing there")'))
     assert.equal("script: no video at /tmp/x: nothing there\n", text)
-    assert.equal("1", code)
+    assert.equal(1, code)
     text, code = script(body:format("local t = nil; t.x = 1"))
     assert.truthy(text:find("^script: .*script.lua:2: attempt to index"))
-    assert.equal("1", code)
+    assert.equal(1, code)
     text = script(body:format('require "libration.nowhere"'))
     assert.truthy(text:find("module 'libration.nowhere' not found", 1, true))
     local _, lines = text:gsub("\n", "")
@@ -230,10 +228,10 @@ describe("options", function()
     text = script(body:format('error("x")'), "", "LIBRATION_DEBUG=1")
     assert.truthy(text:find("stack traceback", 1, true))
     text, code = script(body:format('error("lstm: interrupted")'))
-    assert.equal("130", code)
+    assert.equal(130, code)
     assert.truthy(text:find("script: interrupted", 1, true))
     text, code = script(body:format("print(7)"))
     assert.equal("7\n", text)
-    assert.equal("0", code)
+    assert.equal(0, code)
   end)
 end)

@@ -22,13 +22,13 @@ local function entry_of(manifest, name, level)
 end
 
 -- true when the file is a version the manifest knows; else nil and one line that names it.
-local function verify(entry, path)
+local function verify(entry, path, shown)
   local sum, reason = files.sha256(path)
   if not sum then return nil, ("weights %s: %s"):format(entry.name, reason) end
   for _, good in ipairs(entry.sha256) do
     if sum == good then return true end
   end
-  return nil, ("weights %s refused: %s has sha256 %s, want %s"):format(entry.name, path, sum, table.concat(entry.sha256, " or "))
+  return nil, ("weights %s refused: %s has sha256 %s, want %s"):format(entry.name, shown or path, sum, table.concat(entry.sha256, " or "))
 end
 
 local function cache_path(entry)
@@ -60,10 +60,10 @@ local CURL = {
 
 -- Puts a verified temporary file in its place in the cache.
 local function install(entry, temporary)
-  local ok, reason = verify(entry, temporary)
+  local ok, reason = verify(entry, temporary, "what came")
   if not ok then
     os.remove(temporary)
-    return nil, (reason:gsub(temporary, "what came", 1, true))
+    return nil, reason
   end
   local path = cache_path(entry)
   files.replace(path, function(final) assert(os.rename(temporary, final)) end)
