@@ -1,0 +1,69 @@
+/* core.h: what the core's own files share; not part of the ABI. */
+#ifndef LBR_CORE_H
+#define LBR_CORE_H
+
+#include "libration.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+enum { DENSE = 1, STRIDED = 2, INPLACE = 4 };
+
+enum lbr_op {
+#define LBR_OP(name, ins, outs, attrs, flags) LBR_OP_##name,
+#include "ops.def"
+#undef LBR_OP
+    LBR_OPS
+};
+
+/* Text of at most 256 bytes that describes a tensor in errors: "f32 [30,8,98]". Rotating thread-local buffers, four at a time. */
+const char *lbr_describe(const lbr_tensor *t);
+const char *lbr_op_name(int op);
+
+/* One op at work: tensors are copies of the caller's structs, absent optional inputs have storage NULL. */
+struct lbr_call {
+    int op, nin, nout;
+    lbr_tensor in[LBR_MAX_IN], out[LBR_MAX_OUT];
+    const void *attr;
+    void *state;                 /* a kernel's own preparation, kept as long as the plan */
+    void (*state_free)(void *);
+};
+typedef struct lbr_call lbr_call;
+
+typedef int (*lbr_infer_fn)(lbr_call *c);
+typedef int (*lbr_kernel_fn)(lbr_call *c);
+extern const lbr_infer_fn lbr_infer_table[LBR_OPS];
+extern const lbr_kernel_fn lbr_cpu_table[LBR_OPS];
+extern const lbr_kernel_fn lbr_reference_table[LBR_OPS]; /* NULL: no slow twin */
+
+/* The corridor: checks devices, makes inputs dense, infers, allocates, runs, records. */
+int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *out, int nout, const void *attr);
+int lbr_op_flags(int op);
+int lbr_op_attr_bytes(int op);
+/* Runs a call's kernel and bumps the versions of its outputs. */
+int lbr_call_run(lbr_call *c);
+double lbr_call_flops(const lbr_call *c);
+
+/* Recording (record.c); the call's tensors are retained by the plan. */
+int lbr_record_append(const lbr_call *c, size_t attr_bytes);
+
+/* Storage (tensor.c). */
+void lbr_storage_retain(lbr_storage *s);
+void lbr_storage_release(lbr_storage *s);
+void *lbr_alloc(int64_t bytes);          /* 64-byte aligned, counted, cached; NULL when out of memory */
+void lbr_free(void *p, int64_t bytes);
+
+/* Helpers of the infer functions (infer.h has the rest). */
+static inline bool lbr_present(const lbr_tensor *t) { return t->storage != NULL; }
+static inline bool lbr_same_shape(const lbr_tensor *a, const lbr_tensor *b)
+{
+    if (a->ndim != b->ndim) return false;
+    for (int i = 0; i < a->ndim; i++)
+        if (a->shape[i] != b->shape[i]) return false;
+    return true;
+}
+/* Sets shape, dtype and contiguous strides of an output. */
+void lbr_out(lbr_call *c, int i, int dtype, int ndim, const int32_t *shape);
+void lbr_out_like(lbr_call *c, int i, const lbr_tensor *t);
+
+#endif

@@ -1,0 +1,183 @@
+/* image_ops.c: pooling, bilinear resizing and depth to space on [B,H,W,C], forward and backward. Convolutions are elsewhere. */
+#include "cpu.h"
+
+/* f32 and f64 as they are; f16 and bf16 are for convolution operands only. */
+static int plain(const lbr_call *c)
+{
+    return c->out[0].dtype <= LBR_F64 ? 0 : lbr_fail(LBR_EUNSUPPORTED, "%s: %s on the CPU, want f32 or f64", lbr_op_name(c->op), lbr_describe(&c->out[0]));
+}
+
+struct pool {
+    const lbr_tensor *x, *y; /* y: output or its gradient */
+    lbr_tensor *out;
+    const int32_t *kernel, *stride, *pad;
+    bool mean, back;
+};
+
+#define POOL(T)                                                                                                            \
+    LBR_CLONES static void pool_##T(void *ctx, int64_t begin, int64_t end, int thread)                                      \
+    {                                                                                                                      \
+        (void)thread;                                                                                                      \
+        const struct pool *k = ctx;                                                                                        \
+        int64_t H = k->x->shape[1], W = k->x->shape[2], C = k->x->shape[3], OH = k->y->shape[1], OW = k->y->shape[2];      \
+        for (int64_t row = begin; row < end; row++) {                                                                      \
+            int64_t b = k->back ? row : row / OH, first = k->back ? 0 : row % OH, last = k->back ? OH : first + 1;         \
+            const T *x = (const T *)k->x->data + b * H * W * C;                                                            \
+            if (k->back) memset((T *)k->out->data + b * H * W * C, 0, sizeof(T) * (size_t)(H * W * C));                    \
+            for (int64_t oy = first; oy < last; oy++)                                                                      \
+                for (int64_t ox = 0; ox < OW; ox++) {                                                                      \
+                    int64_t y0 = oy * k->stride[0] - k->pad[0], x0 = ox * k->stride[1] - k->pad[2];                        \
+                    int64_t y1 = y0 + k->kernel[0] < H ? y0 + k->kernel[0] : H, x1 = x0 + k->kernel[1] < W ? x0 + k->kernel[1] : W; \
+                    y0 = y0 < 0 ? 0 : y0, x0 = x0 < 0 ? 0 : x0;                                                            \
+                    T *y = (T *)k->y->data + ((b * OH + oy) * OW + ox) * C, scale = (T)1 / (T)((y1 - y0) * (x1 - x0));     \
+                    if (k->back) {                                                                                         \
+                        T *dx = (T *)k->out->data + b * H * W * C;                                                         \
+                        for (int64_t ch = 0; ch < C; ch++) {                                                               \
+                            if (k->mean) {                                                                                 \
+                                for (int64_t i = y0; i < y1; i++)                                                          \
+                                    for (int64_t j = x0; j < x1; j++) dx[(i * W + j) * C + ch] += y[ch] * scale;           \
+                            } else {                                                                                       \
+                                int64_t best = (y0 * W + x0) * C + ch;                                                     \
+                                for (int64_t i = y0; i < y1; i++)                                                          \
+                                    for (int64_t j = x0; j < x1; j++)                                                      \
+                                        if (x[(i * W + j) * C + ch] > x[best] || x[(i * W + j) * C + ch] != x[(i * W + j) * C + ch]) best = (i * W + j) * C + ch; \
+                                dx[best] += y[ch];                                                                         \
+                            }                                                                                              \
+                        }                                                                                                  \
+                        continue;                                                                                          \
+                    }                                                                                                      \
+                    for (int64_t ch = 0; ch < C; ch++) y[ch] = k->mean ? 0 : x[(y0 * W + x0) * C + ch];                    \
+                    for (int64_t i = y0; i < y1; i++)                                                                      \
+                        for (int64_t j = x0; j < x1; j++) {                                                                \
+                            const T *v = x + (i * W + j) * C;                                                              \
+                            if (k->mean) for (int64_t ch = 0; ch < C; ch++) y[ch] += v[ch];                                \
+                            else for (int64_t ch = 0; ch < C; ch++) y[ch] = v[ch] > y[ch] || v[ch] != v[ch] ? v[ch] : y[ch]; \
+                        }                                                                                                  \
+                    if (k->mean) for (int64_t ch = 0; ch < C; ch++) y[ch] *= scale;                                        \
+                }                                                                                                          \
+        }                                                                                                                  \
+    }
+POOL(float)
+POOL(double)
+
+static int pool(lbr_call *c, struct pool k)
+{
+    int rc = plain(c);
+    if (rc) return rc;
+    k.x = k.back ? &c->in[1] : &c->in[0];
+    k.y = k.back ? &c->in[0] : &c->out[0];
+    k.out = &c->out[0];
+    int64_t n = k.back ? k.x->shape[0] : (int64_t)k.x->shape[0] * k.y->shape[1];
+    lbr_parallel(n, k.back ? 1 : 4, c->out[0].dtype == LBR_F64 ? pool_double : pool_float, &k);
+    return 0;
+}
+
+int lbr_cpu_max_pool2d(lbr_call *c)
+{
+    const lbr_max_pool2d_attr *a = c->attr;
+    return pool(c, (struct pool){.kernel = a->kernel, .stride = a->stride, .pad = a->pad});
+}
+int lbr_cpu_avg_pool2d(lbr_call *c)
+{
+    const lbr_avg_pool2d_attr *a = c->attr;
+    return pool(c, (struct pool){.kernel = a->kernel, .stride = a->stride, .pad = a->pad, .mean = true});
+}
+int lbr_cpu_max_pool2d_backward(lbr_call *c)
+{
+    const lbr_max_pool2d_backward_attr *a = c->attr;
+    return pool(c, (struct pool){.kernel = a->kernel, .stride = a->stride, .pad = a->pad, .back = true});
+}
+int lbr_cpu_avg_pool2d_backward(lbr_call *c)
+{
+    const lbr_avg_pool2d_backward_attr *a = c->attr;
+    return pool(c, (struct pool){.kernel = a->kernel, .stride = a->stride, .pad = a->pad, .mean = true, .back = true});
+}
+
+/* ---- bilinear resize; coordinates as TFLite's reference kernel ---- */
+
+struct resize {
+    const lbr_tensor *small, *large; /* forward: input, output; backward: gradient of the input, gradient of the output */
+    int align, half;
+    bool back;
+};
+
+static double source(int64_t i, int64_t in, int64_t out, int align, int half)
+{
+    double scale = align && out > 1 ? (double)(in - 1) / (double)(out - 1) : (double)in / (double)out;
+    return half ? ((double)i + 0.5) * scale - 0.5 : (double)i * scale;
+}
+
+/* Two neighbours and the weight of the second. */
+static void neighbours(double at, int64_t n, int64_t *low, int64_t *high, double *w)
+{
+    double f = floor(at);
+    *low = f < 0 ? 0 : (int64_t)f;
+    *high = f + 1 < 0 ? 0 : (int64_t)f + 1;
+    if (*low > n - 1) *low = n - 1;
+    if (*high > n - 1) *high = n - 1;
+    *w = at - f;
+}
+
+#define RESIZE(T)                                                                                                       \
+    LBR_CLONES static void resize_##T(void *ctx, int64_t begin, int64_t end, int thread)                                 \
+    {                                                                                                                   \
+        (void)thread;                                                                                                   \
+        const struct resize *k = ctx;                                                                                   \
+        int64_t H = k->small->shape[1], W = k->small->shape[2], C = k->small->shape[3], OH = k->large->shape[1], OW = k->large->shape[2]; \
+        for (int64_t row = begin; row < end; row++) {                                                                   \
+            int64_t b = k->back ? row : row / OH, first = k->back ? 0 : row % OH, last = k->back ? OH : first + 1;      \
+            T *x = (T *)k->small->data + b * H * W * C, *y = (T *)k->large->data + b * OH * OW * C;                     \
+            if (k->back) memset(x, 0, sizeof(T) * (size_t)(H * W * C));                                                 \
+            for (int64_t i = first; i < last; i++) {                                                                    \
+                int64_t y0, y1, x0, x1;                                                                                 \
+                double wy, wx;                                                                                          \
+                neighbours(source(i, H, OH, k->align, k->half), H, &y0, &y1, &wy);                                      \
+                for (int64_t j = 0; j < OW; j++) {                                                                      \
+                    neighbours(source(j, W, OW, k->align, k->half), W, &x0, &x1, &wx);                                  \
+                    T a = (T)((1 - wy) * (1 - wx)), d = (T)((1 - wy) * wx), e = (T)(wy * (1 - wx)), f = (T)(wy * wx);   \
+                    T *o = y + (i * OW + j) * C, *p = x + (y0 * W + x0) * C, *q = x + (y0 * W + x1) * C;                \
+                    T *r = x + (y1 * W + x0) * C, *s = x + (y1 * W + x1) * C;                                           \
+                    if (k->back)                                                                                        \
+                        for (int64_t ch = 0; ch < C; ch++) { T g = o[ch]; p[ch] += a * g; q[ch] += d * g; r[ch] += e * g; s[ch] += f * g; } \
+                    else                                                                                                \
+                        for (int64_t ch = 0; ch < C; ch++) o[ch] = a * p[ch] + d * q[ch] + e * r[ch] + f * s[ch];       \
+                }                                                                                                       \
+            }                                                                                                           \
+        }                                                                                                               \
+    }
+RESIZE(float)
+RESIZE(double)
+
+static int resize(lbr_call *c, struct resize k)
+{
+    int rc = plain(c);
+    if (rc) return rc;
+    int64_t n = k.back ? k.small->shape[0] : (int64_t)k.large->shape[0] * k.large->shape[1];
+    lbr_parallel(n, k.back ? 1 : 4, c->out[0].dtype == LBR_F64 ? resize_double : resize_float, &k);
+    return 0;
+}
+
+int lbr_cpu_resize_bilinear(lbr_call *c)
+{
+    const lbr_resize_bilinear_attr *a = c->attr;
+    return resize(c, (struct resize){&c->in[0], &c->out[0], a->align_corners, a->half_pixel, false});
+}
+
+int lbr_cpu_resize_bilinear_backward(lbr_call *c)
+{
+    const lbr_resize_bilinear_backward_attr *a = c->attr;
+    return resize(c, (struct resize){&c->out[0], &c->in[0], a->align_corners, a->half_pixel, true});
+}
+
+int lbr_cpu_depth_to_space(lbr_call *c)
+{
+    int64_t r = ((const lbr_depth_to_space_attr *)c->attr)->block, size = lbr_dtype_size(c->in[0].dtype);
+    const lbr_tensor *x = &c->in[0];
+    int64_t H = x->shape[1], W = x->shape[2], C = c->out[0].shape[3], run = C * r * size;
+    for (int64_t b = 0; b < x->shape[0]; b++)
+        for (int64_t h = 0; h < H; h++)
+            for (int64_t w = 0; w < W; w++)
+                for (int64_t i = 0; i < r; i++)
+                    memcpy(c->out[0].data + (((b * H + h) * r + i) * W + w) * run, x->data + (((b * H + h) * W + w) * r + i) * run, (size_t)run);
+    return 0;
+}

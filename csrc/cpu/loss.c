@@ -1,0 +1,155 @@
+/* loss.c: masked mean losses, cross entropy, gather and its gradient. Sums in double, in a fixed order. */
+#include "cpu.h"
+
+enum { BLOCK = 256 };
+
+static void load(const lbr_tensor *t, int64_t i, int64_t n, double *out) { lbr_load_f64(t->dtype, t->data + i * lbr_dtype_size(t->dtype), 1, n, out); }
+static void store(const lbr_tensor *t, int64_t i, int64_t n, const double *in) { lbr_store_f64(t->dtype, in, n, t->data + i * lbr_dtype_size(t->dtype), 1); }
+
+static double value(int kind, double delta, double d)
+{
+    double a = fabs(d);
+    switch (kind) {
+    case 1: return a;
+    case 2: return a <= delta ? 0.5 * d * d : delta * (a - 0.5 * delta);
+    default: return d * d;
+    }
+}
+
+static double slope(int kind, double delta, double d)
+{
+    switch (kind) {
+    case 1: return (d > 0) - (d < 0);
+    case 2: return d > delta ? delta : d < -delta ? -delta : d;
+    default: return 2 * d;
+    }
+}
+
+int lbr_cpu_loss(lbr_call *c)
+{
+    const lbr_loss_attr *a = c->attr;
+    const lbr_tensor *mask = &c->in[2];
+    int64_t n = lbr_tensor_numel(&c->in[0]);
+    double sum = 0, count = 0, x[BLOCK], t[BLOCK], m[BLOCK];
+    for (int64_t i = 0; i < n; i += BLOCK) {
+        int64_t k = n - i < BLOCK ? n - i : BLOCK;
+        load(&c->in[0], i, k, x);
+        load(&c->in[1], i, k, t);
+        if (lbr_present(mask)) load(mask, i, k, m);
+        double part = 0;
+        for (int64_t e = 0; e < k; e++) {
+            if (lbr_present(mask) && m[e] == 0) continue;
+            part += value(a->kind, a->delta, x[e] - t[e]);
+            count++;
+        }
+        sum += part;
+    }
+    double weight = count > 0 ? 1 / count : 0, y = sum * weight;
+    store(&c->out[0], 0, 1, &y);
+    store(&c->out[1], 0, 1, &weight);
+    return 0;
+}
+
+int lbr_cpu_loss_backward(lbr_call *c)
+{
+    const lbr_loss_backward_attr *a = c->attr;
+    const lbr_tensor *mask = &c->in[3];
+    int64_t n = lbr_tensor_numel(&c->in[1]);
+    double dy, weight, x[BLOCK], t[BLOCK], m[BLOCK];
+    load(&c->in[0], 0, 1, &dy);
+    load(&c->in[4], 0, 1, &weight);
+    dy *= weight;
+    for (int64_t i = 0; i < n; i += BLOCK) {
+        int64_t k = n - i < BLOCK ? n - i : BLOCK;
+        load(&c->in[1], i, k, x);
+        load(&c->in[2], i, k, t);
+        if (lbr_present(mask)) load(mask, i, k, m);
+        for (int64_t e = 0; e < k; e++) x[e] = lbr_present(mask) && m[e] == 0 ? 0 : dy * slope(a->kind, a->delta, x[e] - t[e]);
+        store(&c->out[0], i, k, x);
+    }
+    return 0;
+}
+
+/* ---- cross entropy ---- */
+
+int lbr_cpu_cross_entropy(lbr_call *c)
+{
+    const int32_t *class = (const int32_t *)c->in[1].data;
+    int64_t rows = c->in[0].shape[0], n = c->in[0].shape[1], used = 0;
+    double sum = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        double top = -INFINITY, total = 0, v;
+        if (class[r] >= n) return lbr_fail(LBR_EINVAL, "cross_entropy: class %d in row %lld, there are %lld", class[r], (long long)r + 1, (long long)n);
+        for (int64_t i = 0; i < n; i++) {
+            load(&c->in[0], r * n + i, 1, &v);
+            top = v > top || v != v ? v : top;
+        }
+        for (int64_t i = 0; i < n; i++) {
+            load(&c->in[0], r * n + i, 1, &v);
+            total += exp(v - top);
+        }
+        for (int64_t i = 0; i < n; i++) {
+            load(&c->in[0], r * n + i, 1, &v);
+            if (i == class[r]) sum -= v - top - log(total), used++;
+            v = exp(v - top) / total;
+            store(&c->out[1], r * n + i, 1, &v);
+        }
+    }
+    double y = used ? sum / (double)used : 0;
+    store(&c->out[0], 0, 1, &y);
+    return 0;
+}
+
+int lbr_cpu_cross_entropy_backward(lbr_call *c)
+{
+    const int32_t *class = (const int32_t *)c->in[2].data;
+    int64_t rows = c->in[1].shape[0], n = c->in[1].shape[1], used = 0;
+    double dy, v;
+    load(&c->in[0], 0, 1, &dy);
+    for (int64_t r = 0; r < rows; r++) used += class[r] >= 0;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < n; i++) {
+            load(&c->in[1], r * n + i, 1, &v);
+            v = class[r] < 0 ? 0 : (v - (i == class[r])) * dy / (double)used;
+            store(&c->out[0], r * n + i, 1, &v);
+        }
+    return 0;
+}
+
+/* ---- gather ---- */
+
+static int check_index(const lbr_call *c, const int32_t *index, int64_t n, int64_t rows)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (index[i] < 0 || index[i] >= rows)
+            return lbr_fail(LBR_EINVAL, "%s: index %d at element %lld, there are %lld rows", lbr_op_name(c->op), index[i], (long long)i + 1, (long long)rows);
+    return 0;
+}
+
+int lbr_cpu_gather(lbr_call *c)
+{
+    const lbr_tensor *x = &c->in[0];
+    const int32_t *index = (const int32_t *)c->in[1].data;
+    int64_t n = lbr_tensor_numel(&c->in[1]), row = lbr_dtype_size(x->dtype);
+    for (int d = 1; d < x->ndim; d++) row *= x->shape[d];
+    int rc = check_index(c, index, n, x->shape[0]);
+    if (rc) return rc;
+    for (int64_t i = 0; i < n; i++) memcpy(c->out[0].data + i * row, x->data + index[i] * row, (size_t)row);
+    return 0;
+}
+
+int lbr_cpu_gather_backward(lbr_call *c)
+{
+    const lbr_tensor *dy = &c->in[0];
+    const int32_t *index = (const int32_t *)c->in[1].data;
+    int64_t n = lbr_tensor_numel(&c->in[1]), rows = c->out[0].shape[0], total = lbr_tensor_numel(&c->out[0]), row = rows ? total / rows : 0;
+    int rc = check_index(c, index, n, rows);
+    if (rc) return rc;
+    memset(c->out[0].data, 0, (size_t)(total * lbr_dtype_size(dy->dtype)));
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t k = 0; k < row; k++) {
+            if (dy->dtype == LBR_F64) ((double *)c->out[0].data)[index[i] * row + k] += ((const double *)dy->data)[i * row + k];
+            else ((float *)c->out[0].data)[index[i] * row + k] += ((const float *)dy->data)[i * row + k];
+        }
+    return 0;
+}

@@ -1,0 +1,236 @@
+/* norm.c: softmax, layer norm and batch norm, forward and backward. Rows are computed in double, whatever the dtype. */
+#include "cpu.h"
+
+#include <stdlib.h>
+
+struct rows {
+    lbr_call *c;
+    int64_t n; /* length of a row */
+    void (*row)(lbr_call *c, int64_t r, int64_t n, double *buffer);
+    int buffers;
+    bool failed;
+};
+
+static void each_row(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    struct rows *k = ctx;
+    double *buffer = malloc(sizeof(double) * (size_t)(k->n * k->buffers + 1));
+    if (!buffer) {
+        k->failed = true;
+        return;
+    }
+    for (int64_t r = begin; r < end; r++) k->row(k->c, r, k->n, buffer);
+    free(buffer);
+}
+
+static int by_row(lbr_call *c, const lbr_tensor *x, int buffers, void (*row)(lbr_call *c, int64_t r, int64_t n, double *buffer))
+{
+    int64_t n = x->ndim ? x->shape[x->ndim - 1] : 1, total = lbr_tensor_numel(x);
+    if (!total) return 0;
+    struct rows k = {c, n, row, buffers, false};
+    lbr_parallel(total / n, 1 + 8192 / n, each_row, &k);
+    return k.failed ? lbr_fail(LBR_ENOMEM, "%s: out of memory for a row of %lld", lbr_op_name(c->op), (long long)n) : 0;
+}
+
+static void load(const lbr_tensor *t, int64_t r, int64_t n, double *out) { lbr_load_f64(t->dtype, t->data + r * n * lbr_dtype_size(t->dtype), 1, n, out); }
+static void store(const lbr_tensor *t, int64_t r, int64_t n, const double *in) { lbr_store_f64(t->dtype, in, n, t->data + r * n * lbr_dtype_size(t->dtype), 1); }
+
+/* ---- softmax ---- */
+
+static double log_sum(const double *x, int64_t n)
+{
+    double top = -INFINITY, sum = 0;
+    for (int64_t i = 0; i < n; i++) top = x[i] > top || x[i] != x[i] ? x[i] : top;
+    if (isinf(top) && top < 0) return top;
+    for (int64_t i = 0; i < n; i++) sum += exp(x[i] - top);
+    return top + log(sum);
+}
+
+static void softmax_row(lbr_call *c, int64_t r, int64_t n, double *x)
+{
+    load(&c->in[0], r, n, x);
+    double lse = log_sum(x, n);
+    for (int64_t i = 0; i < n; i++) x[i] = c->op == LBR_OP_softmax ? exp(x[i] - lse) : x[i] - lse;
+    store(&c->out[0], r, n, x);
+}
+
+static void softmax_backward_row(lbr_call *c, int64_t r, int64_t n, double *dy)
+{
+    double *y = dy + n, dot = 0;
+    load(&c->in[0], r, n, dy);
+    load(&c->in[1], r, n, y);
+    if (c->op == LBR_OP_softmax_backward) {
+        for (int64_t i = 0; i < n; i++) dot += dy[i] * y[i];
+        for (int64_t i = 0; i < n; i++) dy[i] = (dy[i] - dot) * y[i];
+    } else {
+        for (int64_t i = 0; i < n; i++) dot += dy[i];
+        for (int64_t i = 0; i < n; i++) dy[i] -= exp(y[i]) * dot;
+    }
+    store(&c->out[0], r, n, dy);
+}
+
+int lbr_cpu_softmax(lbr_call *c) { return by_row(c, &c->in[0], 1, softmax_row); }
+int lbr_cpu_log_softmax(lbr_call *c) { return by_row(c, &c->in[0], 1, softmax_row); }
+int lbr_cpu_softmax_backward(lbr_call *c) { return by_row(c, &c->in[0], 2, softmax_backward_row); }
+int lbr_cpu_log_softmax_backward(lbr_call *c) { return by_row(c, &c->in[0], 2, softmax_backward_row); }
+
+/* ---- layer norm ---- */
+
+static void layer_norm_row(lbr_call *c, int64_t r, int64_t n, double *x)
+{
+    double *w = x + n, mean = 0, var = 0;
+    load(&c->in[0], r, n, x);
+    for (int64_t i = 0; i < n; i++) mean += x[i];
+    mean /= (double)n;
+    for (int64_t i = 0; i < n; i++) var += (x[i] - mean) * (x[i] - mean);
+    double rstd = 1 / sqrt(var / (double)n + ((const lbr_layer_norm_attr *)c->attr)->eps);
+    for (int64_t i = 0; i < n; i++) x[i] = (x[i] - mean) * rstd;
+    if (lbr_present(&c->in[1])) {
+        load(&c->in[1], 0, n, w);
+        for (int64_t i = 0; i < n; i++) x[i] *= w[i];
+    }
+    if (lbr_present(&c->in[2])) {
+        load(&c->in[2], 0, n, w);
+        for (int64_t i = 0; i < n; i++) x[i] += w[i];
+    }
+    store(&c->out[0], r, n, x);
+    store(&c->out[1], r, 1, &mean);
+    store(&c->out[2], r, 1, &rstd);
+}
+
+int lbr_cpu_layer_norm(lbr_call *c) { return by_row(c, &c->in[0], 2, layer_norm_row); }
+
+static void layer_norm_backward_row(lbr_call *c, int64_t r, int64_t n, double *dy)
+{
+    double *x = dy + n, *w = x + n, mean, rstd, a = 0, b = 0;
+    load(&c->in[0], r, n, dy);
+    load(&c->in[1], r, n, x);
+    load(&c->in[2], r, 1, &mean);
+    load(&c->in[3], r, 1, &rstd);
+    if (lbr_present(&c->in[4])) {
+        load(&c->in[4], 0, n, w);
+        for (int64_t i = 0; i < n; i++) dy[i] *= w[i];
+    }
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = (x[i] - mean) * rstd;
+        a += dy[i];
+        b += dy[i] * x[i];
+    }
+    for (int64_t i = 0; i < n; i++) dy[i] = rstd * (dy[i] - a / (double)n - x[i] * b / (double)n);
+    store(&c->out[0], r, n, dy);
+}
+
+int lbr_cpu_layer_norm_backward(lbr_call *c)
+{
+    const lbr_tensor *x = &c->in[1];
+    int64_t n = x->shape[x->ndim - 1], rows = lbr_tensor_numel(x) / (n ? n : 1);
+    int rc = by_row(c, x, 3, layer_norm_backward_row);
+    if (rc) return rc;
+    double *sum = calloc((size_t)(4 * n), sizeof *sum), mean, rstd;
+    if (!sum) return lbr_fail(LBR_ENOMEM, "layer_norm_backward: out of memory for a row of %lld", (long long)n);
+    double *db = sum + n, *v = db + n, *dy = v + n;
+    for (int64_t r = 0; r < rows; r++) {
+        load(&c->in[0], r, n, dy);
+        load(x, r, n, v);
+        load(&c->in[2], r, 1, &mean);
+        load(&c->in[3], r, 1, &rstd);
+        for (int64_t i = 0; i < n; i++) {
+            sum[i] += dy[i] * (v[i] - mean) * rstd;
+            db[i] += dy[i];
+        }
+    }
+    store(&c->out[1], 0, n, sum);
+    store(&c->out[2], 0, n, db);
+    free(sum);
+    return 0;
+}
+
+/* ---- batch norm: channels last, statistics over everything else ---- */
+
+static void batch_norm_row(lbr_call *c, int64_t r, int64_t n, double *x)
+{
+    double *mean = x + n, *rstd = mean + n, *w = rstd + n, *b = w + n;
+    load(&c->in[0], r, n, x);
+    load(&c->out[1], 0, n, mean);
+    load(&c->out[2], 0, n, rstd);
+    load(&c->in[1], 0, n, w);
+    load(&c->in[2], 0, n, b);
+    for (int64_t i = 0; i < n; i++) x[i] = (x[i] - mean[i]) * rstd[i] * w[i] + b[i];
+    store(&c->out[0], r, n, x);
+}
+
+int lbr_cpu_batch_norm(lbr_call *c)
+{
+    const lbr_batch_norm_attr *a = c->attr;
+    const lbr_tensor *x = &c->in[0];
+    int64_t n = x->shape[x->ndim - 1], rows = n ? lbr_tensor_numel(x) / n : 0;
+    if (!n || !rows) return 0;
+    double *mean = calloc((size_t)(4 * n), sizeof *mean);
+    if (!mean) return lbr_fail(LBR_ENOMEM, "batch_norm: out of memory for %lld channels", (long long)n);
+    double *var = mean + n, *v = var + n, *running = v + n;
+    if (a->training) {
+        for (int64_t r = 0; r < rows; r++) {
+            load(x, r, n, v);
+            for (int64_t i = 0; i < n; i++) mean[i] += v[i];
+        }
+        for (int64_t i = 0; i < n; i++) mean[i] /= (double)rows;
+        for (int64_t r = 0; r < rows; r++) {
+            load(x, r, n, v);
+            for (int64_t i = 0; i < n; i++) var[i] += (v[i] - mean[i]) * (v[i] - mean[i]);
+        }
+        load(&c->in[3], 0, n, running);
+        for (int64_t i = 0; i < n; i++) running[i] += a->momentum * (mean[i] - running[i]);
+        store(&c->in[3], 0, n, running);
+        load(&c->in[4], 0, n, running);
+        for (int64_t i = 0; i < n; i++) running[i] += a->momentum * (var[i] / (double)(rows - 1) - running[i]);
+        store(&c->in[4], 0, n, running);
+        c->in[3].storage->version++;
+        c->in[4].storage->version++;
+        for (int64_t i = 0; i < n; i++) var[i] /= (double)rows;
+    } else {
+        load(&c->in[3], 0, n, mean);
+        load(&c->in[4], 0, n, var);
+    }
+    for (int64_t i = 0; i < n; i++) var[i] = 1 / sqrt(var[i] + a->eps);
+    store(&c->out[1], 0, n, mean);
+    store(&c->out[2], 0, n, var);
+    free(mean);
+    return by_row(c, x, 5, batch_norm_row);
+}
+
+int lbr_cpu_batch_norm_backward(lbr_call *c)
+{
+    const lbr_tensor *x = &c->in[1];
+    int training = ((const lbr_batch_norm_backward_attr *)c->attr)->training;
+    int64_t n = x->shape[x->ndim - 1], rows = n ? lbr_tensor_numel(x) / n : 0;
+    if (!n || !rows) return 0;
+    double *dy = calloc((size_t)(7 * n), sizeof *dy);
+    if (!dy) return lbr_fail(LBR_ENOMEM, "batch_norm_backward: out of memory for %lld channels", (long long)n);
+    double *v = dy + n, *mean = v + n, *rstd = mean + n, *w = rstd + n, *dw = w + n, *db = dw + n;
+    load(&c->in[2], 0, n, mean);
+    load(&c->in[3], 0, n, rstd);
+    load(&c->in[4], 0, n, w);
+    for (int64_t r = 0; r < rows; r++) {
+        load(&c->in[0], r, n, dy);
+        load(x, r, n, v);
+        for (int64_t i = 0; i < n; i++) {
+            dw[i] += dy[i] * (v[i] - mean[i]) * rstd[i];
+            db[i] += dy[i];
+        }
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        load(&c->in[0], r, n, dy);
+        load(x, r, n, v);
+        for (int64_t i = 0; i < n; i++) {
+            double d = dy[i];
+            if (training) d -= (db[i] + (v[i] - mean[i]) * rstd[i] * dw[i]) / (double)rows;
+            dy[i] = d * w[i] * rstd[i];
+        }
+        store(&c->out[0], r, n, dy);
+    }
+    store(&c->out[1], 0, n, dw);
+    store(&c->out[2], 0, n, db);
+    free(dy);
+    return 0;
+}

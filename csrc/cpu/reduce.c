@@ -1,0 +1,171 @@
+/* reduce.c: sums, means and extremes over any set of dims. Sums run in double in a fixed order, so results do not depend on the thread count. */
+#include "cpu.h"
+
+#include <stdlib.h>
+
+enum { BLOCK = 256 };
+enum kind { SUM, MEAN, MAX, MIN };
+
+/* Kept and reduced dims of a contiguous tensor, neighbours joined, strides in elements. */
+struct plan {
+    const lbr_tensor *x;
+    lbr_tensor *y;
+    enum kind kind;
+    int kept, reduced;
+    int64_t kept_shape[LBR_MAX_DIMS], kept_stride[LBR_MAX_DIMS], reduced_shape[LBR_MAX_DIMS], reduced_stride[LBR_MAX_DIMS];
+    int64_t outputs, count; /* outputs of y, elements behind each */
+    int64_t row;            /* > 1: so many outputs lie side by side in x and y */
+};
+
+static void add_dim(int *n, int64_t *shape, int64_t *stride, int64_t size, int64_t step)
+{
+    if (size == 1) return;
+    if (*n && stride[*n - 1] == step * size) {
+        shape[*n - 1] *= size;
+        stride[*n - 1] = step;
+    } else {
+        shape[*n] = size;
+        stride[(*n)++] = step;
+    }
+}
+
+static int64_t offset(int64_t index, int n, const int64_t *shape, const int64_t *stride)
+{
+    int64_t at = 0;
+    for (int d = n - 1; d >= 0; d--) {
+        at += index % shape[d] * stride[d];
+        index /= shape[d];
+    }
+    return at;
+}
+
+static inline double combine(enum kind kind, double acc, double v)
+{
+    switch (kind) {
+    case MAX: return v > acc || v != v ? v : acc;
+    case MIN: return v < acc || v != v ? v : acc;
+    default: return acc + v;
+    }
+}
+
+static inline double start(enum kind kind) { return kind == MAX ? -INFINITY : kind == MIN ? INFINITY : 0; }
+
+/* Sum of a block in eight lanes, folded in a fixed order. */
+LBR_CLONES static double block_sum(const double *b, int64_t n)
+{
+    double lane[8] = {0};
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int k = 0; k < 8; k++) lane[k] += b[i + k];
+    for (; i < n; i++) lane[i & 7] += b[i];
+    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+static double finish(const struct plan *p, double acc) { return p->kind == MEAN ? acc / (double)p->count : acc; }
+
+/* One output at a time: the innermost reduced run is read in blocks. */
+static void by_output(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    const struct plan *p = ctx;
+    int size = lbr_dtype_size(p->x->dtype), last = p->reduced - 1;
+    int64_t run = last >= 0 ? p->reduced_shape[last] : 1, step = last >= 0 ? p->reduced_stride[last] : 1, runs = run ? p->count / run : 0;
+    for (int64_t o = begin; o < end; o++) {
+        const char *base = p->x->data + offset(o, p->kept, p->kept_shape, p->kept_stride) * size;
+        double acc = start(p->kind);
+        for (int64_t r = 0; r < runs; r++) {
+            const char *q = base + offset(r, last < 0 ? 0 : last, p->reduced_shape, p->reduced_stride) * size;
+            for (int64_t i = 0; i < run; i += BLOCK) {
+                double block[BLOCK];
+                int64_t m = run - i < BLOCK ? run - i : BLOCK;
+                lbr_load_f64(p->x->dtype, q + i * step * size, step, m, block);
+                if (p->kind <= MEAN) acc += block_sum(block, m);
+                else for (int64_t k = 0; k < m; k++) acc = combine(p->kind, acc, block[k]);
+            }
+        }
+        acc = finish(p, acc);
+        lbr_store_f64(p->y->dtype, &acc, 1, p->y->data + o * lbr_dtype_size(p->y->dtype), 1);
+    }
+}
+
+/* The last dim is kept: blocks of neighbouring outputs accumulate row by row. */
+static void by_row(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    const struct plan *p = ctx;
+    int size = lbr_dtype_size(p->x->dtype);
+    int64_t parts = (p->row + BLOCK - 1) / BLOCK;
+    for (int64_t job = begin; job < end; job++) {
+        int64_t first = job % parts * BLOCK, m = p->row - first < BLOCK ? p->row - first : BLOCK, o = job / parts * p->row + first;
+        const char *base = p->x->data + offset(o, p->kept, p->kept_shape, p->kept_stride) * size;
+        double acc[BLOCK], block[BLOCK];
+        for (int64_t k = 0; k < m; k++) acc[k] = start(p->kind);
+        for (int64_t r = 0; r < p->count; r++) {
+            lbr_load_f64(p->x->dtype, base + offset(r, p->reduced, p->reduced_shape, p->reduced_stride) * size, 1, m, block);
+            if (p->kind <= MEAN) for (int64_t k = 0; k < m; k++) acc[k] += block[k];
+            else for (int64_t k = 0; k < m; k++) acc[k] = combine(p->kind, acc[k], block[k]);
+        }
+        for (int64_t k = 0; k < m; k++) acc[k] = finish(p, acc[k]);
+        lbr_store_f64(p->y->dtype, acc, m, p->y->data + o * lbr_dtype_size(p->y->dtype), 1);
+    }
+}
+
+static int reduce(lbr_call *c, enum kind kind, uint32_t dims)
+{
+    struct plan p = {.x = &c->in[0], .y = &c->out[0], .kind = kind, .outputs = lbr_tensor_numel(&c->out[0]), .count = 1, .row = 1};
+    for (int d = 0; d < p.x->ndim; d++) {
+        if (dims >> d & 1) {
+            add_dim(&p.reduced, p.reduced_shape, p.reduced_stride, p.x->shape[d], p.x->stride[d]);
+            p.count *= p.x->shape[d];
+        } else
+            add_dim(&p.kept, p.kept_shape, p.kept_stride, p.x->shape[d], p.x->stride[d]);
+    }
+    if (!p.outputs) return 0;
+    if (p.kept && p.kept_stride[p.kept - 1] == 1) p.row = p.kept_shape[p.kept - 1];
+    if (p.row > 1) {
+        int64_t parts = (p.row + BLOCK - 1) / BLOCK;
+        lbr_parallel(p.outputs / p.row * parts, 1 + 65536 / (p.count * (p.row < BLOCK ? p.row : BLOCK) + 1), by_row, &p);
+    } else
+        lbr_parallel(p.outputs, 1 + 65536 / (p.count + 1), by_output, &p);
+    return 0;
+}
+
+int lbr_cpu_sum(lbr_call *c) { return reduce(c, SUM, ((const lbr_sum_attr *)c->attr)->dims); }
+int lbr_cpu_mean(lbr_call *c) { return reduce(c, MEAN, ((const lbr_mean_attr *)c->attr)->dims); }
+int lbr_cpu_max(lbr_call *c) { return reduce(c, MAX, ((const lbr_max_attr *)c->attr)->dims); }
+int lbr_cpu_min(lbr_call *c) { return reduce(c, MIN, ((const lbr_min_attr *)c->attr)->dims); }
+
+int lbr_cpu_argmax(lbr_call *c)
+{
+    const lbr_tensor *x = &c->in[0];
+    int dim = ((const lbr_argmax_attr *)c->attr)->dim, size = lbr_dtype_size(x->dtype);
+    int64_t inner = x->stride[dim], n = x->shape[dim], outputs = lbr_tensor_numel(&c->out[0]);
+    int32_t *y = (int32_t *)c->out[0].data;
+    for (int64_t o = 0; o < outputs; o++) {
+        const char *base = x->data + (o / inner * inner * n + o % inner) * size;
+        double best = -INFINITY, v;
+        y[o] = 0;
+        for (int64_t i = 0; i < n; i++) {
+            lbr_load_f64(x->dtype, base + i * inner * size, 1, 1, &v);
+            if (v > best) best = v, y[o] = (int32_t)i;
+        }
+    }
+    return 0;
+}
+
+/* ---- norm of gradients ---- */
+
+int lbr_cpu_square_sum_into(lbr_call *c)
+{
+    const lbr_tensor *x = &c->in[0];
+    int64_t n = lbr_tensor_numel(x), size = lbr_dtype_size(x->dtype);
+    double acc = 0, block[BLOCK];
+    for (int64_t i = 0; i < n; i += BLOCK) {
+        int64_t m = n - i < BLOCK ? n - i : BLOCK;
+        lbr_load_f64(x->dtype, x->data + i * size, 1, m, block);
+        for (int64_t k = 0; k < m; k++) block[k] *= block[k];
+        acc += block_sum(block, m);
+    }
+    *(double *)c->out[0].data += acc;
+    return 0;
+}

@@ -1,0 +1,284 @@
+/* infer.c: shapes and dtypes of elementwise ops, reductions, copies, random numbers and optimisers; infer_network.c has the layers. */
+#include "core.h"
+
+#define LBR_OP(name, ins, outs, attrs, flags) int lbr_infer_##name(lbr_call *c);
+#include "ops.def"
+#undef LBR_OP
+#define LBR_OP(name, ins, outs, attrs, flags) [LBR_OP_##name] = lbr_infer_##name,
+const lbr_infer_fn lbr_infer_table[LBR_OPS] = {
+#include "ops.def"
+};
+#undef LBR_OP
+
+#define NAME lbr_op_name(c->op)
+
+static int broadcast(lbr_call *c, const lbr_tensor *a, const lbr_tensor *b, int *ndim, int32_t *shape)
+{
+    int n = a->ndim > b->ndim ? a->ndim : b->ndim;
+    for (int i = 0; i < n; i++) {
+        int32_t x = i < n - a->ndim ? 1 : a->shape[i - (n - a->ndim)], y = i < n - b->ndim ? 1 : b->shape[i - (n - b->ndim)];
+        if (x != y && x != 1 && y != 1) return lbr_fail(LBR_ESHAPE, "%s: %s and %s do not broadcast", NAME, lbr_describe(a), lbr_describe(b));
+        shape[i] = x == 1 ? y : x;
+    }
+    *ndim = n;
+    return 0;
+}
+
+static int binary(lbr_call *c, int dtype)
+{
+    int ndim;
+    int32_t shape[LBR_MAX_DIMS];
+    if (c->in[0].dtype != c->in[1].dtype)
+        return lbr_fail(LBR_EDTYPE, "%s: %s and %s, want one dtype", NAME, lbr_describe(&c->in[0]), lbr_describe(&c->in[1]));
+    int rc = broadcast(c, &c->in[0], &c->in[1], &ndim, shape);
+    if (rc) return rc;
+    lbr_out(c, 0, dtype < 0 ? c->in[0].dtype : dtype, ndim, shape);
+    return 0;
+}
+
+#define BINARY(name, dtype) int lbr_infer_##name(lbr_call *c) { return binary(c, dtype); }
+BINARY(add, -1) BINARY(sub, -1) BINARY(mul, -1) BINARY(div, -1) BINARY(maximum, -1) BINARY(minimum, -1) BINARY(pow, -1) BINARY(gelu_backward, -1)
+BINARY(eq, LBR_U8) BINARY(ne, LBR_U8) BINARY(lt, LBR_U8) BINARY(le, LBR_U8)
+
+int lbr_infer_where(lbr_call *c)
+{
+    int ndim;
+    int32_t shape[LBR_MAX_DIMS];
+    if (c->in[0].dtype != LBR_U8) return lbr_fail(LBR_EDTYPE, "where: condition is %s, want u8", lbr_describe(&c->in[0]));
+    if (c->in[1].dtype != c->in[2].dtype) return lbr_fail(LBR_EDTYPE, "where: %s and %s, want one dtype", lbr_describe(&c->in[1]), lbr_describe(&c->in[2]));
+    int rc = broadcast(c, &c->in[1], &c->in[2], &ndim, shape);
+    if (rc) return rc;
+    lbr_tensor both = c->in[1];
+    both.ndim = (uint8_t)ndim;
+    memcpy(both.shape, shape, sizeof shape);
+    if ((rc = broadcast(c, &c->in[0], &both, &ndim, shape))) return rc;
+    lbr_out(c, 0, c->in[1].dtype, ndim, shape);
+    return 0;
+}
+
+static int floating(lbr_call *c)
+{
+    if (c->in[0].dtype > LBR_BF16) return lbr_fail(LBR_EDTYPE, "%s: x is %s, want a floating point dtype", NAME, lbr_describe(&c->in[0]));
+    lbr_out_like(c, 0, &c->in[0]);
+    return 0;
+}
+
+static int same(lbr_call *c)
+{
+    lbr_out_like(c, 0, &c->in[0]);
+    return 0;
+}
+
+#define UNARY(name) int lbr_infer_##name(lbr_call *c) { return floating(c); }
+UNARY(exp) UNARY(log) UNARY(sqrt) UNARY(reciprocal) UNARY(sin) UNARY(cos) UNARY(sigmoid) UNARY(tanh) UNARY(gelu) UNARY(silu)
+UNARY(softmax) UNARY(log_softmax)
+int lbr_infer_neg(lbr_call *c) { return same(c); }
+int lbr_infer_abs(lbr_call *c) { return same(c); }
+int lbr_infer_sign(lbr_call *c) { return same(c); }
+int lbr_infer_square(lbr_call *c) { return same(c); }
+int lbr_infer_relu(lbr_call *c) { return same(c); }
+int lbr_infer_affine(lbr_call *c) { return same(c); }
+int lbr_infer_clamp(lbr_call *c) { return same(c); }
+int lbr_infer_copy(lbr_call *c) { return same(c); }
+
+int lbr_infer_isnan(lbr_call *c)
+{
+    lbr_out(c, 0, LBR_U8, c->in[0].ndim, c->in[0].shape);
+    return 0;
+}
+
+int lbr_infer_prelu(lbr_call *c)
+{
+    int rc = binary(c, -1);
+    if (rc) return rc;
+    if (!lbr_same_shape(&c->out[0], &c->in[0])) return lbr_fail(LBR_ESHAPE, "prelu: slope %s does not broadcast to x %s", lbr_describe(&c->in[1]), lbr_describe(&c->in[0]));
+    return 0;
+}
+
+int lbr_infer_cast(lbr_call *c)
+{
+    const lbr_cast_attr *a = c->attr;
+    if (a->dtype < 0 || a->dtype >= LBR_DTYPES) return lbr_fail(LBR_EDTYPE, "cast: dtype %d", a->dtype);
+    lbr_out(c, 0, a->dtype, c->in[0].ndim, c->in[0].shape);
+    return 0;
+}
+
+int lbr_infer_copy_into(lbr_call *c)
+{
+    int ndim;
+    int32_t shape[LBR_MAX_DIMS];
+    int rc = broadcast(c, &c->in[0], &c->out[0], &ndim, shape);
+    if (rc) return rc;
+    lbr_tensor given = c->out[0];
+    if (ndim != given.ndim || memcmp(shape, given.shape, (size_t)ndim * sizeof *shape)) return lbr_fail(LBR_ESHAPE, "copy_into: x %s does not broadcast to %s", lbr_describe(&c->in[0]), lbr_describe(&given));
+    return 0;
+}
+
+static int from_attr(lbr_call *c, int dtype, int ndim, const int32_t *shape)
+{
+    if (dtype < 0 || dtype >= LBR_DTYPES) return lbr_fail(LBR_EDTYPE, "%s: dtype %d", NAME, dtype);
+    if (ndim < 0 || ndim > LBR_MAX_DIMS) return lbr_fail(LBR_ESHAPE, "%s: %d dims, want at most %d", NAME, ndim, LBR_MAX_DIMS);
+    lbr_out(c, 0, dtype, ndim, shape);
+    return 0;
+}
+
+int lbr_infer_fill(lbr_call *c)
+{
+    const lbr_fill_attr *a = c->attr;
+    return from_attr(c, a->dtype, a->ndim, a->shape);
+}
+
+int lbr_infer_fill_into(lbr_call *c) { (void)c; return 0; }
+
+int lbr_infer_random(lbr_call *c)
+{
+    const lbr_random_attr *a = c->attr;
+    if (a->dtype != LBR_F32 && a->dtype != LBR_F64) return lbr_fail(LBR_EDTYPE, "random: dtype %d, want f32 or f64", a->dtype);
+    if (lbr_present(&c->in[0]) && (c->in[0].dtype != LBR_I32 || lbr_tensor_numel(&c->in[0]) != 1)) return lbr_fail(LBR_EDTYPE, "random: counter is %s, want i32 [1]", lbr_describe(&c->in[0]));
+    return from_attr(c, a->dtype, a->ndim, a->shape);
+}
+
+int lbr_infer_dropout(lbr_call *c)
+{
+    const lbr_dropout_attr *a = c->attr;
+    int rc = floating(c);
+    if (rc) return rc;
+    if (c->in[1].dtype != LBR_I32 || lbr_tensor_numel(&c->in[1]) != 1) return lbr_fail(LBR_EDTYPE, "dropout: counter is %s, want i32 [1]", lbr_describe(&c->in[1]));
+    if (!(a->p >= 0 && a->p < 1)) return lbr_fail(LBR_EINVAL, "dropout: p %g, want 0 <= p < 1", a->p);
+    lbr_out(c, 1, LBR_U8, c->in[0].ndim, c->in[0].shape);
+    return 0;
+}
+
+/* ---- reductions ---- */
+
+static int reduce(lbr_call *c, uint32_t dims, int keep, int dtype)
+{
+    const lbr_tensor *x = &c->in[0];
+    int32_t shape[LBR_MAX_DIMS];
+    int n = 0;
+    if (dims >> x->ndim) return lbr_fail(LBR_ESHAPE, "%s: a dim past the %d of %s", NAME, x->ndim, lbr_describe(x));
+    for (int i = 0; i < x->ndim; i++) {
+        if (!(dims >> i & 1)) shape[n++] = x->shape[i];
+        else if (keep) shape[n++] = 1;
+    }
+    lbr_out(c, 0, dtype, n, shape);
+    return 0;
+}
+
+int lbr_infer_sum(lbr_call *c) { const lbr_sum_attr *a = c->attr; return reduce(c, a->dims, a->keep, c->in[0].dtype == LBR_U8 ? LBR_I32 : c->in[0].dtype); }
+int lbr_infer_mean(lbr_call *c)
+{
+    const lbr_mean_attr *a = c->attr;
+    if (c->in[0].dtype > LBR_BF16) return lbr_fail(LBR_EDTYPE, "mean: x is %s, want a floating point dtype", lbr_describe(&c->in[0]));
+    return reduce(c, a->dims, a->keep, c->in[0].dtype);
+}
+static int extreme(lbr_call *c, uint32_t dims, int keep)
+{
+    int64_t n = 1;
+    for (int i = 0; i < c->in[0].ndim; i++) if (dims >> i & 1) n *= c->in[0].shape[i];
+    if (!n) return lbr_fail(LBR_ESHAPE, "%s: %s has no element to choose from", NAME, lbr_describe(&c->in[0]));
+    return reduce(c, dims, keep, c->in[0].dtype);
+}
+int lbr_infer_max(lbr_call *c) { const lbr_max_attr *a = c->attr; return extreme(c, a->dims, a->keep); }
+int lbr_infer_min(lbr_call *c) { const lbr_min_attr *a = c->attr; return extreme(c, a->dims, a->keep); }
+int lbr_infer_argmax(lbr_call *c)
+{
+    const lbr_argmax_attr *a = c->attr;
+    const lbr_tensor *x = &c->in[0];
+    if (a->dim < 0 || a->dim >= x->ndim || !x->shape[a->dim]) return lbr_fail(LBR_ESHAPE, "argmax: dim %d of %s", a->dim + 1, lbr_describe(x));
+    return reduce(c, 1u << a->dim, a->keep, LBR_I32);
+}
+
+/* ---- losses ---- */
+
+static int pair(lbr_call *c, const lbr_tensor *x, const lbr_tensor *target, const lbr_tensor *mask)
+{
+    if (!lbr_same_shape(x, target) || x->dtype != target->dtype) return lbr_fail(LBR_ESHAPE, "%s: x is %s, target %s", NAME, lbr_describe(x), lbr_describe(target));
+    if (x->dtype > LBR_F64) return lbr_fail(LBR_EDTYPE, "%s: x is %s, want f32 or f64", NAME, lbr_describe(x));
+    if (lbr_present(mask) && (!lbr_same_shape(x, mask) || mask->dtype != x->dtype)) return lbr_fail(LBR_ESHAPE, "%s: mask is %s, want %s", NAME, lbr_describe(mask), lbr_describe(x));
+    return 0;
+}
+
+int lbr_infer_loss(lbr_call *c)
+{
+    int rc = pair(c, &c->in[0], &c->in[1], &c->in[2]);
+    if (rc) return rc;
+    lbr_out(c, 0, c->in[0].dtype, 0, NULL);
+    lbr_out(c, 1, LBR_F64, 0, NULL);
+    return 0;
+}
+
+int lbr_infer_loss_backward(lbr_call *c)
+{
+    int rc = pair(c, &c->in[1], &c->in[2], &c->in[3]);
+    if (rc) return rc;
+    if (lbr_tensor_numel(&c->in[0]) != 1 || c->in[0].dtype != c->in[1].dtype) return lbr_fail(LBR_ESHAPE, "loss_backward: dy is %s, want one element", lbr_describe(&c->in[0]));
+    lbr_out_like(c, 0, &c->in[1]);
+    return 0;
+}
+
+int lbr_infer_cross_entropy(lbr_call *c)
+{
+    const lbr_tensor *x = &c->in[0], *t = &c->in[1];
+    if (x->ndim != 2 || x->dtype > LBR_F64 || t->ndim != 1 || t->dtype != LBR_I32 || t->shape[0] != x->shape[0])
+        return lbr_fail(LBR_ESHAPE, "cross_entropy: logits %s and classes %s, want f32 [N,C] and i32 [N]", lbr_describe(x), lbr_describe(t));
+    lbr_out(c, 0, x->dtype, 0, NULL);
+    lbr_out_like(c, 1, x);
+    return 0;
+}
+
+int lbr_infer_cross_entropy_backward(lbr_call *c)
+{
+    if (lbr_tensor_numel(&c->in[0]) != 1 || c->in[0].dtype != c->in[1].dtype) return lbr_fail(LBR_ESHAPE, "cross_entropy_backward: dy is %s, want one element", lbr_describe(&c->in[0]));
+    lbr_out_like(c, 0, &c->in[1]);
+    return 0;
+}
+
+/* ---- in place ---- */
+
+int lbr_infer_add_into(lbr_call *c)
+{
+    if (!lbr_same_shape(&c->in[0], &c->out[0]) || c->in[0].dtype != c->out[0].dtype || c->in[0].dtype > LBR_F64)
+        return lbr_fail(LBR_ESHAPE, "add_into: %s into %s", lbr_describe(&c->in[0]), lbr_describe(&c->out[0]));
+    if (!lbr_tensor_contiguous(&c->out[0])) return lbr_fail(LBR_ESHAPE, "add_into: the target is not contiguous");
+    return 0;
+}
+
+static int control(lbr_call *c, const lbr_tensor *t)
+{
+    if (t->dtype != LBR_F64 || t->ndim != 1 || t->shape[0] != 8) return lbr_fail(LBR_ESHAPE, "%s: control is %s, want f64 [8]", NAME, lbr_describe(t));
+    return 0;
+}
+
+static int norm(lbr_call *c, const lbr_tensor *t)
+{
+    if (t->dtype != LBR_F64 || lbr_tensor_numel(t) != 1) return lbr_fail(LBR_ESHAPE, "%s: norm is %s, want f64 [1]", NAME, lbr_describe(t));
+    return 0;
+}
+
+int lbr_infer_optim_begin(lbr_call *c)
+{
+    int rc = norm(c, &c->in[0]);
+    return rc ? rc : control(c, &c->out[0]);
+}
+
+static int step(lbr_call *c)
+{
+    int rc = control(c, &c->in[1]);
+    if (rc || (rc = norm(c, &c->in[2]))) return rc;
+    for (int i = 0; i < c->nout; i++) {
+        const lbr_tensor *t = &c->out[i];
+        if (!lbr_same_shape(t, &c->in[0]) || t->dtype != c->in[0].dtype || t->dtype > LBR_F64 || !lbr_tensor_contiguous(t))
+            return lbr_fail(LBR_ESHAPE, "%s: gradient %s for output %d %s, want contiguous, equal shape, f32 or f64", NAME, lbr_describe(&c->in[0]), i + 1, lbr_describe(t));
+    }
+    return 0;
+}
+
+int lbr_infer_sgd(lbr_call *c) { return step(c); }
+int lbr_infer_adam(lbr_call *c) { return step(c); }
+
+int lbr_infer_square_sum_into(lbr_call *c)
+{
+    if (c->in[0].dtype > LBR_F64) return lbr_fail(LBR_EDTYPE, "square_sum_into: x is %s, want f32 or f64", lbr_describe(&c->in[0]));
+    return norm(c, &c->out[0]);
+}

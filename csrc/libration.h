@@ -1,0 +1,206 @@
+/* libration.h: the whole C ABI of the core; what Lua sees is this file, preprocessed. Knows nothing of poses, data sets or recipes. */
+#ifndef LIBRATION_H
+#define LIBRATION_H
+
+#ifdef LBR_CDEF
+#define LBR_API
+#define LBR_PRINTF(a, b)
+#else
+#include <stddef.h>
+#include <stdint.h>
+#define LBR_API __attribute__((visibility("default")))
+#define LBR_PRINTF(a, b) __attribute__((format(printf, a, b)))
+#endif
+
+/* ---- status: every function that can fail returns 0 or one of these, with a text for lbr_error() ---- */
+enum {
+    LBR_OK = 0, LBR_ESHAPE = -1, LBR_EDTYPE = -2, LBR_EDEVICE = -3, LBR_ENOMEM = -4, LBR_EINVAL = -5, LBR_EIO = -6,
+    LBR_EINTR = -7, LBR_EFORMAT = -8, LBR_EUNSUPPORTED = -9, LBR_EEND = -10
+};
+enum { LBR_ABI = 1 };
+
+LBR_API int lbr_abi(void);
+LBR_API const char *lbr_cdef(void);
+/* Sets the calling thread's error text (at most 511 bytes) and returns code. */
+LBR_API int lbr_fail(int code, const char *format, ...) LBR_PRINTF(2, 3);
+/* Text of the calling thread's last failure; "" when there was none. */
+LBR_API const char *lbr_error(void);
+
+/* ---- threads and signals ---- */
+/* Number of threads that lbr_parallel uses; set: n < 1 means all cores this process may run on. */
+LBR_API int lbr_threads(void);
+LBR_API void lbr_set_threads(int n);
+/* Runs body over [0, n) split into contiguous chunks of at least grain, one a thread. Only the Lua thread may call it. */
+LBR_API void lbr_parallel(int64_t n, int64_t grain, void (*body)(void *ctx, int64_t begin, int64_t end, int thread), void *ctx);
+/* Ctrl-C: the first one sets a flag, a second one before it is cleared ends the process. */
+LBR_API void lbr_interrupt_install(void);
+LBR_API int lbr_interrupted(void);
+LBR_API void lbr_interrupt_clear(void);
+
+/* Best instruction set of this processor that our own kernels use; lower it with lbr_cpu_limit (tests). */
+enum { LBR_ISA_PORTABLE = 0, LBR_ISA_AVX2 = 1, LBR_ISA_AVX512 = 2 };
+LBR_API int lbr_cpu_isa(void);
+LBR_API void lbr_cpu_limit(int isa);
+/* 1 where bf16 products are faster than f32 ones (AVX-512 BF16 or AMX). */
+LBR_API int lbr_cpu_bf16(void);
+
+/* ---- tensors ---- */
+enum { LBR_F32 = 0, LBR_F64 = 1, LBR_F16 = 2, LBR_BF16 = 3, LBR_U8 = 4, LBR_I32 = 5, LBR_DTYPES = 6 };
+enum { LBR_CPU = 0, LBR_DEVICES = 1 };
+enum { LBR_MAX_DIMS = 6, LBR_MAX_IN = 12, LBR_MAX_OUT = 6 };
+
+/* Memory shared by a tensor and its views. version grows with every write through an op; id is never used twice. */
+typedef struct lbr_storage {
+    char *base;
+    int64_t bytes;
+    uint64_t id;
+    int32_t refs;
+    uint32_t version;
+    int32_t device;
+    uint32_t flags;
+} lbr_storage;
+
+/* A tensor is a view of a storage. Strides count elements; an absent optional input has storage NULL. */
+typedef struct lbr_tensor {
+    lbr_storage *storage;
+    char *data;
+    int32_t shape[6];
+    int32_t stride[6];
+    uint8_t ndim, dtype, device, flags;
+    int32_t node;  /* Lua's: index in the autograd tape */
+    uint32_t seen; /* Lua's: version of the storage when this handle was made */
+} lbr_tensor;
+
+/* New contiguous tensor, contents undefined. Errors: LBR_ESHAPE, LBR_EDTYPE, LBR_EDEVICE, LBR_ENOMEM. */
+LBR_API int lbr_tensor_new(lbr_tensor *t, int dtype, int ndim, const int32_t *shape, int device);
+/* View of t's storage: offset in elements from t->data; refused when it would leave the storage. */
+LBR_API int lbr_tensor_view(const lbr_tensor *t, lbr_tensor *view, int ndim, const int32_t *shape, const int32_t *stride, int64_t offset);
+/* Drops t's hold on its storage; idempotent, silent, safe as a finalizer. */
+LBR_API void lbr_tensor_release(lbr_tensor *t);
+LBR_API int64_t lbr_tensor_numel(const lbr_tensor *t);
+LBR_API int lbr_tensor_contiguous(const lbr_tensor *t);
+LBR_API int lbr_dtype_size(int dtype);
+/* Bytes held by storages now, at most so far, kept in the cache for reuse, and storages alive. */
+LBR_API int64_t lbr_memory_live(int device);
+LBR_API int64_t lbr_memory_peak(int device);
+LBR_API int64_t lbr_memory_cached(int device);
+LBR_API int64_t lbr_memory_storages(int device);
+LBR_API void lbr_memory_reset_peak(int device);
+LBR_API void lbr_memory_trim(int device);
+/* Tests: the nth allocation from now on fails (0 = never). */
+LBR_API void lbr_memory_fail_at(int64_t n);
+
+/* ---- ops: one attribute struct and one typed door a row of ops.def ---- */
+#define ATTR(type, name) type name;
+#define ATTRS(type, name, n) type name[n];
+#define LBR_OP(name, ins, outs, attrs, flags) typedef struct lbr_##name##_attr { attrs int32_t unused_; } lbr_##name##_attr;
+#include "ops.def"
+#undef LBR_OP
+#undef ATTR
+#undef ATTRS
+
+#define IN(name) const lbr_tensor *name,
+#define OPT(name) const lbr_tensor *name,
+#define OUT(name) lbr_tensor *name,
+#define LBR_OP(name, ins, outs, attrs, flags) LBR_API int lbr_##name(ins outs const lbr_##name##_attr *attr);
+#include "ops.def"
+#undef LBR_OP
+#undef IN
+#undef OPT
+#undef OUT
+
+/* Row i of ops.def (0-based; NULL past the end): names separated by blanks, optional inputs end in '?'. */
+typedef struct lbr_op_row {
+    const char *name, *inputs, *outputs, *attributes;
+    int32_t attribute_bytes;
+} lbr_op_row;
+LBR_API const lbr_op_row *lbr_op_info(int i);
+
+/* ---- recording: a plan is the list of calls that ops append while recording ---- */
+typedef struct lbr_plan lbr_plan;
+typedef struct lbr_plan_call {
+    const char *name;
+    int32_t inputs, outputs;
+    const lbr_tensor *in, *out;
+    double seconds;   /* of the last timed run */
+    double flops;     /* floating point operations by the op's own count; 0 = not counted */
+    int64_t bytes;    /* read and written */
+} lbr_plan_call;
+LBR_API lbr_plan *lbr_record_begin(void);
+/* Ends recording, gives internal storages places in one arena by liveness. */
+LBR_API int lbr_record_end(lbr_plan *plan);
+LBR_API void lbr_record_abort(lbr_plan *plan);
+LBR_API int lbr_recording(void);
+LBR_API int lbr_plan_run(lbr_plan *plan);
+LBR_API int lbr_plan_time(lbr_plan *plan);
+LBR_API int lbr_plan_size(const lbr_plan *plan);
+LBR_API int lbr_plan_at(const lbr_plan *plan, int i, lbr_plan_call *call);
+LBR_API int64_t lbr_plan_arena(const lbr_plan *plan);
+/* Runs the plan call by call against the slow twins; *index = first call (0-based) whose relative difference exceeds tolerance, -1 = none. */
+LBR_API int lbr_plan_compare(lbr_plan *plan, double tolerance, int *index, double *difference);
+LBR_API void lbr_plan_free(lbr_plan *plan);
+/* After every op: the first op that makes a NaN from inputs without one fails by name. */
+LBR_API void lbr_debug_nan(int on);
+
+/* ---- host-side helpers ---- */
+/* Philox 4x32-10 block: out[4] from a 64-bit key and a 128-bit counter. Source: Salmon et al., SC 2011. */
+LBR_API void lbr_philox(uint64_t key, uint64_t counter_low, uint64_t counter_high, uint32_t *out);
+/* CRC-free content hash of n bytes, chained by seed; not cryptographic (keys of in-memory caches only). */
+LBR_API uint64_t lbr_hash(const void *bytes, int64_t n, uint64_t seed);
+/* Seconds of a monotonic clock. */
+LBR_API double lbr_clock(void);
+/* Peak resident memory of this process in bytes. */
+LBR_API int64_t lbr_peak_rss(void);
+
+/* reader */
+/* A file's bytes, read with checks. Offsets and sizes are doubles holding whole numbers of bytes, so that a Lua number arrives unchanged and a negative, broken or
+ * NaN one is refused. Every function returns LBR_EFORMAT, naming the offset and what was wanted, where the file does not hold what was asked for. */
+typedef struct lbr_reader lbr_reader;
+
+/* Kinds of number in a file, little endian. */
+enum {
+    LBR_READ_U8, LBR_READ_I8, LBR_READ_U16, LBR_READ_I16, LBR_READ_U32, LBR_READ_I32, LBR_READ_U64, LBR_READ_I64,
+    LBR_READ_F16, LBR_READ_BF16, LBR_READ_F32, LBR_READ_F64, LBR_READ_KINDS
+};
+
+/* Maps a regular file read-only. path: a name for errors too. The file must not be shortened while it is open (replace files by rename).
+ * Errors: LBR_EIO (missing, unreadable, a folder), LBR_EFORMAT (empty), LBR_ENOMEM. */
+LBR_API int lbr_reader_open(const char *path, lbr_reader **out);
+/* The same over a copy of `size` bytes in memory; name: for errors. Errors: LBR_ENOMEM, LBR_EFORMAT (empty). */
+LBR_API int lbr_reader_memory(const char *name, const void *bytes, size_t size, lbr_reader **out);
+LBR_API void lbr_reader_close(lbr_reader *r); /* NULL is allowed */
+LBR_API double lbr_reader_size(const lbr_reader *r);
+
+/* One number of `kind` at byte `at`. 64-bit integers beyond 2^53 are refused: no size, count or offset in a file is that large. */
+LBR_API int lbr_reader_number(const lbr_reader *r, double at, int kind, double *value);
+/* `bytes` bytes from `at` into dst, which holds `capacity` bytes. */
+LBR_API int lbr_reader_copy(const lbr_reader *r, double at, double bytes, void *dst, double capacity);
+/* `count` numbers of `kind` from `at`, converted into dst, which holds `capacity` elements. Integers that do not fit an int32 are refused. */
+LBR_API int lbr_reader_f32(const lbr_reader *r, double at, double count, int kind, float *dst, double capacity);
+LBR_API int lbr_reader_i32(const lbr_reader *r, double at, double count, int kind, int32_t *dst, double capacity);
+/* end reader */
+
+/* image */
+/* A rotated rectangle in pixels of a picture: centre, sides, angle in radians clockwise (0 = upright). Borders: black, or the nearest edge pixel. */
+typedef struct lbr_region { float x, y, width, height, angle; } lbr_region;
+enum { LBR_BORDER_ZERO = 0, LBR_BORDER_REPLICATE = 1 };
+
+/* m[9], row-major: place (i, j, 1) of an [oh,ow] crop of the region -> place in the picture; corners to corners. As OpenCV's inverted
+ * getPerspectiveTransform of boxPoints. Errors: LBR_EINVAL (no area, not finite). */
+LBR_API int lbr_crop_matrix(const lbr_region *region, int32_t oh, int32_t ow, double *m);
+/* Bilinear crop of a region, answering what OpenCV's warpPerspective on bytes does (source places in 1/32 pixel, results rounded to bytes).
+ *   src [h,w,3] u8 in, `row` bytes from one row to the next      dst [oh,ow,3] u8 out, may not alias src
+ * Errors: LBR_EINVAL, LBR_ESHAPE. */
+LBR_API int lbr_crop_u8(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lbr_region *region, int border, uint8_t *dst, int32_t oh, int32_t ow);
+/* The same; dst [oh,ow,3] f32 = byte * scale + shift, rounded once. */
+LBR_API int lbr_crop_f32(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lbr_region *region, int border, float scale, float shift,
+                         float *dst, int32_t oh, int32_t ow);
+/* RGB bytes [h,w,3] to Cairo's CAIRO_FORMAT_RGB24 / ARGB32 (opaque) pixels [h,w] and back (alpha dropped); from, to: bytes from row to row. */
+LBR_API int lbr_rgb_to_bgrx(const uint8_t *src, int64_t from, uint8_t *dst, int64_t to, int32_t h, int32_t w);
+LBR_API int lbr_bgrx_to_rgb(const uint8_t *src, int64_t from, uint8_t *dst, int64_t to, int32_t h, int32_t w);
+/* end image */
+
+/* loader */
+/* end loader */
+
+#endif

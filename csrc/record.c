@@ -1,0 +1,327 @@
+/* record.c: a plan is the list of calls made while recording; replaying it runs the same kernels on the same memory. No graph rewriting. */
+#include "core.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+typedef struct step {
+    lbr_call call;
+    void *attr;
+    double seconds;
+} step;
+
+struct lbr_plan {
+    step *steps;
+    int size, room;
+    char *arena;
+    int64_t arena_bytes;
+};
+
+static lbr_plan *recording;
+
+int lbr_recording(void) { return recording != NULL; }
+
+lbr_plan *lbr_record_begin(void)
+{
+    if (recording) {
+        lbr_fail(LBR_EINVAL, "record: already recording");
+        return NULL;
+    }
+    recording = calloc(1, sizeof *recording);
+    if (!recording) lbr_fail(LBR_ENOMEM, "record: out of memory");
+    return recording;
+}
+
+static void each_tensor(step *s, void (*visit)(lbr_tensor *t, void *ctx), void *ctx)
+{
+    for (int i = 0; i < s->call.nin; i++)
+        if (s->call.in[i].storage) visit(&s->call.in[i], ctx);
+    for (int i = 0; i < s->call.nout; i++)
+        if (s->call.out[i].storage) visit(&s->call.out[i], ctx);
+}
+
+static void retain(lbr_tensor *t, void *ctx)
+{
+    (void)ctx;
+    lbr_storage_retain(t->storage);
+}
+
+static void release(lbr_tensor *t, void *ctx)
+{
+    (void)ctx;
+    lbr_tensor_release(t);
+}
+
+int lbr_record_append(const lbr_call *c, size_t attr_bytes)
+{
+    lbr_plan *p = recording;
+    if (p->size == p->room) {
+        int room = p->room ? 2 * p->room : 64;
+        step *steps = realloc(p->steps, (size_t)room * sizeof *steps);
+        if (!steps) return lbr_fail(LBR_ENOMEM, "record: out of memory at call %d", p->size + 1);
+        p->steps = steps;
+        p->room = room;
+    }
+    step *s = &p->steps[p->size];
+    s->call = *c;
+    s->seconds = 0;
+    s->attr = NULL;
+    if (c->attr) {
+        s->attr = malloc(attr_bytes);
+        if (!s->attr) return lbr_fail(LBR_ENOMEM, "record: out of memory at call %d", p->size + 1);
+        memcpy(s->attr, c->attr, attr_bytes);
+        s->call.attr = s->attr;
+    }
+    p->size++;
+    each_tensor(s, retain, NULL);
+    return 0;
+}
+
+/* ---- liveness: storages that only the plan holds share one arena ---- */
+
+typedef struct life {
+    lbr_storage *storage;
+    int first, last, uses;
+    bool written_first;
+    int64_t offset, size;
+} life;
+
+typedef struct lives {
+    life *list;
+    int size, now;
+} lives;
+
+static int by_storage(const void *a, const void *b)
+{
+    const life *x = a, *y = b;
+    return x->storage < y->storage ? -1 : x->storage > y->storage;
+}
+
+static void collect(lbr_tensor *t, void *ctx)
+{
+    lives *l = ctx;
+    l->list[l->size++].storage = t->storage;
+}
+
+static life *find(lives *l, lbr_storage *s)
+{
+    life key = {.storage = s};
+    return bsearch(&key, l->list, (size_t)l->size, sizeof key, by_storage);
+}
+
+static void touch(lives *l, lbr_tensor *t, bool output)
+{
+    if (!t->storage) return;
+    life *x = find(l, t->storage);
+    if (x->uses++ == 0) {
+        x->first = l->now;
+        x->written_first = output;
+    }
+    x->last = l->now;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const life *x = *(life *const *)a, *y = *(life *const *)b;
+    if (x->size != y->size) return x->size > y->size ? -1 : 1;
+    return x->first - y->first;
+}
+
+/* First-fit by decreasing size: each storage goes to the lowest offset free over its whole life. */
+static int64_t place(life **order, int n)
+{
+    int64_t top = 0;
+    for (int i = 0; i < n; i++) {
+        life *x = order[i];
+        int64_t offset = 0;
+        for (bool moved = true; moved;) {
+            moved = false;
+            for (int k = 0; k < i; k++) {
+                life *y = order[k];
+                if (y->first > x->last || y->last < x->first) continue;
+                if (offset < y->offset + y->size && y->offset < offset + x->size) {
+                    offset = y->offset + y->size;
+                    moved = true;
+                }
+            }
+        }
+        x->offset = offset;
+        if (offset + x->size > top) top = offset + x->size;
+    }
+    return top;
+}
+
+int lbr_record_end(lbr_plan *p)
+{
+    if (recording != p) return lbr_fail(LBR_EINVAL, "record: this plan is not recording");
+    recording = NULL;
+    int tensors = 0;
+    for (int i = 0; i < p->size; i++) tensors += p->steps[i].call.nin + p->steps[i].call.nout;
+    if (!tensors) return 0;
+    lives l = {.list = calloc((size_t)tensors, sizeof *l.list)};
+    life **order = calloc((size_t)tensors, sizeof *order);
+    if (!l.list || !order) {
+        free(l.list), free(order);
+        return lbr_fail(LBR_ENOMEM, "record: out of memory");
+    }
+    for (int i = 0; i < p->size; i++) each_tensor(&p->steps[i], collect, &l);
+    qsort(l.list, (size_t)l.size, sizeof *l.list, by_storage);
+    int unique = 0;
+    for (int i = 0; i < l.size; i++)
+        if (!unique || l.list[unique - 1].storage != l.list[i].storage) l.list[unique++] = l.list[i];
+    l.size = unique;
+    for (l.now = 0; l.now < p->size; l.now++) {
+        lbr_call *c = &p->steps[l.now].call;
+        bool inplace = lbr_op_flags(c->op) & INPLACE;
+        for (int i = 0; i < c->nin; i++) touch(&l, &c->in[i], false);
+        for (int i = 0; i < c->nout; i++) touch(&l, &c->out[i], !inplace || c->op == LBR_OP_fill_into);
+    }
+    int n = 0;
+    for (int i = 0; i < l.size; i++) {
+        life *x = &l.list[i];
+        x->offset = -1;
+        x->size = (x->storage->bytes + 63) / 64 * 64;
+        /* Only the plan holds it, and a call fills it before any reads it. A view of part of a storage that is filled piecewise stays out. */
+        if (x->storage->refs == x->uses && x->written_first && x->size > 0) order[n++] = x;
+    }
+    qsort(order, (size_t)n, sizeof *order, by_size);
+    p->arena_bytes = place(order, n);
+    if (n) {
+        p->arena = lbr_alloc(p->arena_bytes);
+        if (!p->arena) {
+            int rc = lbr_fail(LBR_ENOMEM, "record: out of memory: %lld bytes for the arena", (long long)p->arena_bytes);
+            p->arena_bytes = 0;
+            free(l.list), free(order);
+            return rc;
+        }
+        for (int i = 0; i < p->size; i++) {
+            lbr_call *c = &p->steps[i].call;
+            for (int k = 0; k < c->nin + c->nout; k++) {
+                lbr_tensor *t = k < c->nin ? &c->in[k] : &c->out[k - c->nin];
+                if (!t->storage) continue;
+                life *x = find(&l, t->storage);
+                if (x->offset >= 0) t->data = p->arena + x->offset + (t->data - t->storage->base);
+            }
+        }
+        for (int i = 0; i < n; i++) {
+            lbr_storage *s = order[i]->storage;
+            lbr_free(s->base, s->bytes);
+            s->base = p->arena + order[i]->offset;
+            s->flags |= 1;
+        }
+    }
+    free(l.list), free(order);
+    return 0;
+}
+
+void lbr_plan_free(lbr_plan *p)
+{
+    if (!p) return;
+    if (recording == p) recording = NULL;
+    for (int i = 0; i < p->size; i++) {
+        step *s = &p->steps[i];
+        if (s->call.state && s->call.state_free) s->call.state_free(s->call.state);
+        each_tensor(s, release, NULL);
+        free(s->attr);
+    }
+    if (p->arena) lbr_free(p->arena, p->arena_bytes);
+    free(p->steps);
+    free(p);
+}
+
+void lbr_record_abort(lbr_plan *p) { lbr_plan_free(p); }
+
+int lbr_plan_run(lbr_plan *p)
+{
+    for (int i = 0; i < p->size; i++) {
+        int rc = lbr_call_run(&p->steps[i].call);
+        if (rc) return rc;
+    }
+    return 0;
+}
+
+int lbr_plan_time(lbr_plan *p)
+{
+    for (int i = 0; i < p->size; i++) {
+        double start = lbr_clock();
+        int rc = lbr_call_run(&p->steps[i].call);
+        p->steps[i].seconds = lbr_clock() - start;
+        if (rc) return rc;
+    }
+    return 0;
+}
+
+int lbr_plan_size(const lbr_plan *p) { return p->size; }
+int64_t lbr_plan_arena(const lbr_plan *p) { return p->arena_bytes; }
+
+int lbr_plan_at(const lbr_plan *p, int i, lbr_plan_call *out)
+{
+    if (i < 0 || i >= p->size) return lbr_fail(LBR_EINVAL, "plan_at: call %d of %d", i + 1, p->size);
+    const step *s = &p->steps[i];
+    *out = (lbr_plan_call){.name = lbr_op_name(s->call.op), .inputs = s->call.nin, .outputs = s->call.nout, .in = s->call.in, .out = s->call.out, .seconds = s->seconds, .flops = lbr_call_flops(&s->call)};
+    for (int k = 0; k < s->call.nin + s->call.nout; k++) {
+        const lbr_tensor *t = k < s->call.nin ? &s->call.in[k] : &s->call.out[k - s->call.nin];
+        if (t->storage) out->bytes += lbr_tensor_numel(t) * lbr_dtype_size(t->dtype);
+    }
+    return 0;
+}
+
+/* ---- comparison with the slow twins ---- */
+
+static double element(const lbr_tensor *t, int64_t i)
+{
+    switch (t->dtype) {
+    case LBR_F32: return ((const float *)t->data)[i];
+    case LBR_F64: return ((const double *)t->data)[i];
+    case LBR_U8: return ((const uint8_t *)t->data)[i];
+    case LBR_I32: return ((const int32_t *)t->data)[i];
+    default: return 0;
+    }
+}
+
+int lbr_plan_compare(lbr_plan *p, double tolerance, int *index, double *difference)
+{
+    *index = -1;
+    *difference = 0;
+    for (int i = 0; i < p->size; i++) {
+        lbr_call *c = &p->steps[i].call;
+        lbr_kernel_fn twin = lbr_reference_table[c->op];
+        int rc;
+        if (!twin || (lbr_op_flags(c->op) & INPLACE)) {
+            if ((rc = lbr_call_run(c))) return rc;
+            continue;
+        }
+        lbr_call slow = *c;
+        slow.state = NULL;
+        for (int k = 0; k < c->nout; k++) {
+            slow.out[k].storage = NULL;
+            if (c->out[k].storage && (rc = lbr_tensor_new(&slow.out[k], c->out[k].dtype, c->out[k].ndim, c->out[k].shape, LBR_CPU))) {
+                while (k-- > 0) lbr_tensor_release(&slow.out[k]);
+                return rc;
+            }
+        }
+        rc = twin(&slow);
+        if (!rc) rc = lbr_call_run(c);
+        double worst = 0;
+        for (int k = 0; k < c->nout && !rc; k++) {
+            if (!c->out[k].storage || !lbr_tensor_contiguous(&c->out[k])) continue;
+            int64_t n = lbr_tensor_numel(&c->out[k]);
+            double size = 1e-30, off = 0;
+            for (int64_t e = 0; e < n; e++) {
+                double want = element(&slow.out[k], e), have = element(&c->out[k], e);
+                if (isnan(want) && isnan(have)) continue;
+                if (fabs(want) > size) size = fabs(want);
+                if (!(fabs(want - have) <= off)) off = fabs(want - have);
+            }
+            if (!(off / size <= worst)) worst = off / size;
+        }
+        for (int k = 0; k < c->nout; k++) lbr_tensor_release(&slow.out[k]);
+        if (rc) return rc;
+        if (!(worst <= tolerance)) {
+            *index = i;
+            *difference = worst;
+            return 0;
+        }
+    }
+    return 0;
+}
