@@ -113,15 +113,16 @@ local function reader()
   end
 end
 
--- reads until a statement is whole; an expression is one as well ("x" or "= x")
+-- Reads until a statement is whole; an expression is one as well ("x" or "= x"). The chunk gives one value more in front of an
+-- expression's own: without it the last call would be a tail call, and errors would lose their line.
 local function read(ask)
   local text = ask "> "
   if not text then
     return nil
   end
-  text = text:gsub("^%s*=", "return ")
+  text = text:gsub("^%s*=", "")
   while true do
-    local chunk = loadstring("return " .. text, "=stdin")
+    local chunk, unfinished = loadstring("return 0, " .. text, "=stdin")
     if chunk then
       return chunk
     end
@@ -129,7 +130,7 @@ local function read(ask)
     chunk, err = loadstring(text, "=stdin")
     if chunk then
       return chunk
-    elseif not err:find "'<eof>'" then
+    elseif not (err .. unfinished):find "near '<eof>'" then
       return nil, err
     end
     local more = ask ">> "
@@ -141,9 +142,9 @@ local function read(ask)
 end
 
 ---Runs the prompt until the input ends. Errors are printed in one line (with a trace under LIBRATION_DEBUG) and the prompt goes on.
----@param core { install: fun(), clear: fun() }|nil how to make Ctrl-C a flag before a line runs, and how to clear it after
-function repl.run(core)
+function repl.run()
   local ask = reader()
+  local C = require("libration.core").C
   local tty = ffi.C.isatty(0) ~= 0
   if tty then
     print 'libration: help() lists the rooms, help "lstm" shows a docstring; Ctrl-C stops a loop, Ctrl-D leaves'
@@ -154,25 +155,20 @@ function repl.run(core)
     if not chunk and not err then
       break
     end
-    if core then
-      core.clear()
-      core.install()
-    end
+    C.lbr_interrupt_clear()
+    C.lbr_interrupt_install()
     if chunk then
       local function run()
-        local values = { n = 0 }
-        local function keep(...)
-          values.n = select("#", ...)
-          for i = 1, values.n do
-            values[i] = (select(i, ...))
+        local values, n = {}, 0
+        local function keep(_, ...)
+          n = select("#", ...)
+          for i = 1, n do
+            values[i] = show((select(i, ...)), 0)
           end
         end
         keep(chunk())
-        for i = 1, values.n do
-          values[i] = show(values[i], 0)
-        end
-        if values.n > 0 then
-          print(table.concat(values, "\t", 1, values.n))
+        if n > 0 then
+          print(table.concat(values, "\t", 1, n))
         end
       end
       local ok
@@ -209,8 +205,7 @@ end
 ---Called at the end of `require "libration"`: under `luajit -l libration -i` makes the library a global (as `libration` and `lr`, with
 ---`help`) and takes over when LuaJIT asks for its first prompt, so that other options on the command line are done before.
 ---@param library table what `require "libration"` returns
----@param core { install: fun(), clear: fun() }
-function repl.attach(library, core)
+function repl.attach(library)
   if not interactive() or getmetatable(_G) then
     return
   end
@@ -223,7 +218,7 @@ function repl.attach(library, core)
       if name == "_PROMPT" and not started then
         started = true
         setmetatable(_G, nil)
-        repl.run(core)
+        repl.run()
         os.exit(0)
       end
     end,
