@@ -36,6 +36,13 @@ typedef struct {
     float *d;              /* gate gradients [blocks][N][64], row b*T + t */
 } lstm_backward_job;
 
+/* What `multiply` of lstm_kernel.h adds to acc [rows][64]. */
+typedef struct {
+    float *acc;
+    const float *a, *w;
+    int64_t ra, ka, ao, wk, wo, n, outer;
+} lstm_product;
+
 /* ---- one set of inner loops an instruction set ---- */
 
 #if defined(__x86_64__)
@@ -48,6 +55,7 @@ typedef struct {
 #define VMIN(a, b) ((lstm_v_avx512)_mm512_min_ps((__m512)(a), (__m512)(b)))
 #define VMAX(a, b) ((lstm_v_avx512)_mm512_max_ps((__m512)(a), (__m512)(b)))
 #define RECIPROCAL(x) ((lstm_v_avx512)_mm512_rcp14_ps((__m512)(x)))
+#define KEEP(x) __asm__("" : "+v"(x))
 #include "lstm_kernel.h"
 
 #define LSTM_SUFFIX _avx2
@@ -59,6 +67,7 @@ typedef struct {
 #define VMIN(a, b) ((lstm_v_avx2)_mm256_min_ps((__m256)(a), (__m256)(b)))
 #define VMAX(a, b) ((lstm_v_avx2)_mm256_max_ps((__m256)(a), (__m256)(b)))
 #define RECIPROCAL(x) (SPLAT(1.0f) / (x))
+#define KEEP(x) __asm__("" : "+x"(x))
 #include "lstm_kernel.h"
 #endif
 
@@ -71,6 +80,7 @@ typedef struct {
 #define VMIN(limit, x) lstm_limit((limit), (x), (x) > (limit))
 #define VMAX(limit, x) lstm_limit((limit), (x), (x) < (limit))
 #define RECIPROCAL(x) (SPLAT(1.0f) / (x))
+#define KEEP(x) (void)(x)
 typedef float lstm_v4 __attribute__((vector_size(16)));
 typedef int32_t lstm_i4 __attribute__((vector_size(16)));
 static inline lstm_v4 lstm_limit(lstm_v4 limit, lstm_v4 x, lstm_i4 beyond)

@@ -1,8 +1,8 @@
 /* lstm_kernel.h: the LSTM's inner loops over GCC vectors; lstm.c includes it once an instruction set. Not a header: it makes code. Knows no tensors and no threads.
  *
- * lstm.c sets before: LSTM_SUFFIX, LSTM_TARGET (function attribute), LSTM_VL (floats a vector: 4, 8, 16), LSTM_TILE (rows a register tile), SPLAT, FMA, VMIN, VMAX, RECIPROCAL.
- * VMIN and VMAX(limit, x) keep a NaN x. All products go through `multiply`: tile rows x 4 vectors of accumulators, one weight row of up to 64 floats a step. A panel of 64 columns
- * is one block of 16 units with its 4 gates [4][16]; where LSTM_VL < 16 it is walked in slices of LSTM_VL units. */
+ * lstm.c sets before: LSTM_SUFFIX, LSTM_TARGET (function attribute), LSTM_VL (floats a vector: 4, 8, 16), LSTM_TILE (rows a register tile), SPLAT, FMA, VMIN, VMAX, RECIPROCAL,
+ * KEEP (the value stays in a register). VMIN and VMAX(limit, x) keep a NaN x. All products go through `multiply`: tile rows x 4 vectors of accumulators, one weight row of
+ * up to 64 floats a step. A panel of 64 columns is one block of 16 units with its 4 gates [4][16]; where LSTM_VL < 16 it is walked in slices of LSTM_VL units. */
 
 #define LSTM_JOIN2(a, b) a##b
 #define LSTM_JOIN(a, b) LSTM_JOIN2(a, b)
@@ -11,7 +11,6 @@
 #define VU FN(lstm_vu)
 #define VI FN(lstm_vi)
 #define INLINE static inline __attribute__((always_inline)) LSTM_TARGET
-#define SLICES (16 / LSTM_VL)
 
 typedef float V __attribute__((vector_size(LSTM_VL * 4)));
 typedef float VU __attribute__((vector_size(LSTM_VL * 4), aligned(4), may_alias));
@@ -79,51 +78,77 @@ INLINE void FN(store_some)(float *p, V v, int64_t n)
 
 /* ---- the product ---- */
 
-/* acc[r][v] += sum over k < n of a[r*ra + k*ka] * w[k*wk + v*16 .. + LSTM_VL]; rows, nv are constants at every call. */
-INLINE void FN(multiply)(V acc[][4], const int rows, const int nv, const float *a, int64_t ra, int64_t ka, const float *w, int64_t wk, int64_t n)
+/* acc[r][v*16..] += sum over o < outer, k < n of a[r*ra + k*ka + o*ao] * w[k*wk + o*wo + v*16..], v < nv. A function of its own, so that nothing else competes for its registers. */
+INLINE void FN(multiply)(const lstm_product *p, const int rows, const int nv)
 {
-    for (int64_t k = 0; k < n; k++, a += ka, w += wk) {
-        V m[4];
+    int64_t n = p->n, ra = p->ra, ka = p->ka, wk = p->wk;
+    for (int s = 0; s < 16; s += LSTM_VL) {
+        V acc[LSTM_TILE][4];
         UNROLL
-        for (int v = 0; v < nv; v++) m[v] = FN(load)(w + v * 16);
-        UNROLL
-        for (int r = 0; r < rows; r++) {
-            V s = SPLAT(a[r * ra]);
+        for (int r = 0; r < rows; r++)
             UNROLL
-            for (int v = 0; v < nv; v++) acc[r][v] = FMA(s, m[v], acc[r][v]);
+            for (int v = 0; v < nv; v++) acc[r][v] = FN(load)(p->acc + r * 64 + v * 16 + s);
+        for (int64_t o = 0; o < p->outer; o++) {
+            const float *a = p->a + o * p->ao, *w = p->w + o * p->wo + s;
+            for (int64_t k = 0; k < n; k++, a += ka, w += wk) {
+#if LSTM_TILE > 4 /* many registers: hold the weights, stream the rows */
+                V m[4];
+                UNROLL
+                for (int v = 0; v < nv; v++) {
+                    m[v] = FN(load)(w + v * 16);
+                    KEEP(m[v]);
+                }
+                UNROLL
+                for (int r = 0; r < rows; r++) {
+                    V x = SPLAT(a[r * ra]);
+                    UNROLL
+                    for (int v = 0; v < nv; v++) acc[r][v] = FMA(x, m[v], acc[r][v]);
+                }
+#else /* few: hold the rows, stream the weights */
+                V x[LSTM_TILE];
+                UNROLL
+                for (int r = 0; r < rows; r++) {
+                    x[r] = SPLAT(a[r * ra]);
+                    KEEP(x[r]);
+                }
+                UNROLL
+                for (int v = 0; v < nv; v++) {
+                    V m = FN(load)(w + v * 16);
+                    KEEP(m);
+                    UNROLL
+                    for (int r = 0; r < rows; r++) acc[r][v] = FMA(x[r], m, acc[r][v]);
+                }
+#endif
+            }
         }
+        UNROLL
+        for (int r = 0; r < rows; r++)
+            UNROLL
+            for (int v = 0; v < nv; v++) FN(store)(p->acc + r * 64 + v * 16 + s, acc[r][v]);
     }
 }
 
-/* Calls f(rows, ...) with rows a constant. */
-#if LSTM_TILE == 6
-#define LSTM_BY_ROWS(rows, f, ...) \
-    switch (rows) { \
-    case 6: f(6, __VA_ARGS__); break; \
-    case 5: f(5, __VA_ARGS__); break; \
-    case 4: f(4, __VA_ARGS__); break; \
-    case 3: f(3, __VA_ARGS__); break; \
-    case 2: f(2, __VA_ARGS__); break; \
-    default: f(1, __VA_ARGS__); break; \
-    }
-#else
-#define LSTM_BY_ROWS(rows, f, ...) \
-    switch (rows) { \
-    case 3: f(3, __VA_ARGS__); break; \
-    case 2: f(2, __VA_ARGS__); break; \
-    default: f(1, __VA_ARGS__); break; \
-    }
+#define LSTM_MULTIPLY(rows, nv) \
+    static LSTM_TARGET void FN(multiply_##rows##x##nv)(const lstm_product *p) { FN(multiply)(p, rows, nv); }
+#define LSTM_MULTIPLY_ROW(rows) LSTM_MULTIPLY(rows, 1) LSTM_MULTIPLY(rows, 2) LSTM_MULTIPLY(rows, 3) LSTM_MULTIPLY(rows, 4)
+#define LSTM_MULTIPLY_NAMES(rows) {FN(multiply_##rows##x1), FN(multiply_##rows##x2), FN(multiply_##rows##x3), FN(multiply_##rows##x4)}
+LSTM_MULTIPLY_ROW(1)
+LSTM_MULTIPLY_ROW(2)
+LSTM_MULTIPLY_ROW(3)
+#if LSTM_TILE > 4
+LSTM_MULTIPLY_ROW(4)
+LSTM_MULTIPLY_ROW(5)
+LSTM_MULTIPLY_ROW(6)
 #endif
-#define LSTM_BY_COLUMNS(nv, rows, f, ...) \
-    switch (nv) { \
-    case 4: LSTM_BY_ROWS(rows, f, 4, __VA_ARGS__) break; \
-    case 3: LSTM_BY_ROWS(rows, f, 3, __VA_ARGS__) break; \
-    case 2: LSTM_BY_ROWS(rows, f, 2, __VA_ARGS__) break; \
-    default: LSTM_BY_ROWS(rows, f, 1, __VA_ARGS__) break; \
-    }
+static void (*const FN(multiply_table)[LSTM_TILE][4])(const lstm_product *) = {
+    LSTM_MULTIPLY_NAMES(1), LSTM_MULTIPLY_NAMES(2), LSTM_MULTIPLY_NAMES(3),
+#if LSTM_TILE > 4
+    LSTM_MULTIPLY_NAMES(4), LSTM_MULTIPLY_NAMES(5), LSTM_MULTIPLY_NAMES(6),
+#endif
+};
 
 /* Rows of the next tile so that `left` rows split evenly. */
-INLINE int FN(tile_rows)(int64_t left)
+static inline int FN(tile_rows)(int64_t left)
 {
     int64_t tiles = (left + LSTM_TILE - 1) / LSTM_TILE;
     return (int)((left + tiles - 1) / tiles);
@@ -132,30 +157,21 @@ INLINE int FN(tile_rows)(int64_t left)
 /* ---- forward ---- */
 
 /* out[n][G] = bias + x[n] W^T for n rows that lie xs floats apart. */
-INLINE void FN(project_tile)(const int rows, const lstm_forward_job *j, const float *x, int64_t xs, int64_t ub, float *out)
-{
-    for (int s = 0; s < SLICES; s++) {
-        V acc[LSTM_TILE][4];
-        UNROLL
-        for (int r = 0; r < rows; r++)
-            UNROLL
-            for (int g = 0; g < 4; g++) acc[r][g] = FN(load)(j->bias + ub * 64 + g * 16 + s * LSTM_VL);
-        FN(multiply)(acc, rows, 4, x, xs, 1, j->w + ub * j->a->F * 64 + s * LSTM_VL, 64, j->a->F);
-        UNROLL
-        for (int r = 0; r < rows; r++)
-            UNROLL
-            for (int g = 0; g < 4; g++) FN(store)(out + r * j->G + ub * 64 + g * 16 + s * LSTM_VL, acc[r][g]);
-    }
-}
-
 static LSTM_TARGET void FN(project)(const lstm_forward_job *j, const float *x, int64_t xs, int64_t n, float *out)
 {
-    for (int64_t ub = 0; ub < j->blocks; ub++)
+    float acc[LSTM_TILE * 64] __attribute__((aligned(64)));
+    lstm_product p = {.acc = acc, .ra = xs, .ka = 1, .wk = 64, .n = j->a->F, .outer = 1};
+    for (int64_t ub = 0; ub < j->blocks; ub++) {
+        p.w = j->w + ub * j->a->F * 64;
         for (int64_t i = 0; i < n;) {
             int rows = FN(tile_rows)(n - i);
-            LSTM_BY_ROWS(rows, FN(project_tile), j, x + i * xs, xs, ub, out + i * j->G)
+            for (int r = 0; r < rows; r++) memcpy(acc + r * 64, j->bias + ub * 64, 256);
+            p.a = x + i * xs;
+            FN(multiply_table)[rows - 1][3](&p);
+            for (int r = 0; r < rows; r++) memcpy(out + (i + r) * j->G + ub * 64, acc + r * 64, 256);
             i += rows;
         }
+    }
 }
 
 typedef struct {
@@ -166,36 +182,50 @@ typedef struct {
     float *y, *gates, *cells;
 } FN(step);
 
-INLINE void FN(step_tile)(const int rows, const lstm_forward_job *j, const FN(step) *p, int64_t ub, int64_t row)
+/* Gates, cell and state of `rows` rows of unit block ub from their sums acc [rows][4][16]. */
+static LSTM_TARGET __attribute__((noinline)) void FN(activate)(const lstm_forward_job *j, const FN(step) *p, const float *acc, int rows, int64_t ub, int64_t row)
 {
     int64_t H = j->a->H, Hp = j->Hp;
-    for (int s = 0; s < SLICES; s++) {
-        int64_t column = ub * 64 + s * LSTM_VL, unit = ub * 16 + s * LSTM_VL;
-        V acc[LSTM_TILE][4];
-        UNROLL
-        for (int r = 0; r < rows; r++)
-            UNROLL
-            for (int g = 0; g < 4; g++) acc[r][g] = FN(load)(p->start + (row + r) * p->start_row + column + g * 16);
-        if (p->x) FN(multiply)(acc, rows, 4, p->x + row * j->a->xb, j->a->xb, 1, j->w + ub * j->a->F * 64 + s * LSTM_VL, 64, j->a->F);
-        if (p->h) FN(multiply)(acc, rows, 4, p->h + row * Hp, Hp, 1, j->r + ub * H * 64 + s * LSTM_VL, 64, H);
-        UNROLL
-        for (int r = 0; r < rows; r++) {
-            float *cp = p->c + (row + r) * Hp + unit;
-            V i = FN(sigmoid)(acc[r][0]), f = FN(sigmoid)(acc[r][1]), g = FN(tanh)(acc[r][2]), o = FN(sigmoid)(acc[r][3]);
+    for (int r = 0; r < rows; r++, row++, acc += 64)
+        for (int s = 0; s < 16; s += LSTM_VL) {
+            int64_t unit = ub * 16 + s, left = H - unit;
+            float *cp = p->c + row * Hp + unit;
+            V i = FN(sigmoid)(FN(load)(acc + s)), f = FN(sigmoid)(FN(load)(acc + 16 + s)), g = FN(tanh)(FN(load)(acc + 32 + s)), o = FN(sigmoid)(FN(load)(acc + 48 + s));
             V c = FMA(f, FN(load)(cp), i * g), h = o * FN(tanh)(c);
             FN(store)(cp, c);
-            FN(store)(p->h_out + (row + r) * Hp + unit, h);
-            FN(store_some)(p->y + (row + r) * j->a->T * H + unit, h, H - unit);
+            FN(store)(p->h_out + row * Hp + unit, h);
+            FN(store_some)(p->y + row * j->a->T * H + unit, h, left);
             if (p->gates) {
-                float *v = p->gates + (row + r) * 4 * H + unit;
-                FN(store_some)(v, i, H - unit);
-                FN(store_some)(v + H, f, H - unit);
-                FN(store_some)(v + 2 * H, g, H - unit);
-                FN(store_some)(v + 3 * H, o, H - unit);
-                FN(store_some)(p->cells + (row + r) * H + unit, c, H - unit);
+                float *v = p->gates + row * 4 * H + unit;
+                FN(store_some)(v, i, left);
+                FN(store_some)(v + H, f, left);
+                FN(store_some)(v + 2 * H, g, left);
+                FN(store_some)(v + 3 * H, o, left);
+                FN(store_some)(p->cells + row * H + unit, c, left);
             }
         }
-    }
+}
+
+static LSTM_TARGET void FN(step_rows)(const lstm_forward_job *j, const FN(step) *p, int64_t n)
+{
+    float acc[LSTM_TILE * 64] __attribute__((aligned(64)));
+    int64_t F = j->a->F, H = j->a->H;
+    lstm_product x = {.acc = acc, .ra = j->a->xb, .ka = 1, .wk = 64, .n = F, .outer = 1}, h = {.acc = acc, .ra = j->Hp, .ka = 1, .wk = 64, .n = H, .outer = 1};
+    for (int64_t ub = 0; ub < j->blocks; ub++)
+        for (int64_t row = 0; row < n;) {
+            int rows = FN(tile_rows)(n - row);
+            for (int r = 0; r < rows; r++) memcpy(acc + r * 64, p->start + (row + r) * p->start_row + ub * 64, 256);
+            if (p->x) {
+                x.a = p->x + row * j->a->xb, x.w = j->w + ub * F * 64;
+                FN(multiply_table)[rows - 1][3](&x);
+            }
+            if (p->h) {
+                h.a = p->h + row * j->Hp, h.w = j->r + ub * H * 64;
+                FN(multiply_table)[rows - 1][3](&h);
+            }
+            FN(activate)(j, p, acc, rows, ub, row);
+            row += rows;
+        }
 }
 
 /* All steps of batch rows [b0, b1). scratch: 3 * rows * Hp floats of state, then the input products. */
@@ -240,12 +270,7 @@ static LSTM_TARGET void FN(forward_rows)(const lstm_forward_job *j, int64_t b0, 
             .gates = a->gates ? (float *)a->gates + at * 4 * H : NULL,
             .cells = a->gates ? (float *)a->cells + at * H : NULL,
         };
-        for (int64_t ub = 0; ub < j->blocks; ub++)
-            for (int64_t row = 0; row < rows;) {
-                int n = FN(tile_rows)(rows - row);
-                LSTM_BY_ROWS(n, FN(step_tile), j, &p, ub, row)
-                row += n;
-            }
+        FN(step_rows)(j, &p, rows);
     }
     for (int64_t b = 0; b < rows; b++) {
         memcpy((float *)a->hn + (b0 + b) * H, h[T & 1] + b * Hp, (size_t)H * 4);
@@ -255,31 +280,19 @@ static LSTM_TARGET void FN(forward_rows)(const lstm_forward_job *j, int64_t b0, 
 
 /* ---- backward ---- */
 
-/* out rows (os floats apart) [columns] = d W for the rows of d [blocks][N][64] that lie ds floats apart; w: packed panels of 64 columns, all but the last full. */
-INLINE void FN(product_tile)(const int rows, const int nv, const lstm_backward_job *j, const float *d, int64_t ds, const float *w, float *out, int64_t os, int64_t columns)
-{
-    for (int s = 0; s < SLICES; s++) {
-        V acc[LSTM_TILE][4];
-        UNROLL
-        for (int r = 0; r < rows; r++)
-            UNROLL
-            for (int v = 0; v < nv; v++) acc[r][v] = SPLAT(0.0f);
-        for (int64_t ub = 0; ub < j->blocks; ub++)
-            FN(multiply)(acc, rows, nv, d + ub * j->N * 64, ds, 1, w + ub * 64 * nv * 16 + s * LSTM_VL, nv * 16, 64);
-        UNROLL
-        for (int r = 0; r < rows; r++)
-            UNROLL
-            for (int v = 0; v < nv; v++) FN(store_some)(out + r * os + v * 16 + s * LSTM_VL, acc[r][v], columns - v * 16 - s * LSTM_VL);
-    }
-}
-
+/* out rows (os floats apart) [columns] = d W for the n rows of d [blocks][N][64] that lie ds floats apart; w: packed panels of 64 columns, all but the last full. */
 static LSTM_TARGET void FN(product)(const lstm_backward_job *j, const float *d, int64_t ds, int64_t n, const float *w, float *out, int64_t os, int64_t columns)
 {
+    float acc[LSTM_TILE * 64] __attribute__((aligned(64)));
     for (int64_t first = 0; first < columns; first += 64) {
-        int nv = columns - first >= 64 ? 4 : (int)((columns - first + 15) / 16);
+        int64_t left = columns - first < 64 ? columns - first : 64, nv = (left + 15) / 16;
+        lstm_product p = {.acc = acc, .ra = ds, .ka = 1, .ao = j->N * 64, .w = w + j->blocks * 64 * first, .wk = nv * 16, .wo = nv * 16 * 64, .n = 64, .outer = j->blocks};
         for (int64_t i = 0; i < n;) {
             int rows = FN(tile_rows)(n - i);
-            LSTM_BY_COLUMNS(nv, rows, FN(product_tile), j, d + i * ds, ds, w + j->blocks * 64 * first, out + i * os + first, os, columns - first)
+            memset(acc, 0, (size_t)rows * 256);
+            p.a = d + i * ds;
+            FN(multiply_table)[rows - 1][nv - 1](&p);
+            for (int r = 0; r < rows; r++) memcpy(out + (i + r) * os + first, acc + r * 64, (size_t)left * 4);
             i += rows;
         }
     }
@@ -329,33 +342,24 @@ static LSTM_TARGET void FN(backward_rows)(const lstm_backward_job *j, int64_t b0
 }
 
 /* sum[row][64] += over batch rows [b0, b1) of d^T times `rows` features from f on: features of x, then of the state before each step. */
-INLINE void FN(weight_tile)(const int rows, const lstm_backward_job *j, int64_t ub, int64_t f, int64_t b0, int64_t b1, float *sum)
+static LSTM_TARGET void FN(weight_rows)(const lstm_backward_job *j, int64_t ub, int64_t f, int rows, int64_t b0, int64_t b1, float *sum)
 {
     const lbr_lstm *a = j->a;
-    int64_t T = a->T, F = a->F, H = a->H;
-    for (int s = 0; s < SLICES; s++) {
-        const float *d = j->d + (ub * j->N + b0 * T) * 64 + s * LSTM_VL;
-        V acc[LSTM_TILE][4];
-        UNROLL
-        for (int r = 0; r < rows; r++)
-            UNROLL
-            for (int g = 0; g < 4; g++) acc[r][g] = FN(load)(sum + r * 64 + g * 16 + s * LSTM_VL);
-        if (f < F) {
-            const float *x = (const float *)a->x + b0 * a->xb + f;
-            if (a->xb == T * a->xt) FN(multiply)(acc, rows, 4, x, 1, a->xt, d, 64, (b1 - b0) * T);
-            else
-                for (int64_t b = 0; b < b1 - b0; b++) FN(multiply)(acc, rows, 4, x + b * a->xb, 1, a->xt, d + b * T * 64, 64, T);
-        } else {
-            for (int64_t b = b0; b < b1; b++, d += T * 64) {
-                if (a->h0) FN(multiply)(acc, rows, 4, (const float *)a->h0 + b * H + f - F, 1, 0, d, 64, 1);
-                FN(multiply)(acc, rows, 4, (const float *)a->y + b * T * H + f - F, 1, H, d + 64, 64, T - 1);
-            }
+    int64_t T = a->T, H = a->H;
+    const float *d = j->d + (ub * j->N + b0 * T) * 64;
+    lstm_product p = {.acc = sum, .ra = 1, .w = d, .wk = 64, .wo = T * 64, .outer = b1 - b0};
+    if (f < a->F) {
+        p.a = (const float *)a->x + b0 * a->xb + f, p.ka = a->xt, p.ao = a->xb, p.n = T;
+        if (a->xb == T * a->xt) p.n *= p.outer, p.outer = 1;
+    } else {
+        f -= a->F;
+        if (a->h0) {
+            p.a = (const float *)a->h0 + b0 * H + f, p.ao = H, p.n = 1;
+            FN(multiply_table)[rows - 1][3](&p);
         }
-        UNROLL
-        for (int r = 0; r < rows; r++)
-            UNROLL
-            for (int g = 0; g < 4; g++) FN(store)(sum + r * 64 + g * 16 + s * LSTM_VL, acc[r][g]);
+        p.a = (const float *)a->y + b0 * T * H + f, p.ka = H, p.ao = T * H, p.w = d + 64, p.n = T - 1;
     }
+    FN(multiply_table)[rows - 1][3](&p);
 }
 
 /* dw, dr (and db when f0 = 0) of unit block ub for features [f0, f1) of x and h in a row. scratch: (f1 - f0 + 1) * 64 floats. */
@@ -374,7 +378,7 @@ static LSTM_TARGET void FN(weight_gradients)(const lstm_backward_job *j, int64_t
         for (int64_t f = f0; f < f1;) {
             int64_t end = f < F && f1 > F ? F : f1;
             int rows = FN(tile_rows)(end - f);
-            LSTM_BY_ROWS(rows, FN(weight_tile), j, ub, f, b0, b1, sum + (f - f0) * 64)
+            FN(weight_rows)(j, ub, f, rows, b0, b1, sum + (f - f0) * 64);
             f += rows;
         }
     }
@@ -394,9 +398,9 @@ static LSTM_TARGET void FN(weight_gradients)(const lstm_backward_job *j, int64_t
 #undef VU
 #undef VI
 #undef INLINE
-#undef SLICES
-#undef LSTM_BY_ROWS
-#undef LSTM_BY_COLUMNS
+#undef LSTM_MULTIPLY
+#undef LSTM_MULTIPLY_ROW
+#undef LSTM_MULTIPLY_NAMES
 #undef LSTM_SUFFIX
 #undef LSTM_TARGET
 #undef LSTM_VL
@@ -406,3 +410,4 @@ static LSTM_TARGET void FN(weight_gradients)(const lstm_backward_job *j, int64_t
 #undef VMIN
 #undef VMAX
 #undef RECIPROCAL
+#undef KEEP

@@ -1,0 +1,127 @@
+/* lstm_op.c: the ops lstm_forward and lstm_backward over lstm.h: tensors to pointers, odd strides made dense. No arithmetic. */
+#include "lstm.h"
+
+#include "../core.h"
+
+enum { TEMPORARIES = 11 };
+
+/* Dense copies that live as long as one call. */
+typedef struct {
+    const char *op;
+    int dtype, count, rc;
+    void *memory[TEMPORARIES];
+    int64_t bytes[TEMPORARIES];
+} borrowed;
+
+static void release(borrowed *s)
+{
+    for (int i = 0; i < s->count; i++) lbr_free(s->memory[i], s->bytes[i]);
+}
+
+/* dst (contiguous) = src by its strides, elements of `size` bytes; returns the end of what it wrote. */
+static char *gather(char *dst, const char *src, const lbr_tensor *t, int dim, int size)
+{
+    if (dim == t->ndim) {
+        memcpy(dst, src, (size_t)size);
+        return dst + size;
+    }
+    for (int32_t i = 0; i < t->shape[dim]; i++) dst = gather(dst, src + (int64_t)i * t->stride[dim] * size, t, dim + 1, size);
+    return dst;
+}
+
+/* Data of t when its layout will do, else of a dense copy; NULL for an absent input or, with s->rc set, on failure. */
+static const void *dense(borrowed *s, const lbr_tensor *t, bool layout_will_do, bool *copied)
+{
+    if (copied) *copied = false;
+    if (!lbr_present(t) || s->rc) return NULL;
+    if (t->dtype != s->dtype) {
+        s->rc = lbr_fail(LBR_EDTYPE, "%s: %s among inputs of %s, want one type", s->op, lbr_describe(t), s->dtype == LBR_F32 ? "f32" : "f64");
+        return NULL;
+    }
+    if (layout_will_do || lbr_tensor_contiguous(t)) return t->data;
+    int size = lbr_dtype_size(t->dtype);
+    int64_t bytes = lbr_tensor_numel(t) * size;
+    void *memory = lbr_alloc(bytes);
+    if (!memory) {
+        s->rc = lbr_fail(LBR_ENOMEM, "%s: out of memory, %lld bytes wanted", s->op, (long long)bytes);
+        return NULL;
+    }
+    s->memory[s->count] = memory, s->bytes[s->count++] = bytes;
+    gather(memory, t->data, t, 0, size);
+    if (copied) *copied = true;
+    return memory;
+}
+
+/* A [B,T,n] input whose features may lie anywhere over b and t, but side by side; its strides over b and t. */
+static const void *sequence(borrowed *s, const lbr_tensor *t, int64_t *over_b, int64_t *over_t)
+{
+    bool copied;
+    const void *data = dense(s, t, t->stride[2] == 1 || t->shape[2] == 1, &copied);
+    bool own = copied || (lbr_present(t) && lbr_tensor_contiguous(t));
+    *over_t = own ? t->shape[2] : t->stride[1];
+    *over_b = own ? (int64_t)t->shape[1] * t->shape[2] : t->stride[0];
+    return data;
+}
+
+static void *output(borrowed *s, lbr_tensor *t, int i)
+{
+    if (!s->rc && !lbr_tensor_contiguous(t)) s->rc = lbr_fail(LBR_ESHAPE, "%s: output %d %s is not contiguous", s->op, i + 1, lbr_describe(t));
+    return t->data;
+}
+
+static int begin(borrowed *s, const char *op, const lbr_tensor *x)
+{
+    *s = (borrowed){.op = op, .dtype = x->dtype};
+    if (x->dtype != LBR_F32 && x->dtype != LBR_F64) s->rc = lbr_fail(LBR_EDTYPE, "%s: x is %s, want f32 or f64", op, lbr_describe(x));
+    return s->rc;
+}
+
+static void sizes(lbr_lstm *a, const lbr_tensor *x, const lbr_tensor *r)
+{
+    a->B = x->shape[0], a->T = x->shape[1], a->F = x->shape[2], a->H = r->shape[1];
+}
+
+static int forward(lbr_call *c, int (*run_f32)(const lbr_lstm *))
+{
+    const lbr_lstm_forward_attr *attr = c->attr;
+    borrowed s;
+    lbr_lstm a = {0};
+    if (begin(&s, "lstm_forward", &c->in[0])) return s.rc;
+    sizes(&a, &c->in[0], &c->in[2]);
+    a.x = sequence(&s, &c->in[0], &a.xb, &a.xt);
+    const void **in[] = {&a.w, &a.r, &a.b, &a.h0, &a.c0};
+    for (int i = 0; i < 5; i++) *in[i] = dense(&s, &c->in[1 + i], false, NULL);
+    void **out[] = {&a.y, &a.hn, &a.cn, &a.gates, &a.cells};
+    for (int i = 0; i < (attr->save ? 5 : 3); i++) *out[i] = output(&s, &c->out[i], i);
+    if (!s.rc) s.rc = c->in[0].dtype == LBR_F32 ? run_f32(&a) : lbr_lstm_twin_forward_f64(&a);
+    release(&s);
+    return s.rc;
+}
+
+static int backward(lbr_call *c, int (*run_f32)(const lbr_lstm *, const lbr_lstm_grad *))
+{
+    const lbr_lstm_backward_attr *attr = c->attr;
+    borrowed s;
+    lbr_lstm a = {0};
+    lbr_lstm_grad g = {0};
+    if (begin(&s, "lstm_backward", &c->in[0])) return s.rc;
+    sizes(&a, &c->in[0], &c->in[2]);
+    a.x = sequence(&s, &c->in[0], &a.xb, &a.xt);
+    const void *y, *gates, *cells;
+    const void **in[] = {&a.w, &a.r, &a.h0, &a.c0, &y, &gates, &cells};
+    for (int i = 0; i < 7; i++) *in[i] = dense(&s, &c->in[1 + i], false, NULL);
+    a.y = (void *)y, a.gates = (void *)gates, a.cells = (void *)cells;
+    g.dy = sequence(&s, &c->in[8], &g.dyb, &g.dyt);
+    g.dhn = dense(&s, &c->in[9], false, NULL);
+    g.dcn = dense(&s, &c->in[10], false, NULL);
+    void **out[] = {&g.dx, &g.dw, &g.dr, &g.db, &g.dh0, &g.dc0};
+    for (int i = attr->need_dx ? 0 : 1; i < 6; i++) *out[i] = output(&s, &c->out[i], i);
+    if (!s.rc) s.rc = c->in[0].dtype == LBR_F32 ? run_f32(&a, &g) : lbr_lstm_twin_backward_f64(&a, &g);
+    release(&s);
+    return s.rc;
+}
+
+int lbr_cpu_lstm_forward(lbr_call *c) { return forward(c, lbr_lstm_forward_f32); }
+int lbr_cpu_lstm_backward(lbr_call *c) { return backward(c, lbr_lstm_backward_f32); }
+int lbr_reference_lstm_forward(lbr_call *c) { return forward(c, lbr_lstm_twin_forward_f32); }
+int lbr_reference_lstm_backward(lbr_call *c) { return backward(c, lbr_lstm_twin_backward_f32); }
