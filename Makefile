@@ -93,9 +93,11 @@ repl: all
 # clang reads gcc's omp.h, last in its search, as it brings none of its own.
 lint:
 	@tools/setup build run lint
-	luacheck -q .
-	@+$(MAKE) --no-print-directory -s -j$(JOBS) objects CC=gcc BUILD=build/lint-gcc CFLAGS="-O2 -Werror"
-	@+$(MAKE) --no-print-directory -s -j$(JOBS) objects CC=clang BUILD=build/lint-clang CFLAGS="-O2 -Werror" OPENMP="-fopenmp -idirafter $$(gcc -print-file-name=include)"
+	@failed=; luacheck -q . || failed=1; \
+	$(MAKE) --no-print-directory -k -s -j$(JOBS) objects CC=gcc BUILD=build/lint-gcc CFLAGS="-O2 -Werror" || failed=1; \
+	$(MAKE) --no-print-directory -k -s -j$(JOBS) objects CC=clang BUILD=build/lint-clang CFLAGS="-O2 -Werror" \
+	  OPENMP="-fopenmp -idirafter $$(gcc -print-file-name=include)" || failed=1; \
+	[ -z "$$failed" ]
 	@echo lint: clean
 
 install: all
