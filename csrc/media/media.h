@@ -178,7 +178,7 @@ typedef struct lbr_scene {
  * Source: Hart 1996 (sphere tracing); Quilez, "distance functions", "smooth minimum", "soft shadows". */
 LBR_API int lbr_scene_render(const lbr_scene *scenes, int64_t n, int32_t width, int32_t height, uint8_t *rgb);
 
-/* Renders n scenes and writes each as a PNG (lbr_png_write), a frame a thread. paths: n strings, each ended by a zero byte.
+/* Renders n scenes and writes each as a PNG , a frame a thread, packed for speed, not synced. paths: n strings, each ended by a zero byte.
  * Errors: those of lbr_scene_render; LBR_EIO of the first file that could not be written. */
 LBR_API int lbr_scene_write(const lbr_scene *scenes, int64_t n, int32_t width, int32_t height, const char *paths);
 /* end scene */

@@ -8,25 +8,35 @@
 #endif
 #include "../libration.h"
 #include "media.h"
+#include "scene.h"
 
-#define TILE 16
+#define TILE 8
+#define GRID 3                    /* points along a tile's side where light on the bare plane is traced */
 #define LARGE 1e6f
 
 /* A primitive made ready: capsule a, b = end - a; ellipsoid centre a, b = 1 / semi-axes, m = axes / semi-axes. */
 struct solid {
     int32_t shape, part, group;
     float a[3], b[3], m[9], inverse, radius, taper, blend, quarter, colour[3], gloss;
-    float centre[3], bound;       /* sphere that holds it */
+    int balls;                    /* 1 or 3 spheres of one radius that hold it together */
+    float ball[3][3], bound;
+    float seen[3][3], far[3], near[3];     /* the spheres from the camera: place, squared distance, distance of the nearest point */
 };
 
 struct wave { float kx, ky, phase, height; };
+
+/* A pattern made ready: its axes are divided by the period. */
+struct weft { int32_t kind; float ux, uy, period, second[3]; };
+
+enum { NOISE = 4096 };
 
 struct frame {
     const lbr_scene *scene;
     struct solid solids[LBR_SCENE_PRIMITIVES];
     int count, width, height;
-    float per_focal, light[3], per_light_z, per_softness, top, close, reach, lift, stride;
+    float per_focal, light[3], per_light_z, per_softness, close, reach, lift;
     struct wave waves[5];
+    struct weft floor, wefts[LBR_SCENE_PAINTS];
     float *colour, *fine;         /* [height,width,3] linear */
     uint8_t *id;                  /* [height,width] */
 };
@@ -35,7 +45,8 @@ struct frame {
 struct tile {
     uint8_t list[2 * LBR_SCENE_PRIMITIVES];
     int seen, around;
-    float nearest;
+    int smooth;                   /* 1: light on the plane comes from the grid below */
+    float nearest, top, x0, y0, open[GRID * GRID], shadow[GRID * GRID];
 };
 
 struct point { float p[3], n[3], d[3], open, shadow, pixel; };
@@ -76,15 +87,20 @@ static void tile_make(const struct frame *f, int x0, int y0, struct tile *t)
     }
     cosine = clampf(cosine, 0.0f, 1.0f);
     float sine = sqrtf(1.0f - cosine * cosine), top = s->floor, nearest = LARGE;
-    t->seen = t->around = 0;
+    t->seen = t->around = t->smooth = 0;
+    t->x0 = (float)x0; t->y0 = (float)y0; t->top = s->floor;
     for (int i = 0; i < f->count; i++) {
         const struct solid *q = &f->solids[i];
-        float v[3] = {q->centre[0] - s->camera[0], q->centre[1] - s->camera[1], q->centre[2] - s->camera[2]};
-        float along = dot3(v, centre), far = dot3(v, v), off = sqrtf(fmaxf(far - along * along, 0.0f)), r = q->bound + q->blend;
-        if (off * cosine - along * sine > r) continue;
-        t->list[t->seen++] = (uint8_t)i;
-        top = fmaxf(top, q->centre[2] + q->bound);
-        nearest = fminf(nearest, sqrtf(far) - r);
+        float r = q->bound + q->blend;
+        int met = 0;
+        for (int k = 0; k < q->balls; k++) {
+            float along = dot3(q->seen[k], centre), wide = r + along * sine;
+            if ((q->far[k] - along * along) * cosine * cosine > wide * wide) continue;
+            met = 1;
+            if (q->ball[k][2] + q->bound > top) top = q->ball[k][2] + q->bound;
+            if (q->near[k] < nearest) nearest = q->near[k];
+        }
+        if (met) t->list[t->seen++] = (uint8_t)i;
     }
     t->nearest = fmaxf(nearest, 0.0f);
     float fall = fminf(centre[2], -1e-3f), ta = (top - s->camera[2]) / fall, tb = (s->floor - s->camera[2]) / fall;
@@ -92,19 +108,25 @@ static void tile_make(const struct frame *f, int x0, int y0, struct tile *t)
     for (int k = 0; k < 3; k++) c[k] = s->camera[k] + centre[k] * middle;
     for (int i = 0; i < f->count; i++) {
         const struct solid *q = &f->solids[i];
-        float v[3] = {q->centre[0] - c[0], q->centre[1] - c[1], q->centre[2] - c[2]};
-        float along = fmaxf(dot3(v, f->light), 0.0f), o[3] = {v[0] - along * f->light[0], v[1] - along * f->light[1], v[2] - along * f->light[2]};
-        float reach = size + q->bound + q->blend + fmaxf(f->reach, (along + size) * s->softness);
-        if (dot3(o, o) < reach * reach) t->list[t->seen + t->around++] = (uint8_t)i;
+        for (int k = 0; k < q->balls; k++) {
+            float v[3] = {q->ball[k][0] - c[0], q->ball[k][1] - c[1], q->ball[k][2] - c[2]}, along = dot3(v, f->light);
+            if (along < 0.0f) along = 0.0f;
+            float o[3] = {v[0] - along * f->light[0], v[1] - along * f->light[1], v[2] - along * f->light[2]};
+            float spread = (along + size) * s->softness, reach = size + q->bound + 0.25f * q->blend + (spread > f->reach ? spread : f->reach);
+            if (dot3(o, o) >= reach * reach) continue;
+            t->list[t->seen + t->around++] = (uint8_t)i;
+            for (int e = 0; e < q->balls; e++)
+                if (q->ball[e][2] + q->bound > t->top) t->top = q->ball[e][2] + q->bound;
+            break;
+        }
     }
 }
 
 /* Share of the second colour at (x, y); edges fade over `pixel`. */
-static float pattern_at(const lbr_pattern *p, float x, float y, float pixel)
+static float pattern_at(const struct weft *p, float x, float y, float pixel)
 {
     if (p->kind == LBR_PATTERN_PLAIN) return 0.0f;
-    float c = cosf(p->angle), s = sinf(p->angle), inv = 1.0f / p->period, sharp = p->period / (pixel + 1e-6f);
-    float u = (x * c + y * s) * inv, v = (y * c - x * s) * inv;
+    float sharp = p->period / (pixel + 1e-6f), u = x * p->ux + y * p->uy, v = y * p->ux - x * p->uy;
     float du = fabsf(u - floor_fast(u) - 0.5f), dv = fabsf(v - floor_fast(v) - 0.5f);     /* 0.5 on a cell's border */
     float stripe_u = clampf((0.25f - du) * sharp + 0.5f, 0.0f, 1.0f), stripe_v = clampf((0.25f - dv) * sharp + 0.5f, 0.0f, 1.0f);
     switch (p->kind) {
@@ -115,22 +137,13 @@ static float pattern_at(const lbr_pattern *p, float x, float y, float pixel)
     }
 }
 
-static void shade_plane(const struct frame *f, const struct point *q, float *out)
+static struct weft weft_make(const lbr_pattern *p)
 {
-    const lbr_scene *s = f->scene;
-    float gx = 0.0f, gy = 0.0f;
-    if (s->folds > 0.0f)
-        for (int i = 0; i < 5; i++) {
-            const struct wave *w = &f->waves[i];
-            float slope = w->height * sine_turns(w->kx * q->p[0] + w->ky * q->p[1] + w->phase);
-            gx += slope * w->kx;
-            gy += slope * w->ky;
-        }
-    float nz = 1.0f / sqrtf(1.0f + gx * gx + gy * gy);
-    float lit = fmaxf(nz * (f->light[2] - gx * f->light[0] - gy * f->light[1]), 0.0f) * q->shadow;
-    float share = pattern_at(&s->pattern, q->p[0], q->p[1], q->pixel);
-    for (int k = 0; k < 3; k++)
-        out[k] = mixf(s->colour[k], s->pattern.second[k], share) * (s->sky[k] * (0.35f + 0.65f * q->open) * nz + s->sun[k] * lit);
+    struct weft w = {.kind = p->kind, .period = p->period, .second = {p->second[0], p->second[1], p->second[2]}};
+    if (p->kind == LBR_PATTERN_PLAIN) return w;
+    w.ux = cosf(p->angle) / p->period;
+    w.uy = sinf(p->angle) / p->period;
+    return w;
 }
 
 /* -> the group of the nearest primitive */
@@ -163,7 +176,7 @@ static int shade_body(const struct frame *f, const struct tile *t, const struct 
         float e = p->region == LBR_REGION_BOX ? fmaxf(eu, fmaxf(ev, ew)) : sqrtf(eu * eu + ev * ev + ew * ew);
         if (e >= 1.0f) continue;
         float share = p->opacity * (p->soft > 0.0f ? clampf((1.0f - e) / p->soft, 0.0f, 1.0f) : 1.0f);
-        float second = pattern_at(&p->pattern, u, v, q->pixel);
+        float second = pattern_at(&f->wefts[i], u, v, q->pixel);
         for (int k = 0; k < 3; k++) colour[k] = mixf(colour[k], mixf(p->colour[k], p->pattern.second[k], second), share);
         gloss = mixf(gloss, p->gloss, share);
     }
@@ -188,9 +201,9 @@ static int on_edge(const struct frame *f, int x, int y)
         int nx = x + (k == 0) - (k == 1), ny = y + (k == 2) - (k == 3);
         if (nx < 0 || ny < 0 || nx >= f->width || ny >= f->height) continue;
         size_t other = (size_t)ny * f->width + nx;
-        if (own != f->id[other]) return 1;
+        if (!own && !f->id[other]) continue;
         const float *o = f->colour + 3 * other;
-        if (own && fabsf(c[0] - o[0]) + fabsf(c[1] - o[1]) + fabsf(c[2] - o[2]) > 0.2f) return 1;
+        if (fabsf(c[0] - o[0]) + fabsf(c[1] - o[1]) + fabsf(c[2] - o[2]) > 0.18f) return 1;
     }
     return 0;
 }
@@ -224,19 +237,21 @@ static void solid_make(const lbr_primitive *p, struct solid *q)
     if (p->shape == LBR_SHAPE_CAPSULE) {
         for (int k = 0; k < 3; k++) {
             q->b[k] = p->b[k] - p->a[k];
-            q->centre[k] = 0.5f * (p->a[k] + p->b[k]);
+            for (int i = 0; i < 3; i++) q->ball[i][k] = p->a[k] + (float)(2 * i + 1) / 6.0f * q->b[k];
         }
         float length = dot3(q->b, q->b);
         q->inverse = length > 1e-12f ? 1.0f / length : 0.0f;
         q->radius = p->radius[0];
         q->taper = p->radius[1] - p->radius[0];
-        q->bound = 0.5f * sqrtf(length) + fmaxf(p->radius[0], p->radius[1]);
+        q->balls = 3;
+        q->bound = sqrtf(length) / 6.0f + fmaxf(p->radius[0], p->radius[1]);
     } else {
         for (int k = 0; k < 3; k++) {
             q->b[k] = 1.0f / p->b[k];
             for (int j = 0; j < 3; j++) q->m[3 * k + j] = p->axes[3 * k + j] * q->b[k];
         }
-        memcpy(q->centre, p->a, sizeof q->centre);
+        memcpy(q->ball[0], p->a, sizeof q->ball[0]);
+        q->balls = 1;
         q->bound = fmaxf(p->b[0], fmaxf(p->b[1], p->b[2]));
     }
 }
@@ -244,17 +259,23 @@ static void solid_make(const lbr_primitive *p, struct solid *q)
 static void frame_make(struct frame *f, const lbr_scene *s, int width, int height)
 {
     f->scene = s; f->width = width; f->height = height; f->count = s->primitive_count;
-    f->top = s->floor;
     for (int i = 0; i < f->count; i++) {
-        solid_make(&s->primitives[i], &f->solids[i]);
-        f->top = fmaxf(f->top, f->solids[i].centre[2] + f->solids[i].bound);
+        struct solid *q = &f->solids[i];
+        solid_make(&s->primitives[i], q);
+        for (int b = 0; b < q->balls; b++) {
+            for (int k = 0; k < 3; k++) q->seen[b][k] = q->ball[b][k] - s->camera[k];
+            q->far[b] = dot3(q->seen[b], q->seen[b]);
+            q->near[b] = sqrtf(q->far[b]) - q->bound - q->blend;
+        }
     }
     float inv = 1.0f / sqrtf(dot3(s->light, s->light));
     for (int k = 0; k < 3; k++) f->light[k] = s->light[k] * inv;
     f->per_light_z = 1.0f / fmaxf(f->light[2], 0.05f);
     f->per_softness = 1.0f / fmaxf(s->softness, 1e-3f);
     f->per_focal = 1.0f / s->focal;
-    f->close = 0.02f * s->unit; f->reach = 1.5f * s->unit; f->lift = 0.2f * s->unit; f->stride = 2.0f * s->unit;
+    f->close = 0.04f * s->unit; f->reach = 1.5f * s->unit; f->lift = 0.2f * s->unit;
+    f->floor = weft_make(&s->pattern);
+    for (int i = 0; i < s->paint_count; i++) f->wefts[i] = weft_make(&s->paints[i].pattern);
     uint64_t h = s->texture;
     for (int i = 0; i < 5; i++) {
         h = mix64(h + 0x9e3779b97f4a7c15ull * (uint64_t)(i + 1));
@@ -263,31 +284,41 @@ static void frame_make(struct frame *f, const lbr_scene *s, int width, int heigh
     }
 }
 
+/* Values of a normal distribution in no order: sums of eight random bytes, mean 0, deviation 1. */
+static void noise_make(float *noise)
+{
+    for (int i = 0; i < NOISE; i++) {
+        uint64_t bits = mix64((uint64_t)(i + 1) * 0x9e3779b97f4a7c15ull);
+        int sum = 0;
+        for (int k = 0; k < 64; k += 8) sum += (int)(bits >> k & 255);
+        noise[i] = ((float)sum - 1020.0f) * (1.0f / 209.0f);
+    }
+}
+
 /* Exposure, lens, transfer curve, noise, rounding: rows [begin, end) of the picture. */
-static void develop(const struct frame *f, int begin, int end, uint8_t *rgb)
+static void develop(const struct frame *f, const float *noise, int begin, int end, uint8_t *rgb)
 {
     enum { STEPS = 1024 };
     const lbr_scene *s = f->scene;
     float curve[STEPS + 2];
     for (int i = 0; i < STEPS + 2; i++) curve[i] = 255.0f * powf(fminf((float)i / STEPS, 1.0f), 1.0f / s->gamma);
     float half_w = 0.5f * (float)f->width, half_h = 0.5f * (float)f->height, corner = 1.0f / (half_w * half_w + half_h * half_h);
-    for (int y = begin; y < end; y++)
-        for (int x = 0; x < f->width; x++) {
-            size_t at = (size_t)y * f->width + x;
-            float vx = (float)x + 0.5f - half_w, vy = (float)y + 0.5f - half_h;
-            float gain = s->exposure * (1.0f - s->vignette * (vx * vx + vy * vy) * corner) * STEPS;
-            uint64_t a = mix64(((uint64_t)s->seed << 32 | (uint64_t)at) * 0x9e3779b97f4a7c15ull + 1), b = mix64(a + 0x9e3779b97f4a7c15ull);
-            for (int k = 0; k < 3; k++) {
+    float base = 0.6f * s->noise, slope = (0.4f / 128.0f) * s->noise;     /* it grows with the light as a sensor's does */
+    for (int y = begin; y < end; y++) {
+        size_t at = (size_t)y * f->width;
+        float vy = (float)y + 0.5f - half_h;
+        for (int x = 0; x < f->width; x++, at++) {
+            float vx = (float)x + 0.5f - half_w, gain = s->exposure * (1.0f - s->vignette * (vx * vx + vy * vy) * corner) * STEPS;
+            uint64_t bits = mix64(((uint64_t)s->seed << 32 | (uint64_t)at) * 0x9e3779b97f4a7c15ull + 1);
+            for (int k = 0; k < 3; k++, bits >>= 12) {
                 float c = clampf(f->fine[3 * at + k] * gain, 0.0f, (float)STEPS);
                 int i = (int)c;
                 float value = curve[i] + (curve[i + 1] - curve[i]) * (c - (float)i);
-                /* the sum of five bytes: mean 637.5, deviation 165.2; the noise grows with the light as a sensor's does */
-                uint64_t bits = k == 0 ? a : k == 1 ? b : (a >> 40 & 0xffffff) | (b >> 40 & 0xffff) << 24;
-                float sum = (float)((bits & 255) + (bits >> 8 & 255) + (bits >> 16 & 255) + (bits >> 24 & 255) + (bits >> 32 & 255));
-                value += (sum - 637.5f) * (1.0f / 165.2f) * s->noise * (0.6f + value * (0.4f / 128.0f));
+                value += noise[bits & (NOISE - 1)] * (base + slope * value);
                 rgb[3 * at + k] = (uint8_t)(clampf(value, 0.0f, 255.0f) + 0.5f);
             }
         }
+    }
 }
 
 struct job {
@@ -298,6 +329,7 @@ struct job {
     const char **paths;           /* NULL: keep the pictures */
     int *status;                  /* of each thread, with its text */
     char (*text)[256];
+    float noise[NOISE];
 };
 
 static void trace_rows(const struct job *j, const struct frame *f, int begin, int end)
@@ -328,9 +360,9 @@ static void run_frames(void *ctx, int64_t begin, int64_t end, int thread)
         trace_rows(j, f, 0, rows);
         refine_rows(j, f, 0, rows);
         uint8_t *rgb = j->rgb + (size_t)(j->paths ? thread : i) * j->height * j->width * 3;
-        develop(f, 0, j->height, rgb);
+        develop(f, j->noise, 0, j->height, rgb);
         if (!j->paths) continue;
-        j->status[thread] = lbr_png_write(j->paths[i], rgb, j->width, j->height, 3);
+        j->status[thread] = lbr_scene_png(j->paths[i], rgb, j->width, j->height);
         if (j->status[thread]) {
             snprintf(j->text[thread], sizeof *j->text, "%s", lbr_error());
             return;
@@ -350,7 +382,7 @@ static void run_refine(void *ctx, int64_t begin, int64_t end, int thread)
     (void)thread;
     const struct job *j = ctx;
     refine_rows(j, j->frames, (int)begin, (int)end);
-    develop(j->frames, (int)begin * TILE, (int)end * TILE < j->height ? (int)end * TILE : j->height, j->rgb);
+    develop(j->frames, j->noise, (int)begin * TILE, (int)end * TILE < j->height ? (int)end * TILE : j->height, j->rgb);
 }
 
 static int all_finite(const float *x, size_t n)
@@ -408,6 +440,7 @@ static int scenes_check(const lbr_scene *scenes, int64_t n, int32_t width, int32
 static int job_run(struct job *job, int64_t n, int spread)
 {
     size_t pixels = (size_t)job->width * job->height;
+    noise_make(job->noise);
     job->wide = lbr_cpu_isa() >= LBR_ISA_AVX2;
     job->frames = calloc((size_t)spread, sizeof *job->frames);
     job->status = calloc((size_t)spread, sizeof *job->status);

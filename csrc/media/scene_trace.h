@@ -33,6 +33,25 @@ INLINE int FN(any)(M m)
     return r != 0;
 }
 #endif
+INLINE V FN(abs)(V a) { return FN(vmax)(a, -a); }
+INLINE V FN(load)(const float *x)
+{
+    V v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+INLINE V FN(floor)(V x)
+{
+    V i = __builtin_convertvector(__builtin_convertvector(x, M), V);
+    return i + __builtin_convertvector(i > x, V);
+}
+/* sine_turns of scene.c */
+INLINE V FN(sine)(V x)
+{
+    x = 2.0f * (x - FN(floor)(x)) - 1.0f;
+    V y = -4.0f * x * (1.0f - FN(abs)(x));
+    return y * (0.775f + 0.225f * FN(abs)(y));
+}
 INLINE V FN(clamp)(V x, float lo, float hi) { return FN(vmin)(FN(vmax)(x, FN(set)(lo)), FN(set)(hi)); }
 
 /* Signed distance to the listed primitives; LARGE when there is none. */
@@ -67,15 +86,71 @@ INLINE V FN(map)(const struct solid *solids, const uint8_t *list, int n, V x, V 
     return FN(vmin)(total, part);
 }
 
+/* Light at LANES points with normals: how open the surroundings are, and how much of the lamp is seen, both 0..1. */
+static TARGET void FN(light)(const struct frame *f, const struct tile *tile, const V *p, const V *n, const M *on_body, V *out_open, V *out_shadow)
+{
+    V px = p[0], py = p[1], pz = p[2], nx = n[0], ny = n[1], nz = n[2], open, shadow = FN(set)(1.0f);
+    M body = *on_body;
+    const uint8_t *list = tile->list + tile->seen;
+    float h = 0.8f * f->reach;            /* how much of the surroundings within it is open */
+    V d = FN(map)(f->solids, list, tile->around, px + nx * h, py + ny * h, pz + nz * h);
+    d = FN(pick)(body, FN(vmin)(d, pz + nz * h - f->scene->floor), d);
+    open = FN(clamp)(d * (1.0f / h), 0.0f, 1.0f);
+    V facing = nx * f->light[0] + ny * f->light[1] + nz * f->light[2];
+    V ox = px + nx * f->lift, oy = py + ny * f->lift, oz = pz + nz * f->lift;
+    V far = (tile->top - oz) * f->per_light_z;
+    V along = FN(set)(f->lift);
+    M live = (facing > 0.0f) & (far > along);
+    for (int i = 0; i < 20 && FN(any)(live); i++) {
+        d = FN(map)(f->solids, list, tile->around, ox + f->light[0] * along, oy + f->light[1] * along, oz + f->light[2] * along);
+        shadow = FN(pick)(live, FN(vmin)(shadow, 0.5f + 0.5f * d * f->per_softness / along), shadow);
+        along += FN(vmax)(d, FN(set)(f->lift));
+        live &= (shadow > 0.0f) & (along < far);
+    }
+    shadow = FN(clamp)(shadow, 0.0f, 1.0f);
+    shadow = shadow * shadow * (3.0f - 2.0f * shadow);
+    *out_open = open;
+    *out_shadow = shadow;
+}
+
+/* Colour of the plane at (x, y), a picture's pixel wide there. */
+static TARGET void FN(plane)(const struct frame *f, V x, V y, V pixel, V open, V shadow, float out[3][LANES])
+{
+    const lbr_scene *s = f->scene;
+    const struct weft *p = &f->floor;
+    V gx = FN(set)(0.0f), gy = gx, share = gx;
+    for (int i = 0; i < 5; i++) {
+        const struct wave *w = &f->waves[i];
+        V slope = w->height * FN(sine)(w->kx * x + w->ky * y + w->phase);
+        gx += slope * w->kx;
+        gy += slope * w->ky;
+    }
+    if (p->kind != LBR_PATTERN_PLAIN) {
+        V sharp = p->period / (pixel + 1e-6f), u = x * p->ux + y * p->uy, v = y * p->ux - x * p->uy;
+        if (p->kind == LBR_PATTERN_WEAVE) {
+            share = 0.5f + 0.5f * FN(sine)(u) * FN(sine)(v);
+        } else {
+            V du = FN(abs)(u - FN(floor)(u) - 0.5f), dv = FN(abs)(v - FN(floor)(v) - 0.5f);
+            V stripe_u = FN(clamp)((0.25f - du) * sharp + 0.5f, 0.0f, 1.0f), stripe_v = FN(clamp)((0.25f - dv) * sharp + 0.5f, 0.0f, 1.0f);
+            if (p->kind == LBR_PATTERN_STRIPES) share = stripe_u;
+            else if (p->kind == LBR_PATTERN_CHECKS) share = 0.5f * (stripe_u + stripe_v);
+            else share = FN(clamp)((0.22f - FN(vsqrt)(du * du + dv * dv)) * sharp + 0.5f, 0.0f, 1.0f);
+        }
+    }
+    V nz = 1.0f / FN(vsqrt)(1.0f + gx * gx + gy * gy);
+    V lit = FN(vmax)(nz * (f->light[2] - gx * f->light[0] - gy * f->light[1]), FN(set)(0.0f)) * shadow;
+    V sky = (0.35f + 0.65f * open) * nz;
+    for (int k = 0; k < 3; k++) {
+        V c = (s->colour[k] + (p->second[k] - s->colour[k]) * share) * (s->sky[k] * sky + s->sun[k] * lit);
+        memcpy(out[k], &c, sizeof c);
+    }
+}
+
 /* Colours of LANES rays through picture points (sx, sy): out [LANES][3] linear, id 0 = plane, else group + 1. */
 static TARGET void FN(sample)(const struct frame *f, const struct tile *tile, const float *sx, const float *sy, float *out, uint8_t *id)
 {
     const lbr_scene *s = f->scene;
-    V u, v;
-    memcpy(&u, sx, sizeof u);
-    memcpy(&v, sy, sizeof v);
-    u = (u - s->centre[0]) * f->per_focal;
-    v = (v - s->centre[1]) * f->per_focal;
+    V u = (FN(load)(sx) - s->centre[0]) * f->per_focal, v = (FN(load)(sy) - s->centre[1]) * f->per_focal;
     V inv = 1.0f / FN(vsqrt)(1.0f + u * u + v * v);
     V dx = (u * s->axes[0] + v * s->axes[3] + s->axes[6]) * inv, dy = (u * s->axes[1] + v * s->axes[4] + s->axes[7]) * inv;
     V dz = (u * s->axes[2] + v * s->axes[5] + s->axes[8]) * inv;
@@ -97,7 +172,7 @@ static TARGET void FN(sample)(const struct frame *f, const struct tile *tile, co
     V px = s->camera[0] + dx * t, py = s->camera[1] + dy * t, pz = s->camera[2] + dz * t;
     V nx = FN(set)(0.0f), ny = nx, nz = FN(set)(1.0f), shadow = nz, open = nz;
     if (FN(any)(body)) {
-        const float e = 0.5f * f->close;
+        const float e = 0.25f * f->close;
         V a = FN(map)(f->solids, tile->list, tile->seen, px + e, py - e, pz - e);
         V b = FN(map)(f->solids, tile->list, tile->seen, px - e, py - e, pz + e);
         V c = FN(map)(f->solids, tile->list, tile->seen, px - e, py + e, pz - e);
@@ -108,29 +183,28 @@ static TARGET void FN(sample)(const struct frame *f, const struct tile *tile, co
         ny = FN(pick)(body, gy * norm, ny);
         nz = FN(pick)(body, gz * norm, nz);
     }
-    if (tile->around) {
-        const uint8_t *list = tile->list + tile->seen;
-        V spread = FN(set)(0.0f);
-        for (int i = 1; i <= 2; i++) {        /* how much of the surroundings within one unit is open */
-            float h = f->reach * 0.5f * (float)i;
-            V d = FN(map)(f->solids, list, tile->around, px + nx * h, py + ny * h, pz + nz * h);
-            d = FN(pick)(body, FN(vmin)(d, pz + nz * h - s->floor), d);
-            spread += FN(clamp)(d * (1.0f / h), 0.0f, 1.0f);
+    if (tile->smooth) {
+        V gx = FN(clamp)((FN(load)(sx) - tile->x0) * ((GRID - 1.0f) / TILE), 0.0f, GRID - 1.001f);
+        V gy = FN(clamp)((FN(load)(sy) - tile->y0) * ((GRID - 1.0f) / TILE), 0.0f, GRID - 1.001f);
+        for (int i = 0; i < LANES; i++) {
+            int ix = (int)gx[i], iy = (int)gy[i];
+            const float *o = tile->open + iy * GRID + ix, *w = tile->shadow + iy * GRID + ix;
+            float u1 = gx[i] - (float)ix, v1 = gy[i] - (float)iy;
+            open[i] = mixf(mixf(o[0], o[1], u1), mixf(o[GRID], o[GRID + 1], u1), v1);
+            shadow[i] = mixf(mixf(w[0], w[1], u1), mixf(w[GRID], w[GRID + 1], u1), v1);
         }
-        open = spread * 0.5f;
-        V facing = nx * f->light[0] + ny * f->light[1] + nz * f->light[2];
-        V ox = px + nx * f->lift, oy = py + ny * f->lift, oz = pz + nz * f->lift;
-        V far = (f->top - oz) * f->per_light_z;
-        V along = FN(set)(f->lift);
-        M live = (facing > 0.0f) & (far > along);
-        for (int i = 0; i < 20 && FN(any)(live); i++) {
-            V d = FN(map)(f->solids, list, tile->around, ox + f->light[0] * along, oy + f->light[1] * along, oz + f->light[2] * along);
-            shadow = FN(pick)(live, FN(vmin)(shadow, 0.5f + 0.5f * d * f->per_softness / along), shadow);
-            along += FN(clamp)(d, f->lift, f->stride);
-            live &= (shadow > 0.0f) & (along < far);
+    } else if (tile->around) {
+        V p[3] = {px, py, pz}, n[3] = {nx, ny, nz};
+        FN(light)(f, tile, p, n, &body, &open, &shadow);
+    }
+    float plane[3][LANES];
+    FN(plane)(f, px, py, t * f->per_focal, open, shadow, plane);
+    if (!FN(any)(body)) {
+        for (int i = 0; i < LANES; i++) {
+            id[i] = 0;
+            for (int k = 0; k < 3; k++) out[3 * i + k] = plane[k][i];
         }
-        shadow = FN(clamp)(shadow, 0.0f, 1.0f);
-        shadow = shadow * shadow * (3.0f - 2.0f * shadow);
+        return;
     }
     float P[3][LANES], N[3][LANES], D[3][LANES], A[LANES], S[LANES], T[LANES];
     int32_t B[LANES];
@@ -144,9 +218,37 @@ static TARGET void FN(sample)(const struct frame *f, const struct tile *tile, co
             id[i] = (uint8_t)(1 + shade_body(f, tile, &q, out + 3 * i));
         } else {
             id[i] = 0;
-            shade_plane(f, &q, out + 3 * i);
+            for (int k = 0; k < 3; k++) out[3 * i + k] = plane[k][i];
         }
     }
+}
+
+/* Light on the bare plane changes slowly: it is traced at GRID x GRID points of a tile without a body. */
+static TARGET void FN(grid)(const struct frame *f, struct tile *tile)
+{
+    const lbr_scene *s = f->scene;
+    enum { POINTS = GRID * GRID, ROOM = POINTS + LANES };
+    float x[ROOM], y[ROOM], open[ROOM], shadow[ROOM];
+    for (int i = 0; i < ROOM; i++) {
+        int k = i < POINTS ? i : POINTS - 1;
+        float u = (tile->x0 + (float)(k % GRID) * (TILE / (GRID - 1.0f)) - s->centre[0]) * f->per_focal;
+        float v = (tile->y0 + (float)(k / GRID) * (TILE / (GRID - 1.0f)) - s->centre[1]) * f->per_focal;
+        float d[3];
+        for (int c = 0; c < 3; c++) d[c] = u * s->axes[c] + v * s->axes[3 + c] + s->axes[6 + c];
+        float t = (s->floor - s->camera[2]) / fminf(d[2], -1e-3f);
+        x[i] = s->camera[0] + d[0] * t;
+        y[i] = s->camera[1] + d[1] * t;
+    }
+    for (int i = 0; i < POINTS; i += LANES) {
+        V p[3] = {FN(load)(x + i), FN(load)(y + i), FN(set)(s->floor)}, n[3] = {FN(set)(0.0f), FN(set)(0.0f), FN(set)(1.0f)}, o, w;
+        M none = (M){0};
+        FN(light)(f, tile, p, n, &none, &o, &w);
+        memcpy(open + i, &o, sizeof o);
+        memcpy(shadow + i, &w, sizeof w);
+    }
+    memcpy(tile->open, open, sizeof tile->open);
+    memcpy(tile->shadow, shadow, sizeof tile->shadow);
+    tile->smooth = 1;
 }
 
 /* First pass: one ray a pixel, tile rows [begin, end). */
@@ -156,6 +258,7 @@ static TARGET void FN(trace)(const struct frame *f, int begin, int end)
         for (int x0 = 0; x0 < f->width; x0 += TILE) {
             struct tile tile;
             tile_make(f, x0, ty * TILE, &tile);
+            if (!tile.seen && tile.around) FN(grid)(f, &tile);
             for (int y = ty * TILE; y < ty * TILE + TILE && y < f->height; y += 2)
                 for (int x = x0; x < x0 + TILE && x < f->width; x += LANES / 2) {
                     float sx[LANES], sy[LANES], out[3 * LANES];
@@ -193,7 +296,10 @@ static TARGET void FN(refine)(const struct frame *f, int begin, int end)
             for (int k = 0; k < count; k += LANES / 4) {
                 float sx[LANES], sy[LANES], out[3 * LANES];
                 uint8_t id[LANES];
-                if (!made++) tile_make(f, x0, ty * TILE, &tile);
+                if (!made++) {
+                    tile_make(f, x0, ty * TILE, &tile);
+                    if (!tile.seen && tile.around) FN(grid)(f, &tile);
+                }
                 for (int i = 0; i < LANES; i++) {
                     int at = todo[k + i / 4 < count ? k + i / 4 : count - 1];
                     sx[i] = (float)(at % f->width) + 0.5f + ox[i % 4];

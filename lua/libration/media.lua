@@ -13,6 +13,9 @@ local function library()
   M = M or core.open_library("libration_media", "lbr_media_cdef")
   return M
 end
+--- The opened C library, for rooms that draw with its scene renderer.
+---@return ffi.namespace*
+media.library = library
 
 -- The C text without the C function's name: these lines are read by people who gave a file.
 local OWN = { video_open = true, video_seek = true, pictures_open = true, picture = true, picture_read = true, png_write = true, writer = true, sha256 = true }

@@ -1,4 +1,8 @@
 -- The embedded default data set: sequences of a rendered infant with exact joints, in the layout of MINI-RGBD. Shapes are drawn by scene.c.
+local core = require "libration.core"
+local files = require "libration.files"
+local tensor = require "libration.tensor"
+local media = require "libration.media"
 local dice = require "libration.data.dice"
 local movement = require "libration.data.infant_movement"
 local body = require "libration.data.infant_body"
@@ -122,6 +126,7 @@ end
 ---@param room? table from an earlier call with at least this count, used again
 ---@return table room scenes lbr_scene[count]; keep it alive while the scenes are in use
 function Sequence:scenes(first, count, room)
+  media.library()                                     -- declares the structs
   if not room or room.count < count then room = look.room(count) end
   for i = 0, count - 1 do
     local t = first + i
@@ -130,6 +135,100 @@ function Sequence:scenes(first, count, room)
       pose, self.camera, (t - 1) / self.fps, (self.seed * 131071 + self.index * 8191 + t) % 4294967296)
   end
   return room
+end
+
+--- Pictures of some frames.
+---@param first integer frame, from 1
+---@param count integer
+---@return Tensor u8 [count,height,width,3]
+function Sequence:render(first, count)
+  local rgb = tensor.empty({count, self.height, self.width, 3}, "u8")
+  local room = self:scenes(first, count)
+  core.check(media.library().lbr_scene_render(room.scenes, count, self.width, self.height, rgb:ptr()))
+  return rgb
+end
+
+local function put(path, text)
+  local file, why = io.open(path, "wb")
+  local ok = file
+  if file then ok, why = file:write(text) end
+  if file then
+    local closed, later = file:close()
+    if not closed then ok, why = nil, later end
+  end
+  if not ok then error(("cannot write %s: %s"):format(path, tostring(why):match("[^:]*$"):gsub("^%s+", "")), 0) end
+end
+
+--- Writes the sequence's folder: rgb/syn_00000.png ... and joints_2Ddep/syn_joints_2Ddep_00000.txt ...; it appears whole or not at all.
+---@param folder string that holds the sequences
+---@param step? fun(frames: integer) called after each few frames
+function Sequence:write(folder, step)
+  local BATCH = 16
+  local target, partial = files.join(folder, self.id), files.join(folder, "." .. self.id .. ".partial")
+  files.remove(partial)
+  for _, part in ipairs {"rgb", "joints_2Ddep"} do assert(files.mkdirs(files.join(partial, part))) end
+  local room
+  for first = 1, self.frames, BATCH do
+    local count, paths = math.min(BATCH, self.frames - first + 1), {}
+    room = self:scenes(first, count, room)
+    for i = 1, count do paths[i] = ("%s/rgb/syn_%05d.png\0"):format(partial, first + i - 2) end
+    core.check(media.library().lbr_scene_write(room.scenes, count, self.width, self.height, table.concat(paths)))
+    for t = first, first + count - 1 do
+      put(("%s/joints_2Ddep/syn_joints_2Ddep_%05d.txt"):format(partial, t - 1), self:joints_text(t))
+    end
+    core.poll()
+    if step then step(count) end
+  end
+  local ok, why = os.rename(partial, target)
+  if not ok then error(("cannot write %s: %s"):format(target, tostring(why)), 0) end
+end
+
+-- What decides every byte of a data set, as text.
+local function recipe_of(options)
+  local abnormal = {}
+  for index, kind in pairs(options.abnormal or {}) do abnormal[#abnormal + 1] = ("%d:%s"):format(index, kind) end
+  table.sort(abnormal)
+  return ("{\"generator\": 1, \"sequences\": %d, \"frames\": %d, \"width\": %d, \"height\": %d, \"seed\": %d, \"fps\": %d, \"abnormal\": \"%s\"}\n"):format(
+    options.sequences, options.frames, options.width, options.height, options.seed, infant.FPS, table.concat(abnormal, ","))
+end
+
+--- Renders a data set: a folder a sequence in the layout of MINI-RGBD, labels.csv (sequence, label, kind; 1 = abnormal) and render.json. Sequences that
+--- are there already stay as they are, so that a render that was cut short goes on.
+---@param folder string made when missing
+---@param options? table sequences (12), frames (200), width (320), height (240), seed (1), abnormal ({[12] = "burst"}), step fun(frames)
+---@return table[] rows of infant.plan, with speed and clean (torso lengths a second)
+function infant.write(folder, options)
+  local o = {sequences = 12, frames = 200, width = 320, height = 240, seed = 1}
+  for name, value in pairs(options or {}) do o[name] = value end
+  o.abnormal = o.abnormal or (o.sequences >= 12 and {[12] = "burst"} or {})
+  local rows, text = infant.plan(o), recipe_of(o)
+  local made, why = files.writable(folder)
+  if not made then error(why, 0) end
+  local note = files.join(folder, "render.json")
+  local there = files.read(note)
+  if there and there ~= text then
+    error(("%s holds a data set rendered with other options (%s): take another folder"):format(folder, there:gsub("%s+$", "")), 0)
+  elseif not there then
+    for _, row in ipairs(rows) do
+      if files.exists(files.join(folder, row.id)) then
+        error(("%s is there already and was not rendered by this: take another folder"):format(files.join(folder, row.id)), 0)
+      end
+    end
+    files.write(note, text)
+  end
+  local labels = {"sequence,label,kind\n"}
+  for _, row in ipairs(rows) do
+    local sequence = infant.sequence(row, o)
+    row.speed, row.clean = sequence.speed, sequence.clean
+    labels[#labels + 1] = ("%s,%d,%s\n"):format(row.id, row.label, row.kind)
+    if files.is_folder(files.join(folder, row.id)) then
+      if o.step then o.step(o.frames) end
+    else
+      sequence:write(folder, o.step)
+    end
+  end
+  files.write(files.join(folder, "labels.csv"), table.concat(labels))
+  return rows
 end
 
 return infant
