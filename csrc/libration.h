@@ -60,7 +60,14 @@ typedef struct lbr_storage {
     uint32_t flags;
 } lbr_storage;
 
-/* A tensor is a view of a storage. Strides count elements; an absent optional input has storage NULL. */
+/* A tensor is a view of a storage. Strides count elements; an absent optional input has storage NULL.
+ * Lua sees the fields that its methods are named after with a trailing underscore. */
+#ifdef LBR_CDEF
+#define shape shape_
+#define stride stride_
+#define dtype dtype_
+#define device device_
+#endif
 typedef struct lbr_tensor {
     lbr_storage *storage;
     char *data;
@@ -70,6 +77,10 @@ typedef struct lbr_tensor {
     int32_t node;  /* Lua's: index in the autograd tape */
     uint32_t seen; /* Lua's: version of the storage when this handle was made */
 } lbr_tensor;
+#undef shape
+#undef stride
+#undef dtype
+#undef device
 
 /* New contiguous tensor, contents undefined. Errors: LBR_ESHAPE, LBR_EDTYPE, LBR_EDEVICE, LBR_ENOMEM. */
 LBR_API int lbr_tensor_new(lbr_tensor *t, int dtype, int ndim, const int32_t *shape, int device);
@@ -80,6 +91,9 @@ LBR_API void lbr_tensor_release(lbr_tensor *t);
 LBR_API int64_t lbr_tensor_numel(const lbr_tensor *t);
 LBR_API int lbr_tensor_contiguous(const lbr_tensor *t);
 LBR_API int lbr_dtype_size(int dtype);
+/* One element, offset in elements from t->data; the caller keeps it inside. */
+LBR_API void lbr_element_get(const lbr_tensor *t, int64_t offset, double *value);
+LBR_API void lbr_element_set(lbr_tensor *t, int64_t offset, double value);
 /* Bytes held by storages now, at most so far, kept in the cache for reuse, and storages alive. */
 LBR_API int64_t lbr_memory_live(int device);
 LBR_API int64_t lbr_memory_peak(int device);

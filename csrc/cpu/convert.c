@@ -131,6 +131,14 @@ int lbr_cpu_cast(lbr_call *c)
     return 0;
 }
 
+void lbr_element_get(const lbr_tensor *t, int64_t offset, double *value) { lbr_load_f64(t->dtype, t->data + offset * lbr_dtype_size(t->dtype), 1, 1, value); }
+
+void lbr_element_set(lbr_tensor *t, int64_t offset, double value)
+{
+    lbr_store_f64(t->dtype, &value, 1, t->data + offset * lbr_dtype_size(t->dtype), 1);
+    t->storage->version++;
+}
+
 /* ---- copies: bytes by element size ---- */
 
 #define MOVE(T) \

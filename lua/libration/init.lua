@@ -1,0 +1,26 @@
+-- libration: the toolkit's door. The engine is here; rooms such as libration.nn, libration.pose are required by name.
+local core = require "libration.core"
+local tensor = require "libration.tensor"
+local ops = require "libration.ops"
+local record = require "libration.record"
+local autograd = require "libration.autograd"
+
+local libration = {version = "0.1.0", core = core, threads = core.threads}
+
+for _, name in ipairs {"tensor", "empty", "full", "zeros", "ones", "arange", "scope", "keep", "free", "memory", "is_tensor"} do libration[name] = tensor[name] end
+for name, fn in pairs(ops) do
+  if type(fn) == "function" then libration[name] = fn end
+end
+libration.record, libration.compare, libration.debug_nan = record.record, record.compare, record.debug_nan
+libration.tape, libration.requires_grad, libration.no_grad = autograd.tape, autograd.requires_grad, autograd.no_grad
+
+-- Rooms and the interactive parts load when they are first touched.
+local lazy = {help = "libration.help", nn = "libration.nn", optim = "libration.optim", train = "libration.train", formats = "libration.formats", media = "libration.media",
+  graph = "libration.graph", pose = "libration.pose", motion = "libration.motion", data = "libration.data", anomaly = "libration.anomaly", report = "libration.report"}
+
+return setmetatable(libration, {__index = function(self, key)
+  local room = lazy[key]
+  if not room then return nil end
+  self[key] = require(room)
+  return self[key]
+end})

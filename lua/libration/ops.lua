@@ -1,0 +1,508 @@
+-- ops.lua: the ops as Lua functions and operators on tensors. Each checks little itself: the typed door in C names what is wrong.
+local ffi = require "ffi"
+local core = require "libration.core"
+local tensor = require "libration.tensor"
+
+local C, raise = core.C, core.raise
+local new, is_tensor, dtype_id = tensor.new, tensor.is_tensor, tensor.dtype_id
+
+local ops = {}
+
+---------------------------------------------------------------------------------------------------- one Lua function a row of ops.def
+
+local rows = {} -- name -> {inputs = {...}, outputs = {...}, attr = ctype}
+ops.rows = rows
+
+local function words(text)
+  local out = {}
+  for word in text:gmatch "%S+" do out[#out + 1] = word end
+  return out
+end
+
+-- The door of a row as Lua: raw.conv2d(x, w, b, residual, slope, attr) -> y. Written as text so that every op has its own straight trace.
+local function door(name, inputs, outputs)
+  local ins, outs, makes = {}, {}, {}
+  for i = 1, #inputs do ins[i] = "i" .. i end
+  for i = 1, #outputs do
+    outs[i] = "o" .. i
+    makes[i] = ("local o%d = new()"):format(i)
+  end
+  local arguments = table.concat(ins, ", ") .. (#ins > 0 and ", " or "")
+  local results = table.concat(outs, ", ")
+  local text = ([[
+    local C, new, check, tensor, fn, collect = ...
+    return function(%sattr)
+      %s
+      local rc = fn(%s%s, attr)
+      if rc ~= 0 then
+        if rc == -4 then
+          collect()
+          rc = fn(%s%s, attr)
+        end
+        check(rc)
+      end
+      local push = tensor.tape_push
+      if push then push(%q, {%s}, {%s}, attr) end
+      return %s
+    end]]):format(arguments, table.concat(makes, "\n      "), arguments, results, arguments, results, name, table.concat(ins, ", "), results, results)
+  return assert(loadstring(text, "=op " .. name))(C, new, core.check, tensor, C["lbr_" .. name], collectgarbage)
+end
+
+-- In place: the outputs are given after the inputs, nothing is pushed on the tape.
+local function door_in_place(name)
+  local fn, check = C["lbr_" .. name], core.check
+  return function(...) return check(fn(...)) end
+end
+
+local in_place = {copy_into = true, fill_into = true, add_into = true, optim_begin = true, sgd = true, adam = true, square_sum_into = true}
+local raw = {}
+ops.raw = raw
+
+for i = 0, 1e6 do
+  local info = C.lbr_op_info(i)
+  if info == nil then break end
+  local name = ffi.string(info.name)
+  local row = {inputs = words(ffi.string(info.inputs)), outputs = words(ffi.string(info.outputs)), attr = ffi.typeof("lbr_" .. name .. "_attr"), attributes = ffi.string(info.attributes)}
+  rows[name] = row
+  raw[name] = in_place[name] and door_in_place(name) or door(name, row.inputs, row.outputs)
+end
+
+local attr_of = setmetatable({}, {__index = function(self, name)
+  self[name] = rows[name].attr
+  return rows[name].attr
+end})
+
+---------------------------------------------------------------------------------------------------- elementwise
+
+local affine_t = attr_of.affine
+local function affine(x, scale, shift)
+  local attr = affine_t()
+  attr.scale, attr.shift = scale, shift
+  return raw.affine(x, attr)
+end
+
+--- x * scale + shift, elementwise.
+---@param x Tensor
+---@param scale number
+---@param shift number
+---@return Tensor
+ops.affine = affine
+
+local function as_tensor(value, like)
+  if is_tensor(value) then return value end
+  if type(value) == "number" then return tensor.full({}, value, like.dtype) end
+  raise("an operand is " .. type(value) .. ", want a tensor or a number")
+end
+
+local function binary(name)
+  local fn = raw[name]
+  return function(a, b)
+    if not is_tensor(a) then a = as_tensor(a, b) end
+    if not is_tensor(b) then b = as_tensor(b, a) end
+    return fn(a, b, nil)
+  end
+end
+
+--- a + b with broadcasting; one operand may be a number.
+function ops.add(a, b)
+  if type(b) == "number" then return affine(a, 1, b) end
+  if type(a) == "number" then return affine(b, 1, a) end
+  return raw.add(as_tensor(a, b), as_tensor(b, a), nil)
+end
+
+--- a - b with broadcasting; one operand may be a number.
+function ops.sub(a, b)
+  if type(b) == "number" then return affine(a, 1, -b) end
+  if type(a) == "number" then return affine(b, -1, a) end
+  return raw.sub(as_tensor(a, b), as_tensor(b, a), nil)
+end
+
+--- a * b with broadcasting; one operand may be a number.
+function ops.mul(a, b)
+  if type(b) == "number" then return affine(a, b, 0) end
+  if type(a) == "number" then return affine(b, a, 0) end
+  return raw.mul(as_tensor(a, b), as_tensor(b, a), nil)
+end
+
+--- a / b with broadcasting; one operand may be a number. i32: towards zero, x / 0 = 0.
+ops.div = binary "div"
+--- The larger of a and b; NaN survives.
+ops.maximum = binary "maximum"
+--- The smaller of a and b; NaN survives.
+ops.minimum = binary "minimum"
+--- a to the power of b.
+ops.pow = binary "pow"
+--- 1 where a == b, else 0 (u8).
+ops.eq = binary "eq"
+--- 1 where a ~= b, else 0 (u8).
+ops.ne = binary "ne"
+--- 1 where a < b, else 0 (u8).
+ops.lt = binary "lt"
+--- 1 where a <= b, else 0 (u8).
+ops.le = binary "le"
+--- 1 where a > b, else 0 (u8).
+function ops.gt(a, b) return ops.lt(b, a) end
+--- 1 where a >= b, else 0 (u8).
+function ops.ge(a, b) return ops.le(b, a) end
+--- x where x > 0, else slope * x; slope broadcasts.
+ops.prelu = binary "prelu"
+
+--- a where condition (u8) is not 0, else b; broadcasting.
+---@param condition Tensor u8
+---@return Tensor
+function ops.where(condition, a, b)
+  if not is_tensor(a) then a = as_tensor(a, is_tensor(b) and b or tensor.zeros({})) end
+  b = as_tensor(b, a)
+  return raw.where(condition, a, b, nil)
+end
+
+for _, name in ipairs {"neg", "abs", "sign", "exp", "log", "sqrt", "square", "reciprocal", "sin", "cos", "sigmoid", "tanh", "relu", "gelu", "silu", "isnan"} do
+  local fn = raw[name]
+  ops[name] = function(x) return fn(x, nil) end
+end
+
+--- x limited to [low, high]; NaN survives.
+function ops.clamp(x, low, high)
+  local attr = attr_of.clamp()
+  attr.low, attr.high = low or -math.huge, high or math.huge
+  return raw.clamp(x, attr)
+end
+
+--- Conversion to another dtype; to u8 and i32 with rounding to nearest even and saturation, NaN becomes 0.
+---@param dtype string
+---@return Tensor
+function ops.to(x, dtype)
+  local id = dtype_id(dtype)
+  if x.dtype_ == id then return x end
+  local attr = attr_of.cast()
+  attr.dtype = id
+  return raw.cast(x, attr)
+end
+
+--- Contiguous copy.
+function ops.clone(x) return raw.copy(x, nil) end
+
+--- Copies x into y (same shape, or x broadcasts; dtypes are converted). In place, without a gradient.
+function ops.copy_(y, x)
+  raw.copy_into(as_tensor(x, y), y, nil)
+  return y
+end
+
+--- Sets every element of y. In place.
+function ops.fill_(y, value)
+  local attr = attr_of.fill_into()
+  attr.value = value
+  raw.fill_into(y, attr)
+  return y
+end
+
+--- y = y + scale * x. In place, without a gradient.
+function ops.add_(y, x, scale)
+  local attr = attr_of.add_into()
+  attr.scale = scale or 1
+  raw.add_into(x, y, attr)
+  return y
+end
+
+---------------------------------------------------------------------------------------------------- reductions
+
+local function dim_index(x, d, name)
+  local n = x.ndim
+  if type(d) ~= "number" or d == 0 or d > n or d < -n then raise(name .. ": dim " .. tostring(d) .. " of " .. n) end
+  return d > 0 and d - 1 or n + d
+end
+
+local function mask_of(x, dims, name)
+  if dims == nil then return bit.lshift(1, x.ndim) - 1 end
+  if type(dims) == "number" then return bit.lshift(1, dim_index(x, dims, name)) end
+  local mask = 0
+  for _, d in ipairs(dims) do mask = bit.bor(mask, bit.lshift(1, dim_index(x, d, name))) end
+  return mask
+end
+
+local function reduction(name)
+  local fn, attr_t = raw[name], attr_of[name]
+  return function(x, dims, keep)
+    local attr = attr_t()
+    attr.dims, attr.keep = mask_of(x, dims, name), keep and 1 or 0
+    return fn(x, attr)
+  end
+end
+
+--- Sum over dims (a dim, a table of dims, nil = all), from 1; keep = true keeps them as size 1.
+ops.sum = reduction "sum"
+--- Mean over dims; see sum.
+ops.mean = reduction "mean"
+--- Largest element over dims; NaN survives. See sum.
+ops.max = reduction "max"
+--- Smallest element over dims; NaN survives. See sum.
+ops.min = reduction "min"
+
+--- Position (from 0, i32) of the first largest element along dim d.
+function ops.argmax(x, d, keep)
+  local attr = attr_of.argmax()
+  attr.dim, attr.keep = dim_index(x, d or -1, "argmax"), keep and 1 or 0
+  return raw.argmax(x, attr)
+end
+
+---------------------------------------------------------------------------------------------------- products and layers
+
+local acts = {none = 0, relu = 1, relu6 = 2, prelu = 3}
+local function act_id(act, name)
+  local id = acts[act or "none"]
+  if not id then raise(name .. ": activation " .. tostring(act) .. ", want none, relu, relu6 or prelu") end
+  return id
+end
+
+--- Matrix product. transpose_a, transpose_b: the last two dims are given transposed.
+---@param a Tensor [..,M,K]
+---@param b Tensor [..,K,N] or [K,N]
+---@return Tensor [..,M,N]
+function ops.matmul(a, b, transpose_a, transpose_b)
+  local attr = attr_of.matmul()
+  attr.ta, attr.tb = transpose_a and 1 or 0, transpose_b and 1 or 0
+  return raw.matmul(a, b, attr)
+end
+
+--- x w^T + b.
+---@param x Tensor [..,I]
+---@param w Tensor [O,I]
+---@param b Tensor|nil [O]
+---@param act string|nil "none", "relu", "relu6"
+---@return Tensor [..,O]
+function ops.linear(x, w, b, act)
+  local attr = attr_of.linear()
+  attr.act = act_id(act, "linear")
+  return raw.linear(x, w, b, attr)
+end
+
+local function pair(value, default)
+  if value == nil then return default, default end
+  if type(value) == "number" then return value, value end
+  return value[1], value[2]
+end
+
+local function window(attr, options)
+  attr.stride[0], attr.stride[1] = pair(options.stride, 1)
+  local pad = options.pad
+  if type(pad) == "table" and #pad == 4 then
+    for i = 0, 3 do attr.pad[i] = pad[i + 1] end
+  else
+    local h, w = pair(pad, 0)
+    attr.pad[0], attr.pad[1], attr.pad[2], attr.pad[3] = h, h, w, w
+  end
+end
+
+local none = {}
+
+--- Convolution. options: stride, dilation (number or {h,w}), pad (number, {h,w} or {top,bottom,left,right}), groups,
+--- act ("none", "relu", "relu6", "prelu"), residual [B,OH,OW,O] added before act, slope [O] of prelu.
+---@param x Tensor [B,H,W,C]
+---@param w Tensor [O,KH,KW,C/groups]
+---@param b Tensor|nil [O]
+---@param options table|nil
+---@return Tensor [B,OH,OW,O]
+function ops.conv2d(x, w, b, options)
+  options = options or none
+  local attr = attr_of.conv2d()
+  window(attr, options)
+  attr.dilation[0], attr.dilation[1] = pair(options.dilation, 1)
+  attr.groups, attr.act = options.groups or 1, act_id(options.act, "conv2d")
+  return raw.conv2d(x, w, b, options.residual, options.slope, attr)
+end
+
+--- Depthwise convolution; options as conv2d.
+---@param x Tensor [B,H,W,C]
+---@param w Tensor [KH,KW,C]
+---@param b Tensor|nil [C]
+---@return Tensor [B,OH,OW,C]
+function ops.depthwise(x, w, b, options)
+  options = options or none
+  local attr = attr_of.depthwise()
+  window(attr, options)
+  attr.dilation[0], attr.dilation[1] = pair(options.dilation, 1)
+  attr.act = act_id(options.act, "depthwise")
+  return raw.depthwise(x, w, b, options.residual, options.slope, attr)
+end
+
+local function pooling(name)
+  return function(x, kernel, options)
+    options = options or none
+    local attr = attr_of[name]()
+    attr.kernel[0], attr.kernel[1] = pair(kernel, 2)
+    window(attr, {stride = options.stride or kernel, pad = options.pad})
+    return raw[name](x, attr)
+  end
+end
+
+--- Largest value of each window of [B,H,W,C]: max_pool2d(x, kernel, {stride=kernel, pad=}).
+ops.max_pool2d = pooling "max_pool2d"
+--- Mean of each window of [B,H,W,C], padding left out: avg_pool2d(x, kernel, {stride=kernel, pad=}).
+ops.avg_pool2d = pooling "avg_pool2d"
+
+--- Bilinear resizing of [B,H,W,C]; options align_corners, half_pixel as TFLite names them (default: half_pixel).
+---@param size integer[] {H, W}
+function ops.resize_bilinear(x, size, options)
+  options = options or {half_pixel = true}
+  local attr = attr_of.resize_bilinear()
+  attr.size[0], attr.size[1] = size[1], size[2]
+  attr.align_corners, attr.half_pixel = options.align_corners and 1 or 0, options.half_pixel and 1 or 0
+  return raw.resize_bilinear(x, attr)
+end
+
+--- [B,H,W,C*r*r] -> [B,H*r,W*r,C].
+function ops.depth_to_space(x, block)
+  local attr = attr_of.depth_to_space()
+  attr.block = block
+  return raw.depth_to_space(x, attr)
+end
+
+--- Padding with a value.
+---@param before integer[] by dim
+---@param after integer[] by dim
+---@param value number|nil 0
+function ops.pad(x, before, after, value)
+  local attr = attr_of.pad()
+  if #before ~= x.ndim or #after ~= x.ndim then raise("pad: " .. #before .. " and " .. #after .. " sizes for " .. tensor.describe(x)) end
+  for i = 1, x.ndim do attr.before[i - 1], attr.after[i - 1] = before[i], after[i] end
+  attr.value = value or 0
+  return raw.pad(x, attr)
+end
+
+--- Concatenation of a list of tensors along dim d.
+function ops.concat(list, d)
+  if #list == 0 then raise "concat: an empty list" end
+  if #list > 8 then
+    local head, rest = {}, {}
+    for i = 1, 8 do head[i] = list[i] end
+    rest[1] = ops.concat(head, d)
+    for i = 9, #list do rest[#rest + 1] = list[i] end
+    return ops.concat(rest, d)
+  end
+  local attr = attr_of.concat()
+  attr.dim = dim_index(list[1], d or -1, "concat")
+  return raw.concat(list[1], list[2], list[3], list[4], list[5], list[6], list[7], list[8], attr)
+end
+
+--- Concatenation along a new dim d (default 1).
+function ops.stack(list, d)
+  local out = {}
+  for i = 1, #list do out[i] = list[i]:unsqueeze(d or 1) end
+  return ops.concat(out, d or 1)
+end
+
+--- Rows of x by index (i32, from 0).
+---@param x Tensor [N,...]
+---@param index Tensor i32 [...]
+---@return Tensor [..., ...]
+function ops.gather(x, index) return raw.gather(x, index, nil) end
+--- Rows of a table by index (i32, from 0); gather under the name of its layer.
+ops.embedding = ops.gather
+
+--- exp(x) / sum exp(x) over the last dim.
+function ops.softmax(x) return raw.softmax(x, nil) end
+--- log of softmax over the last dim.
+function ops.log_softmax(x) return raw.log_softmax(x, nil) end
+
+--- (x - mean) / sqrt(var + eps) * weight + bias over the last dim.
+---@return Tensor y
+function ops.layer_norm(x, weight, bias, eps)
+  local attr = attr_of.layer_norm()
+  attr.eps = eps or 1e-5
+  return (raw.layer_norm(x, weight, bias, attr))
+end
+
+--- Batch norm over all dims but the last; training = true uses the batch and moves the running statistics (momentum .1).
+---@return Tensor y
+function ops.batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps)
+  local attr = attr_of.batch_norm()
+  attr.eps, attr.momentum, attr.training = eps or 1e-5, momentum or .1, training and 1 or 0
+  return (raw.batch_norm(x, weight, bias, running_mean, running_var, attr))
+end
+
+--- LSTM over all steps; gate order i, f, g, o. save = true keeps what backward needs (set by itself while a tape is open).
+---@param x Tensor [B,T,F], any strides
+---@param w Tensor [4H,F]
+---@param r Tensor [4H,H]
+---@param b Tensor [4H], the sum of PyTorch's two biases
+---@param h0 Tensor|nil [B,H]
+---@param c0 Tensor|nil [B,H]
+---@return Tensor y [B,T,H], Tensor hn [B,H], Tensor cn [B,H]
+function ops.lstm(x, w, r, b, h0, c0, save)
+  local attr = attr_of.lstm_forward()
+  attr.save = (save or tensor.tape_push) and 1 or 0
+  local y, hn, cn = raw.lstm_forward(x, w, r, b, h0, c0, attr)
+  return y, hn, cn
+end
+
+---------------------------------------------------------------------------------------------------- losses
+
+local function loss(kind)
+  return function(x, target, mask, delta)
+    local attr = attr_of.loss()
+    attr.kind, attr.delta = kind, delta or 1
+    return (raw.loss(x, target, mask, attr))
+  end
+end
+
+--- Mean squared error over the elements whose mask is not 0 (no mask: all). Without dims.
+ops.mse = loss(0)
+--- Mean absolute error; see mse.
+ops.mae = loss(1)
+--- Huber loss of delta (default 1): huber(x, target, mask, delta); see mse.
+ops.huber = loss(2)
+
+--- Mean cross entropy of logits [N,C] and classes i32 [N] (from 0; < 0 = left out).
+function ops.cross_entropy(x, target) return (raw.cross_entropy(x, target, nil)) end
+
+---------------------------------------------------------------------------------------------------- random numbers
+
+local streams = 0
+
+--- A number for one random op of a model, so that two of them draw differently from one seed.
+function ops.new_stream()
+  streams = streams + 1
+  return streams
+end
+
+local function random(kind)
+  return function(shape, options)
+    options = options or none
+    local attr = attr_of.random()
+    attr.seed, attr.stream, attr.kind = options.seed or 0, options.stream or 0, kind
+    attr.low, attr.high = options.low or options.mean or 0, options.high or options.sd or 1
+    attr.dtype, attr.ndim = dtype_id(options.dtype), #shape
+    if #shape > 6 then raise("random: " .. #shape .. " dims, want at most 6") end
+    for i = 1, #shape do attr.shape[i - 1] = shape[i] end
+    return raw.random(options.counter, attr)
+  end
+end
+
+--- Uniform numbers in [low, high): uniform(shape, {seed=, stream=, low=0, high=1, dtype=, counter=i32 tensor [1]}).
+--- The same seed, stream and counter give the same numbers anywhere. Source: Salmon et al., SC 2011 (Philox).
+ops.uniform = random(0)
+--- Normal numbers: randn(shape, {seed=, stream=, mean=0, sd=1, dtype=, counter=}). See uniform.
+ops.randn = random(1)
+
+--- Sets elements to 0 with probability p and scales the rest by 1 / (1 - p). counter: i32 [1], moved by the training step.
+---@param options table {p=, seed=, stream=}
+function ops.dropout(x, counter, options)
+  local attr = attr_of.dropout()
+  attr.p, attr.seed, attr.stream = options.p, options.seed or 0, options.stream or 0
+  return (raw.dropout(x, counter, attr))
+end
+
+---------------------------------------------------------------------------------------------------- methods and operators
+
+local methods = tensor.methods
+for _, name in ipairs {
+  "add", "sub", "mul", "div", "maximum", "minimum", "pow", "eq", "ne", "lt", "le", "gt", "ge", "neg", "abs", "sign", "exp", "log", "sqrt", "square", "reciprocal", "sin", "cos", "sigmoid", "tanh",
+  "relu", "gelu", "silu", "isnan", "clamp", "to", "clone", "copy_", "fill_", "add_", "sum", "mean", "max", "min", "argmax", "matmul", "softmax", "log_softmax", "affine",
+} do methods[name] = ops[name] end
+
+local metatype = tensor.metatype
+metatype.__add, metatype.__sub, metatype.__mul, metatype.__div = ops.add, ops.sub, ops.mul, ops.div
+metatype.__unm, metatype.__pow = ops.neg, ops.pow
+ffi.metatype(tensor.type, metatype)
+
+return ops

@@ -1,0 +1,197 @@
+-- record.lua: records a function's ops once into a plan and replays it; a plan per shapes and dtypes, in a bounded list.
+local ffi = require "ffi"
+local core = require "libration.core"
+local tensor = require "libration.tensor"
+
+local C, check, raise = core.C, core.check, core.raise
+local is_tensor = tensor.is_tensor
+
+local record = {}
+
+local Plan = {}
+Plan.__index = Plan
+
+local PLANS = 32 -- plans kept for one recorded function
+
+local function key_of(args, n)
+  local parts = {}
+  for i = 1, n do
+    local a = args[i]
+    if is_tensor(a) then parts[i] = tensor.describe(a)
+    elseif a == nil or type(a) == "boolean" or type(a) == "number" or type(a) == "string" then parts[i] = type(a) .. tostring(a)
+    else raise("record: argument " .. i .. " is " .. type(a) .. ", want a tensor, number, string or boolean") end
+  end
+  return table.concat(parts, ";")
+end
+
+-- A fresh handle of a result: valid until the next replay writes its storage.
+local function handle(t)
+  local v = tensor.new()
+  check(C.lbr_tensor_view(t, v, t.ndim, t.shape_, t.stride_, 0))
+  v.flags = bit.bor(v.flags, tensor.FLAG_RESULT)
+  v.seen = v.storage.version
+  return v
+end
+
+local function hand_out(value, depth)
+  if is_tensor(value) then return handle(value) end
+  if type(value) == "table" and depth > 0 then
+    local out = {}
+    for k, v in pairs(value) do out[k] = hand_out(v, depth - 1) end
+    return out
+  end
+  return value
+end
+
+local function unpack_results(list, i)
+  if i > list.n then return end
+  return hand_out(list[i], 4), unpack_results(list, i + 1)
+end
+
+local function pack(...) return {n = select("#", ...), ...} end
+
+-- Arguments are cloned before recording starts, so that the plan owns what it reads.
+local function make(fn, args, n)
+  local held = {}
+  for i = 1, n do
+    if is_tensor(args[i]) then
+      held[i] = tensor.empty(args[i].shape, args[i].dtype)
+      check(C.lbr_copy_into(args[i], held[i], nil))
+      tensor.keep(held[i])
+    else
+      held[i] = args[i]
+    end
+  end
+  local raw = C.lbr_record_begin()
+  if raw == nil then raise(ffi.string(C.lbr_error())) end
+  local ok, results = pcall(tensor.scope, function() return pack(fn(unpack(held, 1, n))) end)
+  if not ok then
+    C.lbr_record_abort(raw)
+    error(results, 0)
+  end
+  local plan = ffi.gc(raw, C.lbr_plan_free)
+  check(C.lbr_record_end(raw))
+  return setmetatable({plan = plan, held = held, n = n, results = results, replays = 0}, Plan)
+end
+
+--- Copies the arguments in, runs the calls again, hands the results out (valid until the next replay).
+function Plan:run(...)
+  local held = self.held
+  for i = 1, self.n do
+    local h = held[i]
+    if is_tensor(h) then
+      local a = select(i, ...)
+      if not (a.storage == h.storage and a.data == h.data) then check(C.lbr_copy_into(a, h, nil)) end
+    end
+  end
+  check(C.lbr_plan_run(self.plan))
+  self.replays = self.replays + 1
+  return unpack_results(self.results, 1)
+end
+
+--- Replays without handing anything out; arguments stay what they were.
+function Plan:replay()
+  check(C.lbr_plan_run(self.plan))
+  self.replays = self.replays + 1
+end
+
+--- The plan's own copy of argument i: write it directly to save a copy.
+function Plan:argument(i) return self.held[i] end
+
+local call_t = ffi.typeof "lbr_plan_call"
+
+--- Calls of the plan: {name=, inputs={text}, outputs={text}, seconds=, flops=, bytes=}. time = true runs it once with a clock.
+function Plan:calls(time)
+  if time then check(C.lbr_plan_time(self.plan)) end
+  local out, call = {}, call_t()
+  for i = 0, C.lbr_plan_size(self.plan) - 1 do
+    check(C.lbr_plan_at(self.plan, i, call))
+    local row = {name = ffi.string(call.name), inputs = {}, outputs = {}, seconds = call.seconds, flops = call.flops, bytes = tonumber(call.bytes)}
+    for k = 0, call.inputs - 1 do
+      if call["in"][k].storage ~= nil then row.inputs[#row.inputs + 1] = tensor.describe(call["in"][k]) end
+    end
+    for k = 0, call.outputs - 1 do row.outputs[k + 1] = tensor.describe(call.out[k]) end
+    out[i + 1] = row
+  end
+  return out
+end
+
+--- Table of calls: op, shapes, microseconds of one timed run, GF/s, kB moved; and the arena.
+function Plan:__tostring()
+  local lines, total = {}, 0
+  for i, c in ipairs(self:calls(true)) do
+    total = total + c.seconds
+    lines[i] = ("%3d %-22s %-24s <- %-40s %9.1f us %7.1f GF/s %9.1f kB"):format(
+      i, c.name, c.outputs[1] or "", table.concat(c.inputs, " "), c.seconds * 1e6, c.seconds > 0 and c.flops / c.seconds / 1e9 or 0, c.bytes / 1e3)
+  end
+  lines[#lines + 1] = ("%d calls, %.1f us, arena %.1f kB"):format(#lines, total * 1e6, tonumber(C.lbr_plan_arena(self.plan)) / 1e3)
+  return table.concat(lines, "\n")
+end
+
+local Recorded = {}
+Recorded.__index = Recorded
+
+-- Least recently used plan out.
+local function remember(self, key, plan)
+  self.plans[key] = plan
+  self.order[#self.order + 1] = key
+  if #self.order > PLANS then self.plans[table.remove(self.order, 1)] = nil end
+end
+
+--- The plan for these arguments, made if there is none yet.
+---@return table plan
+function Recorded:plan(...)
+  local n = select("#", ...)
+  local args = {...}
+  local key = key_of(args, n)
+  local plan = self.plans[key]
+  if not plan then
+    plan = make(self.fn, args, n)
+    remember(self, key, plan)
+    return plan, true
+  end
+  if self.order[#self.order] ~= key then
+    for i, k in ipairs(self.order) do
+      if k == key then
+        table.remove(self.order, i)
+        break
+      end
+    end
+    self.order[#self.order + 1] = key
+  end
+  return plan, false
+end
+
+function Recorded:__call(...)
+  local plan, fresh = self:plan(...)
+  if fresh then return unpack_results(plan.results, 1) end
+  return plan:run(...)
+end
+
+--- A callable that records fn's ops on the first call with given shapes and dtypes and replays them afterwards, bit for bit.
+--- fn gets copies of the tensor arguments; numbers, strings and booleans freeze into the plan (a new value makes a new plan).
+--- Reading a value inside fn raises. Results are valid until the next call; clone() what must last.
+---@param fn fun(...): ...
+---@return table callable
+function record.record(fn)
+  return setmetatable({fn = fn, plans = {}, order = {}}, Recorded)
+end
+
+--- Runs a plan call by call against the slow twins.
+---@param plan table a plan, or a recorded function that holds one
+---@param tolerance number|nil relative difference, 1e-4
+---@return table|nil first {index=, name=, difference=} of the first op that diverges, nil when none does
+function record.compare(plan, tolerance)
+  if getmetatable(plan) == Recorded then plan = plan.plans[plan.order[#plan.order]] end
+  if getmetatable(plan) ~= Plan then raise "compare: want a plan" end
+  local index, difference = ffi.new "int[1]", ffi.new "double[1]"
+  check(C.lbr_plan_compare(plan.plan, tolerance or 1e-4, index, difference))
+  if index[0] < 0 then return nil end
+  return {index = index[0] + 1, name = plan:calls()[index[0] + 1].name, difference = difference[0]}
+end
+
+--- Names the first op that makes a NaN from inputs without one (also: LIBRATION_DEBUG=nan).
+---@param on boolean
+function record.debug_nan(on) C.lbr_debug_nan(on and 1 or 0) end
+
+return record

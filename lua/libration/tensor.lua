@@ -1,0 +1,555 @@
+-- tensor.lua: the tensor: creation, views, access from Lua, printing, scopes and memory. Arithmetic is in ops.lua.
+local ffi = require "ffi"
+local core = require "libration.core"
+
+local C, check, raise = core.C, core.check, core.raise
+local tensor_t = ffi.typeof "lbr_tensor"
+local dims_t = ffi.typeof "int32_t[6]"
+
+local tensor = {}
+
+local dtype_names = {[0] = "f32", [1] = "f64", [2] = "f16", [3] = "bf16", [4] = "u8", [5] = "i32"}
+local dtype_ids = {f32 = 0, f64 = 1, f16 = 2, bf16 = 3, u8 = 4, i32 = 5}
+local pointers = {
+  [0] = ffi.typeof "float *", [1] = ffi.typeof "double *", [2] = ffi.typeof "uint16_t *",
+  [3] = ffi.typeof "uint16_t *", [4] = ffi.typeof "uint8_t *", [5] = ffi.typeof "int32_t *",
+}
+local FLAG_KEEP, FLAG_RESULT = 1, 2
+
+--- Number of a dtype's name for the C side; an unknown name raises and lists the known.
+---@param name string|nil "f32" (default), "f64", "f16", "bf16", "u8", "i32"
+---@return integer
+function tensor.dtype_id(name)
+  local id = dtype_ids[name or "f32"]
+  if not id then raise("dtype " .. tostring(name) .. ", want f32, f64, f16, bf16, u8 or i32") end
+  return id
+end
+local dtype_id = tensor.dtype_id
+
+---------------------------------------------------------------------------------------------------- scopes and memory
+
+local scope -- list of the tensors made in the innermost scope, nil outside
+local collected_at = 0
+local BUDGET = 64 * 2 ^ 20
+
+local function release(t)
+  C.lbr_tensor_release(t)
+end
+
+-- A handle for the C side to fill. Inside a scope it goes on the scope's list, outside it gets a finalizer; bytes drive the collector,
+-- which cannot see them itself.
+local function new()
+  local t = tensor_t()
+  if scope then
+    local n = scope.n + 1
+    scope.n = n
+    scope[n] = t
+    return t
+  end
+  local live = tonumber(C.lbr_memory_live(0))
+  if live - collected_at > BUDGET then
+    collectgarbage()
+    collected_at = tonumber(C.lbr_memory_live(0))
+  elseif live < collected_at then
+    collected_at = live
+  end
+  return ffi.gc(t, C.lbr_tensor_release)
+end
+tensor.new = new
+
+local function mark(value, depth)
+  if ffi.istype(tensor_t, value) then
+    value.flags = bit.bor(value.flags, FLAG_KEEP)
+  elseif type(value) == "table" and depth > 0 then
+    for _, v in pairs(value) do mark(v, depth - 1) end
+  end
+end
+
+local function leave(list, outer)
+  for i = 1, list.n do
+    local t = list[i]
+    if bit.band(t.flags, FLAG_KEEP) ~= 0 then
+      t.flags = bit.band(t.flags, bit.bnot(FLAG_KEEP))
+      if outer then
+        outer.n = outer.n + 1
+        outer[outer.n] = t
+      else
+        ffi.gc(t, C.lbr_tensor_release)
+      end
+    else
+      release(t)
+    end
+  end
+end
+
+local function finish(list, outer, ok, ...)
+  scope = outer
+  if ok then mark({...}, 4) end
+  leave(list, outer)
+  if not ok then error((...), 0) end
+  return ...
+end
+
+--- Runs fn(...); tensors made in it are freed when it returns, except those it returns (also in tables) or passed to `keep`.
+---@param fn function
+---@return any ... what fn returned
+function tensor.scope(fn, ...)
+  local outer, list = scope, {n = 0}
+  scope = list
+  return finish(list, outer, pcall(fn, ...))
+end
+
+--- Lets a tensor outlive the scope it was made in.
+---@param t Tensor
+---@return Tensor t
+function tensor.keep(t)
+  t.flags = bit.bor(t.flags, FLAG_KEEP)
+  return t
+end
+
+--- Frees a tensor's hold on its memory now. Using it afterwards is an error.
+---@param t Tensor
+function tensor.free(t)
+  ffi.gc(t, nil)
+  release(t)
+end
+
+--- Memory of a device: bytes live, at most so far, cached for reuse, and number of storages.
+---@param device string|nil "cpu" (default)
+---@return table {live=, peak=, cached=, storages=} bytes
+function tensor.memory(device)
+  if device and device ~= "cpu" then raise("memory: device " .. tostring(device) .. ", want cpu") end
+  return {
+    live = tonumber(C.lbr_memory_live(0)), peak = tonumber(C.lbr_memory_peak(0)),
+    cached = tonumber(C.lbr_memory_cached(0)), storages = tonumber(C.lbr_memory_storages(0)),
+  }
+end
+
+---------------------------------------------------------------------------------------------------- hooks of autograd and record
+
+-- Set by autograd.lua: called after an op with its name, inputs, outputs and attributes while a tape is open.
+tensor.tape_push = nil
+
+---------------------------------------------------------------------------------------------------- creation
+
+local function fill_dims(shape)
+  if type(shape) ~= "table" then raise("shape is " .. type(shape) .. ", want a table such as {2, 3}") end
+  local dims = dims_t()
+  if #shape > 6 then raise("shape has " .. #shape .. " dims, want at most 6") end
+  for i = 1, #shape do
+    local n = shape[i]
+    if type(n) ~= "number" or n < 0 or n ~= math.floor(n) then raise("shape: dim " .. i .. " is " .. tostring(n) .. ", want a whole number >= 0") end
+    dims[i - 1] = n
+  end
+  return dims, #shape
+end
+
+--- Tensor with undefined contents.
+---@param shape integer[] sizes
+---@param dtype string|nil "f32"
+---@return Tensor
+function tensor.empty(shape, dtype)
+  local dims, n = fill_dims(shape)
+  local t = new()
+  local rc = C.lbr_tensor_new(t, dtype_id(dtype), n, dims, 0)
+  if rc == -4 then
+    collectgarbage()
+    rc = C.lbr_tensor_new(t, dtype_id(dtype), n, dims, 0)
+  end
+  check(rc)
+  return t
+end
+
+local fill_attr = ffi.typeof "lbr_fill_attr"
+
+--- Tensor filled with value.
+---@param shape integer[]
+---@param value number
+---@param dtype string|nil "f32"
+---@return Tensor
+function tensor.full(shape, value, dtype)
+  local attr = fill_attr()
+  local dims, n = fill_dims(shape)
+  attr.value, attr.dtype, attr.ndim = value, dtype_id(dtype), n
+  for i = 0, n - 1 do attr.shape[i] = dims[i] end
+  local t = new()
+  check(C.lbr_fill(t, attr))
+  return t
+end
+
+--- Tensor of zeros. See full.
+function tensor.zeros(shape, dtype) return tensor.full(shape, 0, dtype) end
+
+--- Tensor of ones. See full.
+function tensor.ones(shape, dtype) return tensor.full(shape, 1, dtype) end
+
+local function measure(value, shape, depth)
+  if type(value) ~= "table" then return end
+  if depth > 6 then raise("tensor: more than 6 nested tables") end
+  shape[depth] = #value
+  measure(value[1], shape, depth + 1)
+end
+
+local function scatter(value, shape, depth, p, at)
+  if depth > #shape then
+    if type(value) == "boolean" then value = value and 1 or 0 end
+    if type(value) ~= "number" then raise("tensor: element " .. tostring(value) .. " is not a number") end
+    p[at] = value
+    return at + 1
+  end
+  if type(value) ~= "table" or #value ~= shape[depth] then raise("tensor: tables of unequal length in dim " .. depth) end
+  for i = 1, #value do at = scatter(value[i], shape, depth + 1, p, at) end
+  return at
+end
+
+--- Tensor from nested tables or a number (then without dims).
+---@param values table|number
+---@param dtype string|nil "f32"
+---@return Tensor
+function tensor.tensor(values, dtype)
+  local shape = {}
+  measure(values, shape, 1)
+  local id = dtype_id(dtype)
+  local wide = id == 2 or id == 3
+  local t = tensor.empty(shape, wide and "f32" or dtype)
+  scatter(values, shape, 1, ffi.cast(pointers[t.dtype_], t.data), 0)
+  if wide then return t:to(dtype) end
+  return t
+end
+
+--- 0, 1, ... n - 1, or start, start + step, ...
+---@param n integer
+---@param dtype string|nil "f32"
+---@return Tensor [n]
+function tensor.arange(n, dtype)
+  local t = tensor.empty({n}, dtype)
+  local p = ffi.cast(pointers[t.dtype_], t.data)
+  for i = 0, n - 1 do p[i] = i end
+  return t
+end
+
+---------------------------------------------------------------------------------------------------- views
+
+local methods = {}
+tensor.methods = methods
+
+local function view(t, ndim, shape, stride, offset, kind, detail)
+  local v = new()
+  check(C.lbr_tensor_view(t, v, ndim, shape, stride, offset))
+  local push = tensor.tape_push
+  if push then push(kind, {t}, {v}, detail) end
+  return v
+end
+
+local function dim_of(t, d, name)
+  local n = t.ndim
+  if type(d) ~= "number" or d == 0 or d > n or d < -n then raise(name .. ": dim " .. tostring(d) .. " of " .. n) end
+  return d > 0 and d - 1 or n + d
+end
+
+--- View with another shape, the same number of elements; one size may be -1. Copies when the strides forbid a view.
+---@return Tensor
+function methods.reshape(t, ...)
+  local shape = type((...)) == "table" and (...) or {...}
+  local known, open = 1, nil
+  local total = t:numel()
+  for i = 1, #shape do
+    if shape[i] == -1 then open = i else known = known * shape[i] end
+  end
+  local dims, n = dims_t(), #shape
+  for i = 1, n do dims[i - 1] = shape[i] == -1 and 0 or shape[i] end
+  if open then
+    if known == 0 or total % known ~= 0 then raise("reshape: " .. tensor.describe(t) .. " to [" .. table.concat(shape, ",") .. "]") end
+    dims[open - 1] = total / known
+    known = total
+  end
+  if known ~= total then raise("reshape: " .. tensor.describe(t) .. " to [" .. table.concat(shape, ",") .. "]") end
+  if C.lbr_tensor_contiguous(t) == 0 then t = t:contiguous() end
+  local strides, step = dims_t(), 1
+  for i = n - 1, 0, -1 do
+    strides[i] = step
+    step = step * dims[i]
+  end
+  return view(t, n, dims, strides, 0, "reshape")
+end
+methods.view = methods.reshape
+
+--- View of positions start .. start + length - 1 of dim d (from 1).
+---@param d integer
+---@param start integer
+---@param length integer
+---@return Tensor
+function methods.narrow(t, d, start, length)
+  local k = dim_of(t, d, "narrow")
+  if start < 1 or length < 0 or start + length - 1 > t.shape_[k] then
+    raise(("narrow: %d..%d of dim %d of %s"):format(start, start + length - 1, d, tensor.describe(t)))
+  end
+  local dims = dims_t(t.shape_)
+  dims[k] = length
+  return view(t, t.ndim, dims, t.stride_, length > 0 and (start - 1) * t.stride_[k] or 0, "narrow", {k, start - 1})
+end
+
+--- View without dim d, at its position i.
+function methods.select(t, d, i)
+  local k = dim_of(t, d, "select")
+  return t:narrow(d, i, 1):squeeze(k + 1)
+end
+
+--- View with the dims in another order.
+---@param ... integer every dim once
+---@return Tensor
+function methods.permute(t, ...)
+  local order = type((...)) == "table" and (...) or {...}
+  local dims, strides, seen, zero = dims_t(), dims_t(), {}, {}
+  if #order ~= t.ndim then raise("permute: " .. #order .. " dims given, " .. tensor.describe(t) .. " has " .. t.ndim) end
+  for i = 1, #order do
+    local k = dim_of(t, order[i], "permute")
+    if seen[k] then raise("permute: dim " .. order[i] .. " twice") end
+    seen[k] = true
+    zero[i] = k
+    dims[i - 1], strides[i - 1] = t.shape_[k], t.stride_[k]
+  end
+  return view(t, t.ndim, dims, strides, 0, "permute", zero)
+end
+
+--- View with dims a and b exchanged.
+function methods.transpose(t, a, b)
+  local order = {}
+  for i = 1, t.ndim do order[i] = i end
+  local i, j = dim_of(t, a or -2, "transpose") + 1, dim_of(t, b or -1, "transpose") + 1
+  order[i], order[j] = j, i
+  return t:permute(order)
+end
+
+--- View with a new dim of size 1 at d.
+function methods.unsqueeze(t, d)
+  local n = t.ndim
+  local k = d < 0 and n + 1 + d or d - 1
+  if k < 0 or k > n then raise("unsqueeze: dim " .. d .. " of " .. n .. " + 1") end
+  local dims, strides = dims_t(), dims_t()
+  for i = 0, n do
+    local from = i < k and i or i - 1
+    if i == k then
+      dims[i], strides[i] = 1, 1
+    else
+      dims[i], strides[i] = t.shape_[from], t.stride_[from]
+    end
+  end
+  return view(t, n + 1, dims, strides, 0, "reshape")
+end
+
+--- View without dim d of size 1 (without d: without all of them).
+function methods.squeeze(t, d)
+  local dims, strides, n = dims_t(), dims_t(), 0
+  local only = d and dim_of(t, d, "squeeze")
+  if only and t.shape_[only] ~= 1 then raise("squeeze: dim " .. d .. " of " .. tensor.describe(t) .. " is not 1") end
+  for i = 0, t.ndim - 1 do
+    if (only and i ~= only) or (not only and t.shape_[i] ~= 1) then
+      dims[n], strides[n] = t.shape_[i], t.stride_[i]
+      n = n + 1
+    end
+  end
+  return view(t, n, dims, strides, 0, "reshape")
+end
+
+--- View in which dims of size 1 are repeated without copying.
+---@param ... integer the wanted sizes (-1 keeps one)
+function methods.expand(t, ...)
+  local shape = type((...)) == "table" and (...) or {...}
+  local dims, strides, shift = dims_t(), dims_t(), #shape - t.ndim
+  if shift < 0 then raise("expand: " .. tensor.describe(t) .. " to " .. #shape .. " dims") end
+  for i = 0, #shape - 1 do
+    local own, want = i - shift, shape[i + 1]
+    local have = own < 0 and 1 or t.shape_[own]
+    if want == -1 then want = have end
+    if have ~= want and have ~= 1 then raise("expand: " .. tensor.describe(t) .. " to [" .. table.concat(shape, ",") .. "]") end
+    dims[i], strides[i] = want, (have == want and own >= 0) and t.stride_[own] or 0
+  end
+  return view(t, #shape, dims, strides, 0, "expand")
+end
+
+--- Overlapping windows of a sequence without copying.
+---@param t Tensor [M,F]
+---@param window integer T
+---@param stride integer|nil 1
+---@return Tensor [N,T,F], N = floor((M - T) / stride) + 1
+function methods.unfold(t, window, stride)
+  stride = stride or 1
+  if t.ndim ~= 2 or window < 1 or stride < 1 then raise("unfold: " .. tensor.describe(t) .. ", window " .. window .. ", stride " .. stride .. "; want [M,F]") end
+  local n = t.shape_[0] < window and 0 or math.floor((t.shape_[0] - window) / stride) + 1
+  local dims, strides = dims_t(n, window, t.shape_[1]), dims_t(stride * t.stride_[0], t.stride_[0], t.stride_[1])
+  return view(t, 3, dims, strides, 0, "unfold")
+end
+
+---------------------------------------------------------------------------------------------------- access
+
+function methods.dim(t) return t.ndim end
+function methods.numel(t) return tonumber(C.lbr_tensor_numel(t)) end
+
+--- Size of dim d; without d a table of all sizes.
+function methods.size(t, d)
+  if not d then return t.shape end
+  return t.shape_[dim_of(t, d, "size")]
+end
+
+function methods.is_contiguous(t) return C.lbr_tensor_contiguous(t) ~= 0 end
+
+-- A value may be read when no plan is being recorded and no later replay has overwritten it.
+local function readable(t, what)
+  if t.storage == nil then raise(what .. ": the tensor was freed") end
+  if C.lbr_recording() ~= 0 then raise(what .. ": a value cannot be read while recording; the recorded plan could not follow a branch on it") end
+  if bit.band(t.flags, FLAG_RESULT) ~= 0 and t.seen ~= t.storage.version then
+    raise(what .. ": this result was overwritten by a later replay of its plan; clone() it before replaying")
+  end
+end
+
+--- Typed FFI pointer to the first element of a contiguous tensor (index from 0; keep the tensor alive meanwhile).
+---@return ffi.cdata* float*, double*, uint16_t* (f16, bf16), uint8_t* or int32_t*
+function methods.ptr(t)
+  readable(t, "ptr")
+  if C.lbr_tensor_contiguous(t) == 0 then raise("ptr: " .. tensor.describe(t) .. " is not contiguous; take t:contiguous()") end
+  return ffi.cast(pointers[t.dtype_], t.data)
+end
+
+local wide = ffi.new "double[1]"
+
+local function offset_of(t, name, ...)
+  local n = select("#", ...)
+  if n ~= t.ndim then raise(name .. ": " .. n .. " positions for " .. tensor.describe(t)) end
+  local at = 0
+  for d = 0, n - 1 do
+    local i = select(d + 1, ...)
+    if type(i) ~= "number" or i < 1 or i > t.shape_[d] then raise(name .. ": position " .. tostring(i) .. " in dim " .. d + 1 .. " of " .. tensor.describe(t)) end
+    at = at + (i - 1) * t.stride_[d]
+  end
+  return at
+end
+
+--- One element as a number, positions from 1.
+function methods.get(t, ...)
+  readable(t, "get")
+  C.lbr_element_get(t, offset_of(t, "get", ...), wide)
+  return wide[0]
+end
+
+--- Sets one element: t:set(value, i, j, ...).
+function methods.set(t, value, ...)
+  readable(t, "set")
+  C.lbr_element_set(t, offset_of(t, "set", ...), value)
+  return t
+end
+
+--- The only element as a number.
+function methods.item(t)
+  readable(t, "item")
+  if t:numel() ~= 1 then raise("item: " .. tensor.describe(t) .. ", want one element") end
+  C.lbr_element_get(t, 0, wide)
+  return wide[0]
+end
+
+local function gather(t, d, at)
+  if d == t.ndim then
+    C.lbr_element_get(t, at, wide)
+    return wide[0]
+  end
+  local out = {}
+  for i = 0, t.shape_[d] - 1 do out[i + 1] = gather(t, d + 1, at + i * t.stride_[d]) end
+  return out
+end
+
+--- Nested Lua tables with the tensor's values (a number for a tensor without dims).
+function methods.totable(t)
+  readable(t, "totable")
+  return gather(t, 0, 0)
+end
+
+--- The tensor itself when it is contiguous, else a contiguous copy.
+function methods.contiguous(t)
+  if C.lbr_tensor_contiguous(t) ~= 0 then return t end
+  return t:clone()
+end
+
+--- Stops gradients: a view that no tape follows.
+function methods.detach(t)
+  local v = new()
+  check(C.lbr_tensor_view(t, v, t.ndim, t.shape_, t.stride_, 0))
+  return v
+end
+
+---------------------------------------------------------------------------------------------------- printing
+
+--- Summary without values: "f32 [2,3]".
+---@param t Tensor
+---@return string
+function tensor.describe(t)
+  if t.storage == nil then return "freed tensor" end
+  local sizes = {}
+  for i = 0, t.ndim - 1 do sizes[i + 1] = t.shape_[i] end
+  return dtype_names[t.dtype_] .. " [" .. table.concat(sizes, ",") .. "]"
+end
+
+local function number(v)
+  if v == math.floor(v) and math.abs(v) < 1e6 then return ("%d"):format(v) end
+  return ("%.4g"):format(v)
+end
+
+local function row(t, d, at)
+  if d == t.ndim then
+    C.lbr_element_get(t, at, wide)
+    return number(wide[0])
+  end
+  local out, n = {}, t.shape_[d]
+  for i = 0, math.min(n, 6) - 1 do out[i + 1] = row(t, d + 1, at + i * t.stride_[d]) end
+  if n > 6 then out[#out + 1] = "..." end
+  if d == t.ndim - 1 then return table.concat(out, "  ") end
+  return table.concat(out, "\n")
+end
+
+local function tostring_tensor(t)
+  if t.storage == nil then return "tensor (freed)" end
+  local head = "tensor " .. dtype_names[t.dtype_] .. " cpu " .. tensor.describe(t):match("%[.*")
+  if t:numel() == 0 or C.lbr_recording() ~= 0 then return head end
+  if t.ndim == 0 then return head .. " " .. row(t, 0, 0) end
+  -- at most 6x6 values: of the last two dims, at the first position of the others
+  local text = row(t, math.max(0, t.ndim - 2), 0)
+  if t.ndim > 2 then head = head .. ", first [" .. t.shape_[t.ndim - 2] .. "," .. t.shape_[t.ndim - 1] .. "]" end
+  return head .. "\n" .. text
+end
+
+---------------------------------------------------------------------------------------------------- the metatype
+
+local properties = {
+  shape = function(t)
+    local out = {}
+    for i = 0, t.ndim - 1 do out[i + 1] = t.shape_[i] end
+    return out
+  end,
+  dtype = function(t) return dtype_names[t.dtype_] end,
+  device = function() return "cpu" end,
+  requires_grad = function(t) return bit.band(t.flags, 4) ~= 0 end,
+}
+
+local metatype = {
+  __index = function(t, key)
+    local method = methods[key]
+    if method then return method end
+    local property = properties[key]
+    if property then return property(t) end
+    if type(key) == "number" then raise("a tensor is not indexed by [" .. key .. "]; use t:get(i, ...), t:select(d, i) or t:ptr()") end
+    raise("a tensor has no field or method '" .. tostring(key) .. "'")
+  end,
+  __newindex = function(_, key) raise("a tensor has no field '" .. tostring(key) .. "'") end,
+  __tostring = tostring_tensor,
+  __len = function(t) return t.ndim > 0 and t.shape_[0] or 0 end,
+}
+tensor.metatype = metatype
+
+--- True for tensors.
+function tensor.is_tensor(value) return ffi.istype(tensor_t, value) end
+
+--- Address of the storage as a number: equal for views of one storage.
+function tensor.storage_key(t) return tonumber(ffi.cast("uintptr_t", t.storage)) end
+
+tensor.FLAG_RESULT, tensor.FLAG_GRAD = FLAG_RESULT, 4
+tensor.type = tensor_t
+return tensor
