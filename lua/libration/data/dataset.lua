@@ -245,28 +245,24 @@ function Dataset.read_landmarks(path, options)
   return sequence
 end
 
---- Reads one recording as a sequence; landmarks of pictures and videos come from `landmarks_of` and are cached there.
+--- Reads one recording as a sequence: a landmark file, or a video or pictures whose landmarks are found or remembered.
+--- Raises the reason in one line.
 ---@param entry Entry
----@param options table? {fps: number of picture folders and files without times, skeleton, width, height,
---- landmarks_of: fun(path, options): table of points, fps, width, height, times}
----@return Sequence? sequence
----@return string? reason
+---@param options table? {fps (0: the file's own, else 25), skeleton, width, height, settings: as of data.landmarks.settings}
+---@return Sequence sequence
+---@return string[] notes
+---@return Recording? recording of a video or pictures
 function Dataset.load(entry, options)
   options = options or {}
   if entry.kind == "landmarks" then
     local sequence, reason = Dataset.read_landmarks(entry.path, {
-      id = entry.id, skeleton = options.skeleton, fps = options.fps, width = options.width, height = options.height,
+      id = entry.id, skeleton = options.skeleton, fps = options.fps ~= 0 and options.fps or nil, width = options.width, height = options.height,
     })
-    return sequence, reason
+    if not sequence then error(reason, 0) end
+    return sequence, {}
   end
-  local found, reason = options.landmarks_of(entry.path, entry)
-  if not found then return nil, reason end
-  local ok, sequence = pcall(Sequence.new, {
-    points = found.points, id = entry.id, skeleton = found.skeleton or "blazepose33", fps = found.fps, times = found.times,
-    width = found.width, height = found.height, source = entry.path,
-  })
-  if not ok then return nil, (tostring(sequence):gsub("^[^\n]-:%d+: ", "")) end
-  return sequence
+  local sequence, recording, notes = require("libration.data.landmarks").sequence(entry.path, entry.id, options.settings)
+  return sequence, notes, recording
 end
 
 return Dataset

@@ -1,0 +1,54 @@
+-- A video or a folder of frames as a sequence of landmarks, with progress, notes and the cache. Finds nothing itself: pose.extract does.
+
+local progress = require "libration.progress"
+local extract = require "libration.pose.extract"
+local Sequence = require "libration.motion.sequence"
+
+local landmarks = {}
+
+--- Settings for pose.extract from a recipe's options.
+---@param o table model, precision, smooth, person, fps, cache, threads (0: all), weights ("": the user's models folder or cache)
+---@return table
+function landmarks.settings(o)
+  return {
+    model = o.model, precision = o.precision, smooth = o.smooth, person = o.person, fps = o.fps, cache = o.cache,
+    threads = o.threads > 0 and o.threads or nil, weights = o.weights ~= "" and o.weights or nil,
+  }
+end
+
+--- Finds the landmarks of a recording, or takes the remembered ones. Raises the reason in one line: not readable, nobody found.
+---@param path string
+---@param id string
+---@param settings table as of `settings`
+---@return Sequence sequence
+---@return Recording recording
+---@return string[] notes what a reader should know: damage, jumps to another person
+function landmarks.sequence(path, id, settings)
+  local bar
+  local s = {}
+  for k, v in pairs(settings) do s[k] = v end
+  function s.on_open(source)
+    bar = progress.new { label = id .. " landmarks", total = source.frames > 0 and source.frames or nil, unit = "frames" }
+  end
+  function s.on_frame(n, found)
+    bar:update(n, found < n and ("%d without a pose"):format(n - found) or nil)
+  end
+  local ok, r, reason = pcall(extract.recording, path, s)
+  if bar then
+    bar.quiet = not (ok and r)
+    bar:finish()
+  end
+  if not ok then error(r, 0) end
+  if not r then error(reason, 0) end
+  if r.found == 0 then error(("%s: no person found in %d frame%s"):format(path, r.frames, r.frames == 1 and "" or "s"), 0) end
+  local notes = {}
+  if r.warning and r.warning ~= "" then notes[1] = r.warning end
+  for _, jump in ipairs(r.jumps) do
+    notes[#notes + 1] = ("%s: jump at %.2f s, perhaps to another person"):format(id, jump.time)
+  end
+  return Sequence.new {
+    points = r.landmarks, id = id, skeleton = "blazepose33", fps = r.fps > 0 and r.fps or 25, times = r.times, width = r.width, height = r.height, source = path,
+  }, r, notes
+end
+
+return landmarks

@@ -1,0 +1,217 @@
+-- Scores videos or landmark files with a detector that train.lua made, and writes a verdict, plots and a report for each.
+local here = arg and arg[0] and arg[0]:match("^(.*)[/\\]") or "."
+package.path = here .. "/../lua/?.lua;" .. here .. "/../lua/?/init.lua;" .. package.path
+local options = require "libration.options"
+
+local about = "Scores videos or landmark files with a detector that train.lua made.\n\n" ..
+  "For each input: reconstruction_error.png, anomaly_stats.txt, anomaly.csv (a row a frame: time, error, p, flag, error of each joint), anomaly.json, report.html;\n" ..
+  "with --overlay overlay.mp4. Over all inputs: summary.csv. One input writes into the output folder itself, several into folders below it.\n" ..
+  "An input that cannot be scored gets its reason in summary.csv; the others go on. Research use, not a diagnosis."
+
+local rows = {
+  {"video", {}, "videos, folders of frames, or folders that hold them", of = "string", many = true, metavar = "F"},
+  {"landmarks", {}, "landmark files (npy, csv, OpenPose json), or folders that hold them", of = "string", many = true, metavar = "F"},
+  {"detector", "", "detector.safetensors of a training run", required = true, metavar = "D"},
+  {"output", "detections", "folder for the results, made when missing", metavar = "DIR"},
+  {"overlay", false, "write overlay.mp4: the frames with skeleton, error and flag"},
+  {"mask-faces", false, "cover the head in the overlay"},
+  {"model", "full", "landmark network", choices = {"lite", "full", "heavy"}},
+  {"precision", "f32", "number type of the landmark network's products", choices = {"f32", "bf16"}},
+  {"smooth", "one-euro", "smoothing of the landmarks", choices = {"one-euro", "offline", "none"}},
+  {"person", "best", "whom to follow where the landmarker finds several", choices = {"best", "largest", "central"}},
+  {"weights", "", "your own file of the landmark network, or a folder with the files of both networks", metavar = "FILE"},
+  {"fps", 0, "frames a second of picture folders and of landmark files without times; 0: 25", min = 0, type = "number"},
+  {"skeleton", "", "skeleton of the landmark files; empty: the detector's"},
+  {"size", "", "width and height of the picture that landmark files refer to, as 640x480 (for --coordinates unit and centred)"},
+  {"coordinates", "", "of landmark files: pixels, unit (x / width) or centred (x / width - 0.5); empty: as the detector was trained",
+    choices = {"", "pixels", "unit", "centred"}},
+  {"device", "auto", "where the networks run", choices = {"auto", "cpu", "cuda"}},
+  {"threads", 0, "processor threads; 0: all cores", min = 0},
+  {"cache", true, "remember landmarks, and take remembered ones (in the user's cache folder)"},
+  {"log-level", "info", "what the console shows", choices = {"debug", "info", "warn", "error"}},
+}
+
+-- The inputs as {path, id, kind}; a folder that holds recordings is taken apart.
+local function inputs_of(o)
+  local files, Dataset = require "libration.files", require "libration.data.dataset"
+  local list, seen = {}, {}
+  local function add(path, id, kind)
+    local name, n = id, 1
+    while seen[name] do
+      n = n + 1
+      name = id .. "-" .. n
+    end
+    seen[name] = true
+    list[#list + 1] = {path = path, id = name, kind = kind}
+  end
+  local function id_of(path) return (files.name((path:gsub("/+$", ""))):gsub("%.%w+$", "")) end
+  for _, kind in ipairs {"video", "landmarks"} do
+    for _, path in ipairs(o[kind]) do
+      local inside = files.is_folder(path) and Dataset.open(path, {kind = kind == "landmarks" and "landmarks" or "auto"})
+      local pictures = files.is_folder(path) and (files.list(path, "%.png$") or {})[1] or (files.list(path, "%.jpe?g$") or {})[1]
+      if inside and not pictures then
+        for _, e in ipairs(inside.entries) do add(e.path, e.id, e.kind == "landmarks" and "landmarks" or "video") end
+      elseif files.is_folder(files.join(path, "rgb")) then
+        add(files.join(path, "rgb"), id_of(path), "video")
+      else
+        local name = id_of(path)
+        add(path, name == "rgb" and id_of(files.folder((path:gsub("/+$", "")))) or name, kind)
+      end
+    end
+  end
+  return list
+end
+
+-- Decodes once more and draws what was found and judged.
+local function write_overlay(input, recording, scored, verdict, o, path)
+  local media, draw, cairo = require "libration.media", require "libration.pose.draw", require "libration.report.cairo"
+  local extract, progress, lr = require "libration.pose.extract", require "libration.progress", require "libration"
+  local paint = require "libration.anomaly.overlay"
+  local source = assert(media.open(input.path, extract.source_options(setmetatable({fps = o.fps}, {__index = extract.defaults}))))
+  local writer, reason = media.writer(path, {
+    width = source.width, height = source.height, fps = recording.fps, audio_from = source.has_audio and input.path or nil,
+  })
+  if not writer then error(reason, 0) end
+  local overlay = draw.overlay(source.width, source.height, cairo.over)
+  local covers = o.mask_faces and paint.covers(recording.landmarks) or {}
+  local bar = progress.new {label = input.id .. " overlay", total = recording.frames, unit = "frames"}
+  local ok, err = pcall(function()
+    for t = 1, recording.frames do
+      lr.scope(function()
+        local frame, time = source:next()
+        if not frame then error(time or input.path .. ": fewer frames than before", 0) end
+        -- scores may stand at another rate than the video
+        local k = math.min(scored.frames, math.max(1, math.floor((time - scored.begin) * scored.fps + .5) + 1))
+        overlay:paint(frame, function(canvas)
+          paint.paint(canvas, {
+            points = recording.landmarks:select(1, t), width = source.width, height = source.height, cover = covers[t],
+            flagged = verdict.frame_flag[k], error = scored.frame_error[k], threshold = verdict.threshold, time = time,
+          })
+        end)
+        writer:write(frame, time)
+      end)
+      bar:update(t)
+    end
+    writer:close()
+  end)
+  bar.quiet = not ok
+  bar:finish()
+  source:close()
+  if not ok then
+    writer:abort()
+    error(err, 0)
+  end
+end
+
+-- Scores one input and writes its files; gives a row for the summary.
+local function detect(input, detector, o, folder, facts)
+  local files, progress, lr = require "libration.files", require "libration.progress", require "libration"
+  local Dataset, outputs, report = require "libration.data.dataset", require "libration.anomaly.outputs", require "libration.report"
+  local log, landmarks = require "libration.log", require "libration.data.landmarks"
+  local begin = progress.clock()
+  local sequence, recording, notes, reason
+  if input.kind == "video" then
+    if detector.skeleton ~= "blazepose33" then
+      error(("%s: the detector was trained on %s key points; give it such files with --landmarks"):format(input.path, detector.skeleton), 0)
+    end
+    sequence, recording, notes = landmarks.sequence(input.path, input.id, landmarks.settings(o))
+  else
+    sequence, reason = Dataset.read_landmarks(input.path, {
+      id = input.id, skeleton = o.skeleton ~= "" and o.skeleton or detector.skeleton, fps = o.fps > 0 and o.fps or nil, width = facts.width, height = facts.height,
+    })
+    if not sequence then error(reason, 0) end
+    notes = {}
+  end
+  local known = detector:known(input.id, Dataset.hash {path = input.path})
+  if known then notes[#notes + 1] = known end
+  local scored, seen = detector:score(sequence)
+  local verdict = detector:judge(scored)
+  local seconds = progress.clock() - begin
+  local fps = sequence.points.shape[1] / seconds
+  if seen.seen < .7 then notes[#notes + 1] = ("%s: only %.0f %% of the joint positions are seen"):format(input.id, 100 * seen.seen) end
+  for _, note in ipairs(notes) do log.warn("%s", note) end
+
+  files.mkdirs(folder)
+  local more = {
+    video = input.path, fps = fps, memory = {cpu = outputs.peak_memory()}, device = facts.device,
+    config = {detector = o.detector, window = detector.motion.window, features = detector.motion.features, skeleton = detector.skeleton,
+      model = input.kind == "video" and o.model or nil, smooth = input.kind == "video" and o.smooth or nil},
+    versions = {libration = lr.version}, timings = {["decode, landmarks and score"] = seconds},
+  }
+  local result = outputs.result(detector, scored, verdict, more)
+  for i, note in ipairs(notes) do table.insert(result.warnings, i, note) end
+  result.stats[#result.stats + 1] = {"joint positions seen", ("%.1f %%"):format(100 * seen.seen)}
+  if recording and recording.cached then result.stats[#result.stats + 1] = {"landmarks", "remembered from an earlier run, so the rate above leaves them out"} end
+  if verdict.abnormal ~= nil then
+    outputs.frames(files.join(folder, "anomaly.csv"), scored, verdict)
+    if o.overlay and recording then
+      write_overlay(input, recording, scored, verdict, o, files.join(folder, "overlay.mp4"))
+    end
+  end
+  outputs.json(files.join(folder, "anomaly.json"), detector, scored, verdict, {
+    input = input.path, frames_per_second = fps, peak_memory_cpu = more.memory.cpu, device = facts.device, version = lr.version, warnings = notes[1] and notes or nil,
+  })
+  report.detection(folder, result)
+  if o.overlay and not recording then log.warn("%s: --overlay needs a video, this is a landmark file", input.id) end
+  return {input = input.path, scored = scored, verdict = verdict, fps = fps, output = folder}
+end
+
+options.main(function()
+  local o = options.parse("detect", about, rows, arg)
+  local files, log, lr = require "libration.files", require "libration.log", require "libration"
+  local Detector, outputs, honesty = require "libration.anomaly.detector", require "libration.anomaly.outputs", require "libration.anomaly.honesty"
+  log.setup {level = o.log_level}
+  if #o.video == 0 and #o.landmarks == 0 then error("nothing to score: give --video or --landmarks", 0) end
+  local facts = {device = require("libration.anomaly.autoencoder").device(o.device)}
+  if o.threads > 0 then lr.set_threads(o.threads) end
+  if o.size ~= "" then
+    facts.width, facts.height = o.size:match("^(%d+)[xX](%d+)$")
+    facts.width, facts.height = tonumber(facts.width), tonumber(facts.height)
+    if not facts.width then error(("--size is %q, want WIDTHxHEIGHT such as 640x480"):format(o.size), 0) end
+  end
+  local detector, reason = Detector.load(o.detector)
+  if not detector then error(reason, 0) end
+  if o.coordinates ~= "" then detector.motion.coordinates = o.coordinates end
+  if detector.motion.coordinates ~= "pixels" and not facts.width and detector.about.size then
+    facts.width, facts.height = detector.about.size[1], detector.about.size[2]
+  end
+  local inputs = inputs_of(o)
+  local fresh = not files.exists(o.output)
+  local folder
+  folder, reason = files.writable(o.output)
+  if not folder then error(reason, 0) end
+  local lock
+  lock, reason = files.lock(folder)
+  if not lock then error(reason, 0) end
+
+  local summary, failed = {}, 0
+  for i, input in ipairs(inputs) do
+    local into = #inputs == 1 and folder or files.join(folder, input.id)
+    local ok, row = pcall(function() return lr.scope(function() return detect(input, detector, o, into, facts) end) end)
+    if ok then
+      local v = row.verdict
+      if v.abnormal == nil then
+        log.info("%s: not scored, %s", input.id, v.reason)
+      else
+        log.info("%s: %s, %.1f %% of the windows over the threshold (calibration: at most %.1f %%), p %.3g (smallest possible %.3g), longest episode %.2f s, %.1f frames/s; %s",
+          input.id, v.word, 100 * v.share, 100 * v.limit, v.p, v.smallest_p, v.longest, row.fps, honesty.of_verdict(v))
+      end
+    else
+      if tostring(row):find("interrupted", 1, true) then error(row, 0) end
+      failed = failed + 1
+      local text = tostring(row):match("^[^\n]*"):gsub("^[^%s:]+%.lua:%d+: ", "")
+      row = {input = input.path, reason = text}
+      if #inputs > 1 then log.error("%s", text) end
+    end
+    summary[i] = row
+    if ok or #inputs > 1 then outputs.summary(files.join(folder, "summary.csv"), summary) end
+  end
+  lock:release()
+  log.info("%s", honesty.explained(detector.calibration))
+  if #inputs == 1 and failed == 1 then
+    if fresh then files.remove(folder) end -- nothing but the lock is in it
+    error(summary[1].reason, 0)
+  end
+  if failed == #inputs then error(("none of the %d inputs could be scored; %s says why"):format(#inputs, files.join(folder, "summary.csv")), 0) end
+  log.info("%s", files.join(folder, #inputs == 1 and "report.html" or "summary.csv"))
+end)

@@ -1,0 +1,411 @@
+-- Trains an LSTM autoencoder on normal movement, calibrates a threshold on other normal recordings, then judges test recordings.
+local here = arg and arg[0] and arg[0]:match("^(.*)[/\\]") or "."
+package.path = here .. "/../lua/?.lua;" .. here .. "/../lua/?/init.lua;" .. package.path
+local options = require "libration.options"
+
+local about = "Trains an LSTM autoencoder on normal movement, calibrates it on other normal recordings, then judges test recordings.\n\n" ..
+  "--data is a MINI-RGBD tree (NN/rgb/*.png; nothing but rgb is ever opened), a folder of videos, or a folder of landmark files (npy, csv, OpenPose json).\n" ..
+  "Without it the embedded data set is rendered: 12 infants, 01-11 normal, 12 abnormal. Test recordings are decoded only after detector.safetensors is on disk.\n" ..
+  "Writes best.safetensors, epoch_NNN.safetensors, detector.safetensors, training.log, training.png, test.csv, run.json, report.html. Research use, not a diagnosis."
+
+local rows = {
+  {"data", "", "folder of recordings; empty: the embedded data set", metavar = "DIR"},
+  {"kind", "auto", "what to take from the folder where it holds several kinds", choices = {"auto", "frames", "videos", "landmarks"}},
+  {"labels", "", "CSV with the columns sequence,label (and subject, age_weeks); empty: labels.csv in the folder, where there is one", metavar = "FILE"},
+  {"train", "", "sequences to train on, by number or id: 1-8 or 01,02,anna; empty: 1-8 of twelve, else 60 %", metavar = "LIST"},
+  {"validate", "", "normal sequences that set the threshold; empty: 9,10 of twelve, else 20 %", metavar = "LIST"},
+  {"test", "", "sequences to judge afterwards; empty: 11,12 of twelve, else the rest; none: no test", metavar = "LIST"},
+  {"window", 30, "frames a window", min = 2, max = 4096},
+  {"stride", 1, "frames between training windows; scores always take every window", min = 1, max = 4096},
+  {"features", "positions", "what is seen of each joint", choices = {"positions", "velocities", "both"}},
+  {"mask", true, "give the network each joint's mask beside x and y"},
+  {"post", "window", "window: each window minus its own mean; none; unit: also of unit amplitude", choices = {"window", "none", "unit"}},
+  {"joints", "default", "default, all, body, or names separated by commas"},
+  {"root", "torso", "origin of each frame", choices = {"torso", "picture"}},
+  {"scale", "torso", "unit of length: torso (the sequence's median torso length) or a number of pixels"},
+  {"rotation", "none", "turn the torso upright", choices = {"none", "sequence", "frame"}},
+  {"gaps", "linear", "how missing joints are filled", choices = {"linear", "akima", "none"}},
+  {"max-gap", 1, "seconds; longer gaps stay missing and are masked; 0: no limit", type = "number", min = 0},
+  {"outliers", 0, "remove jumps beyond so many robust standard deviations of a joint's speed; 0: off", type = "number", min = 0},
+  {"min-score", 0, "joints whose score is not above this are missing", type = "number", min = 0, max = 1},
+  {"min-seen", .5, "least share of joint positions seen in a window", type = "number", min = 0, max = 1},
+  {"rate", 0, "frames a second that everything is brought to; 0: the median of the training sequences", type = "number", min = 0},
+  {"augment", "none", "add mirrored, or mirrored and turned, copies of the training sequences", choices = {"none", "mirror", "turn"}},
+  {"hidden", {128, 64}, "units of the encoder's LSTM layers; the decoder has them in reverse", of = "integer", min = 1, max = 4096},
+  {"latent", 32, "numbers between encoder and decoder", min = 1, max = 4096},
+  {"epochs", 100, "passes over the training windows", min = 1, max = 1000000},
+  {"batch", 32, "windows a step", min = 1, max = 65536},
+  {"learning-rate", .001, "of Adam", above = 0, type = "number"},
+  {"schedule", "constant", "of the learning rate", choices = {"constant", "cosine", "step", "plateau"}},
+  {"clip", 0, "largest norm of the gradient; 0: not limited", type = "number", min = 0},
+  {"patience", 10, "epochs without improvement before stopping; 0: run them all", min = 0},
+  {"stop-on", "training", "what improvement is measured on: training (the last training sequence, held out), validation, or none (keep the last epoch)",
+    choices = {"training", "validation", "none"}},
+  {"percentile", 95, "of the validation windows' errors: the threshold", type = "number", min = 0, max = 100},
+  {"seed", 1, "of initial weights and order of the data", min = 0, max = 4294967295},
+  {"checkpoint-every", 10, "epochs between epoch_NNN.safetensors; 0: none", min = 0},
+  {"resume", false, "go on from the last checkpoint in the output folder, to the same numbers"},
+  {"output", "", "folder for the results; empty: runs/NAME of the data", metavar = "DIR"},
+  {"device", "auto", "where the network runs", choices = {"auto", "cpu", "cuda"}},
+  {"amp", false, "bf16 products where the processor has them"},
+  {"workers", 1, "threads that prepare batches", min = 0, max = 64},
+  {"threads", 0, "processor threads; 0: all cores", min = 0},
+  {"model", "full", "landmark network", choices = {"lite", "full", "heavy"}},
+  {"precision", "f32", "number type of the landmark network's products", choices = {"f32", "bf16"}},
+  {"smooth", "one-euro", "smoothing of the landmarks", choices = {"one-euro", "offline", "none"}},
+  {"person", "best", "whom to follow where the landmarker finds several", choices = {"best", "largest", "central"}},
+  {"weights", "", "your own file of the landmark network, or a folder with the files of both networks", metavar = "FILE"},
+  {"cache", true, "remember landmarks, and take remembered ones (in the user's cache folder)"},
+  {"fps", 0, "frames a second of picture folders and of landmark files without times; 0: 25", min = 0, type = "number"},
+  {"skeleton", "", "skeleton of landmark files; empty: by the number of joints"},
+  {"coordinates", "pixels", "of landmark files: pixels, unit (x / width) or centred (x / width - 0.5, as MINI-RGBD's OpenPose files)", choices = {"pixels", "unit", "centred"}},
+  {"size", "", "width and height of the picture that landmark files refer to, as 640x480"},
+  {"population", "", "whom the training sequences show, in words for the reports"},
+  {"render-seed", 1, "of the embedded data set", min = 0, max = 4294967295},
+  {"log-level", "info", "what the console shows", choices = {"debug", "info", "warn", "error"}},
+}
+
+-- The embedded data set in the cache folder, rendered when missing.
+local function embedded(o)
+  local files, progress, infant = require "libration.files", require "libration.progress", require "libration.data.infant"
+  local folder = files.cache("infants", ("12x200-320x240-seed%d"):format(o.render_seed))
+  local marker = files.join(folder, "complete")
+  if not files.exists(marker) then
+    local bar = progress.new {label = "render", total = 12 * 200, unit = "frames"}
+    infant.write(folder, {
+      sequences = 12, frames = 200, width = 320, height = 240, seed = o.render_seed, abnormal = {[12] = "burst"}, step = function(n) bar:add(n) end,
+    })
+    bar:finish()
+    files.write(marker, "")
+  end
+  return folder, "rendered infants (not real children)"
+end
+
+-- Options of the motion room as given on the command line.
+local function motion_options(o)
+  return {
+    joints = o.joints, coordinates = o.coordinates, min_score = o.min_score, outliers = o.outliers, gaps = o.gaps,
+    max_gap = o.max_gap == 0 and math.huge or o.max_gap, rate = o.rate, root = o.root, scale = tonumber(o.scale) or o.scale, rotation = o.rotation,
+    features = o.features, mask = o.mask, post = o.post, window = o.window, min_seen = o.min_seen,
+  }
+end
+
+-- Sequences of one part of the split; a bad recording stops training and calibration, but not the test of the others.
+local function load_part(entries, how, report, tolerant)
+  local Dataset, log = require "libration.data.dataset", require "libration.log"
+  local list = {}
+  for _, e in ipairs(entries) do
+    local ok, sequence, notes, recording = pcall(Dataset.load, e, how)
+    if ok then
+      for _, note in ipairs(notes) do
+        log.warn("%s", note)
+        report.warnings[#report.warnings + 1] = note
+      end
+      list[#list + 1] = {entry = e, id = e.id, label = e.label, sequence = sequence, recording = recording}
+    elseif tolerant and not tostring(sequence):find("interrupted", 1, true) then
+      local text = tostring(sequence):match("^[^\n]*"):gsub("^[^%s:]+%.lua:%d+: ", "")
+      log.error("%s", text)
+      list[#list + 1] = {entry = e, id = e.id, label = e.label, reason = text}
+    else
+      error(sequence, 0)
+    end
+  end
+  return list
+end
+
+-- Features of the training sequences, with copies where augmentation is asked for.
+local function training_features(list, m, augment, seed)
+  local motion = require "libration.motion"
+  local features, originals = {}, {}
+  for i, row in ipairs(list) do
+    local track = motion.track(row.sequence, m)
+    row.features = motion.features.of(track, m.features)
+    features[#features + 1], originals[i] = row.features, row.features
+    if augment ~= "none" then
+      local copies = {track, motion.normalise.mirror(track)}
+      features[#features + 1] = motion.features.of(copies[2], m.features)
+      for k, copy in ipairs(augment == "turn" and copies or {}) do
+        for turn = 1, 2 do
+          -- angles of +-30 degrees that depend on nothing but the seed and the place in the list
+          local u = (seed * 7919 + i * 104729 + k * 1299709 + turn * 15485863) * 16807 % 2147483647 / 2147483647
+          features[#features + 1] = motion.features.of(motion.normalise.turn(copy, (2 * u - 1) * math.pi / 6), m.features)
+        end
+      end
+    end
+  end
+  return features, originals
+end
+
+-- Scores a list of loaded sequences with a model; ids and checksums go along for the calibration.
+local function score_all(list, m, model)
+  local motion, scores = require "libration.motion", require "libration.anomaly.scores"
+  local scored = {}
+  for _, row in ipairs(list) do
+    row.features = row.features or motion.prepare(row.sequence, m)
+    local w = motion.windows({row.features}, m, 1)
+    local s = scores.of_sequence(w, 1, model, row.id)
+    s.sha256 = row.entry.sha256
+    row.scored = s
+    scored[#scored + 1] = s
+  end
+  return scored
+end
+
+-- The table that report.training takes.
+local function report_of(o, run)
+  local outputs, honesty = require "libration.anomaly.outputs", require "libration.anomaly.honesty"
+  local thresholds, lr = require "libration.anomaly.thresholds", require "libration"
+  local c = run.detector.calibration
+  local r = {
+    title = "Training run", subtitle = ("%s, seed %d"):format(run.name, o.seed), population = run.detector.training.population,
+    epochs = {train = run.fit.history.train, validation = run.fit.history.validation, best = run.fit.best, unit = "mean squared error, " .. outputs.UNIT},
+    threshold = c.threshold, percentile = c.percentile, score_unit = outputs.UNIT, calibration = {}, test = {}, baselines = {}, explained = c.explained,
+    warnings = {}, audit = run.audit.lines, config = run.config, versions = {libration = lr.version, LuaJIT = jit.version}, device = run.device,
+    timings = run.timings, memory = {cpu = outputs.peak_memory()}, accuracy = run.accuracy,
+    files = {
+      ["best.safetensors"] = "weights of the best epoch", ["detector.safetensors"] = "what detect.lua needs", ["training.log"] = "a line an epoch",
+      ["test.csv"] = "a row a test sequence", ["run.json"] = "configuration, checksums, split, timings",
+    },
+  }
+  for i, s in ipairs(c.sequences) do r.calibration[i] = {id = s.id, score = s.mean, share = s.share} end
+  local all = {{name = "autoencoder", field = "mean", scores = {}}}
+  for _, b in ipairs(thresholds.BASELINES) do all[#all + 1] = {name = b.name, field = b.field, key = b.key, scores = {}} end
+  for _, row in ipairs(run.test) do
+    local s, v = row.scored, row.verdict
+    if s and v.abnormal ~= nil then
+      r.test[#r.test + 1] = {
+        id = row.id, label = row.label == 1 and "abnormal" or row.label == 0 and "normal" or nil, score = s.mean, share = v.share, p = v.p,
+        verdict = v.word, flagged = v.abnormal,
+      }
+      for _, b in ipairs(all) do b.scores[row.id] = s[b.field] end
+    else
+      r.warnings[#r.warnings + 1] = ("%s was not scored: %s"):format(row.id, row.reason or v.reason)
+    end
+  end
+  local tested = honesty.of_test(run.test)
+  for i, b in ipairs(all) do
+    if tested then b.separates = ("AUC %.2f"):format(tested.auc[b.key or "network"]) end
+    r.baselines[i] = {name = b.name, scores = b.scores, separates = b.separates}
+  end
+  for _, list in ipairs {run.audit.warnings, honesty.of_calibration(c), tested and tested.warnings or {}} do
+    for _, text in ipairs(list) do
+      -- the page itself says what follows from the explained shares
+      if not text:find("^the network explains") then r.warnings[#r.warnings + 1] = text end
+    end
+  end
+  return r, tested
+end
+
+options.main(function()
+  local o = options.parse("train", about, rows, arg)
+  local files, log, progress, lr = require "libration.files", require "libration.log", require "libration.progress", require "libration"
+  local data, motion, anomaly, json = require "libration.data", require "libration.motion", require "libration.anomaly", require "libration.formats.json"
+  local clock = progress.clock
+  local begin, timings = clock(), {}
+  local device = anomaly.autoencoder.device(o.device)
+  if o.threads > 0 then lr.threads(o.threads) end
+  local width, height = o.size:match("^(%d+)[xX](%d+)$")
+  if o.size ~= "" and not width then error(("--size is %q, want WIDTHxHEIGHT such as 640x480"):format(o.size), 0) end
+  log.setup {level = o.log_level}
+
+  -- 1. the recordings, their split and its audit
+  local folder_of_data, population = o.data, o.population
+  if o.data == "" then
+    local who
+    folder_of_data, who = embedded(o)
+    population = population ~= "" and population or who
+  end
+  local dataset, reason = data.dataset.open(folder_of_data, {kind = o.kind, labels = o.labels ~= "" and o.labels or nil})
+  if not dataset then error(reason, 0) end
+  local want = data.splits.default(#dataset.entries)
+  for _, part in ipairs(data.splits.PARTS) do
+    if o[part] ~= "" then want[part] = o[part] ~= "none" and o[part] or "" end
+  end
+  local split
+  split, reason = data.splits.resolve(dataset, want)
+  if not split then error(reason, 0) end
+  local name = o.data == "" and "default" or files.name((o.data:gsub("/+$", "")))
+  local output = o.output ~= "" and o.output or files.join("runs", name)
+  local folder, lock
+  folder, reason = files.writable(output)
+  if not folder then error(reason, 0) end
+  lock, reason = files.lock(folder)
+  if not lock then error(reason, 0) end
+  local ok
+  ok, reason = log.setup {path = files.join(folder, "training.log")}
+  if not ok then error(reason, 0) end
+  if not o.resume then
+    for _, old in ipairs(files.list(folder) or {}) do
+      if old:match("^epoch_%d+%.safetensors$") or old:match("^last%.safetensors$") or old:match("^best%.safetensors$") or old:match("^detector%.safetensors$") then
+        files.remove(files.join(folder, old))
+      end
+    end
+  end
+  log.info("%s: %d sequences (%s); device %s", folder_of_data, #dataset.entries, dataset:ids(), device)
+  local audit
+  audit, reason = data.audit.run(split)
+  if not audit then error(reason, 0) end
+  for _, line in ipairs(audit.lines) do log.info("%s", line) end
+  for _, text in ipairs(audit.warnings) do log.warn("%s", text) end
+  timings.audit = clock() - begin
+
+  -- 2. landmarks and features of the training and validation recordings
+  local mark = clock()
+  local how = {
+    fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = tonumber(width), height = tonumber(height), settings = data.landmarks.settings(o),
+  }
+  local train = load_part(split.train, how, audit)
+  local validate = load_part(split.validate, how, audit)
+  timings.landmarks = clock() - mark
+  mark = clock()
+  local m = motion.options(motion_options(o))
+  if m.rate == 0 then
+    local rates = {}
+    for i, row in ipairs(train) do rates[i] = row.sequence.fps end
+    m.rate = motion.statistics.median(rates)
+  end
+  local skeleton, joints = train[1].sequence.skeleton
+  for _, row in ipairs(train) do
+    if row.sequence.skeleton ~= skeleton then
+      error(("sequences %s (%s) and %s (%s) have different skeletons"):format(train[1].id, skeleton, row.id, row.sequence.skeleton), 0)
+    end
+  end
+  local stop
+  if o.stop_on == "training" and o.patience > 0 and #train >= 3 then
+    for i = #train, 1, -1 do
+      if train[i].label ~= 1 then
+        stop = table.remove(train, i)
+        break
+      end
+    end
+  end
+  local features, originals = training_features(train, m, o.augment, o.seed)
+  joints = train[1].features.track.names
+  if stop then
+    stop.features = motion.prepare(stop.sequence, m)
+    originals[#originals + 1] = stop.features
+  end
+  for _, row in ipairs(validate) do row.features = motion.prepare(row.sequence, m) end
+  local function windows_of(list, stride)
+    local fs = {}
+    for i, row in ipairs(list) do fs[i] = row.features end
+    return motion.windows(fs, m, stride)
+  end
+  local training_windows = motion.windows(features, m, o.stride)
+  if training_windows.count == 0 then
+    error(("no training windows: every training sequence is shorter than --window %d frames, or the body is not seen"):format(o.window), 0)
+  end
+  local normaliser = motion.windows(originals, m, 1):fit_normaliser()
+  local pca = anomaly.baselines.fit(motion.windows(originals, m, o.stride), normaliser, 32)
+  local validation_windows, stop_windows = windows_of(validate, 1), stop and windows_of({stop}, 1)
+  log.info("%d training windows of %d frames x %d numbers, %d validation windows%s", training_windows.count, o.window, training_windows:width(o.mask),
+    validation_windows.count, stop and (", stopping on %s (held out, %d windows)"):format(stop.id, stop_windows.count) or "")
+  if validation_windows.count == 0 then error("no validation windows: every validation sequence is too short, or the body is not seen", 0) end
+  timings["features and PCA"] = clock() - mark
+
+  -- 3. training
+  mark = clock()
+  local fit = anomaly.fit.run {
+    train = training_windows, stop = o.stop_on == "validation" and validation_windows or stop_windows, validation = validation_windows,
+    normaliser = normaliser, mask = o.mask, model = {hidden = o.hidden, latent = o.latent}, epochs = o.epochs, batch = o.batch,
+    learning_rate = o.learning_rate, schedule = o.schedule, clip = o.clip, patience = o.stop_on ~= "none" and o.patience or 0, seed = o.seed,
+    folder = folder, checkpoint_every = o.checkpoint_every, resume = o.resume, device = device, amp = o.amp, workers = o.workers,
+    about = {data = name, split = want, motion = m, hidden = o.hidden, latent = o.latent},
+  }
+  timings.training = clock() - mark
+
+  -- 4. calibration on the validation recordings, and the detector on disk
+  mark = clock()
+  local model = {
+    normaliser = normaliser, mask = o.mask, pca = pca, reconstruct = function(x, n) return fit.model:reconstruct(x, n) end,
+  }
+  local calibrating = score_all(validate, m, model)
+  local calibration = anomaly.thresholds.calibrate(calibrating, o.percentile, anomaly.scores.explained(calibrating))
+  local trained, frames = {}, 0
+  for _, e in ipairs(split.train) do trained[#trained + 1] = {id = e.id, sha256 = e.sha256} end
+  for _, f in ipairs(originals) do frames = frames + f.frames end
+  local detector = anomaly.detector.new {
+    model = fit.model, motion = m, skeleton = skeleton, joints = joints, normaliser = normaliser, pca = pca, calibration = calibration,
+    training = {
+      sequences = trained,
+      population = ("%d sequences, %d frames%s"):format(#trained, frames, population ~= "" and ", " .. population or ""),
+    },
+    about = {version = lr.version, seed = o.seed, size = width and {tonumber(width), tonumber(height)} or nil},
+  }
+  detector:save(files.join(folder, "detector.safetensors"))
+  timings.calibration = clock() - mark
+  log.info("threshold %.4g: %gth percentile of %d validation windows; at most %.1f %% of a calibration sequence lies above it", calibration.threshold,
+    o.percentile, #calibration.windows, 100 * calibration.limit)
+
+  -- 5. only now are the test recordings decoded
+  mark = clock()
+  local test = load_part(split.test, how, audit, true)
+  for _, row in ipairs(test) do
+    if row.sequence then
+      local scored_ok, err = pcall(score_all, {row}, m, model)
+      if scored_ok then
+        row.verdict = anomaly.thresholds.judge(calibration, row.scored)
+        local v = row.verdict
+        log.info("%s%s: %s", row.id, row.label and (row.label == 1 and " (labelled abnormal)" or " (labelled normal)") or "",
+          v.abnormal == nil and "not scored, " .. v.reason or ("%s, %.1f %% of the windows over the threshold, p %.3g (smallest possible %.3g); %s"):format(
+            v.word, 100 * v.share, v.p, v.smallest_p, anomaly.honesty.of_verdict(v)))
+      else
+        row.reason = tostring(err):match("^[^\n]*"):gsub("^[^%s:]+%.lua:%d+: ", "")
+        log.error("%s", row.reason)
+      end
+    end
+  end
+  anomaly.outputs.test(files.join(folder, "test.csv"), test)
+  timings.test = clock() - mark
+
+  -- 6. what is known about the landmarks, and the report
+  local accuracy
+  if o.data == "" then
+    local compared = {}
+    for _, list in ipairs {train, stop and {stop} or {}, validate, test} do
+      for _, row in ipairs(list) do
+        if row.recording then compared[#compared + 1] = {landmarks = row.recording.landmarks, folder = files.folder(row.entry.path)} end
+      end
+    end
+    local a
+    a, reason = data.accuracy.measure(compared)
+    if a then
+      log.info("landmarks against ground truth: %s", data.accuracy.line(a))
+      accuracy = {{"all joints", data.accuracy.line(a)}}
+      for _, j in ipairs(a.joints) do accuracy[#accuracy + 1] = {(j.name:gsub("_", " ")), ("PCK@0.2 %.1f %%, median %.1f px"):format(100 * j.pck, j.median)} end
+    else
+      log.warn("%s", reason)
+    end
+  end
+  timings.all = clock() - begin
+  local run = {
+    name = name, detector = detector, fit = fit, audit = audit, test = test, device = device, timings = timings, accuracy = accuracy,
+    config = {
+      data = folder_of_data, train = want.train, validate = want.validate, test = want.test, window = o.window, stride = o.stride, features = o.features,
+      post = o.post, epochs = o.epochs, batch = o.batch, ["learning rate"] = o.learning_rate, seed = o.seed, percentile = o.percentile,
+      hidden = table.concat(o.hidden, ","), latent = o.latent, ["stops on"] = stop and stop.id or o.stop_on, skeleton = skeleton, rate = m.rate,
+    },
+  }
+  local page, tested = report_of(o, run)
+  for _, text in ipairs(anomaly.honesty.of_calibration(calibration)) do log.warn("%s", text) end
+  for _, text in ipairs(tested and tested.warnings or {}) do log.warn("%s", text) end
+  log.info("%s", anomaly.honesty.explained(calibration))
+  local counts = anomaly.outputs.counts(test)
+  log.info("test: %d of %d abnormal detected, %d false alarms on %d normal%s", counts.detected, counts.abnormal, counts.false_alarms, counts.normal,
+    counts.unscored > 0 and (", %d not scored"):format(counts.unscored) or "")
+  local checksums = {}
+  for part, list in pairs(audit.content) do
+    checksums[part] = {}
+    for i, e in ipairs(list) do checksums[part][i] = {id = e.id, sha256 = e.sha256} end
+  end
+  files.write(files.join(folder, "run.json"), json.encode({
+    recipe = "train", version = lr.version, luajit = jit.version, device = device, threads = lr.threads(), options = o, motion = m, data = folder_of_data,
+    split = want, checksums = checksums, seeds = {training = o.seed, rendering = o.data == "" and o.render_seed or nil}, timings = timings,
+    epochs = #fit.history.train, best_epoch = fit.best, threshold = calibration.threshold, explained = calibration.explained, test = counts,
+    auc = tested and tested.auc or nil, peak_memory_cpu = anomaly.outputs.peak_memory(), warnings = json.list(page.warnings),
+  }, true) .. "\n")
+  local report = require "libration.report"
+  local html = report.training(folder, page)
+  lock:release()
+  log.info("%s", html)
+end)
