@@ -1,6 +1,7 @@
 -- CSV: tables with a header, and landmark sequences in one. Numbers are written so that they read back to the same float32; NaN is an empty cell.
 -- Quoting as RFC 4180.
 local files = require "libration.files"
+local reader = require "libration.formats.reader"
 local stream = require "libration.formats.stream"
 local tensor = require "libration.tensor"
 
@@ -66,7 +67,7 @@ end
 
 local function protect(fn, ...)
   local ok, a, b, c = pcall(fn, ...)
-  if not ok then return nil, tostring(a) end
+  if not ok then return nil, reader.one_line(a) end
   return a, b, c
 end
 

@@ -2,6 +2,7 @@
 -- Source: https://github.com/CMU-Perceptual-Computing-Lab/openpose, doc/02_output.md
 local cjson = require "cjson"
 local files = require "libration.files"
+local reader = require "libration.formats.reader"
 local stream = require "libration.formats.stream"
 local tensor = require "libration.tensor"
 
@@ -123,7 +124,7 @@ function M.load(path, options)
     end
     return t, { people = counts, times = times }
   end)
-  if not ok then return nil, tostring(landmarks) end
+  if not ok then return nil, reader.one_line(landmarks) end
   return landmarks, about
 end
 

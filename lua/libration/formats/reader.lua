@@ -119,6 +119,14 @@ end
 
 local M = { count_of = count_of }
 
+---An error as one line of at most 300 bytes: names in broken files hold anything.
+---@param err any
+---@return string
+function M.one_line(err)
+  local text = tostring(err):gsub("%c", "?")
+  return #text > 300 and text:sub(1, 297) .. "..." or text
+end
+
 local function wrap(name)
   return setmetatable({ name = name, handle = ffi.gc(handle[0], C.lbr_reader_close) }, Reader)
 end
@@ -155,7 +163,7 @@ function M.read(source, parse)
   end
   local ok, a, b = pcall(parse, r)
   if r ~= source then r:close() end
-  if not ok then return nil, tostring(a) end
+  if not ok then return nil, M.one_line(a) end
   return a, b
 end
 

@@ -1,4 +1,5 @@
 -- Imported networks ready to run: file -> IR -> passes -> a recorded plan. Knows nothing of what the numbers mean.
+local reader = require "libration.formats.reader"
 local tflite_format = require "libration.formats.tflite"
 local tflite = require "libration.graph.tflite"
 local passes = require "libration.graph.passes"
@@ -26,6 +27,12 @@ local function outline(list)
   return out
 end
 
+local function as_it_stands(graph, outputs)
+  local ok, err = passes.remove_dead(graph, outputs)
+  if ok then passes.fold_constants(graph) end
+  return ok, err
+end
+
 ---Turns a graph into a network: passes, then a plan for each batch size when it first comes.
 ---@param graph IrGraph as an importer made it
 ---@param options? {outputs: string[], passes: boolean}
@@ -33,13 +40,8 @@ end
 ---@return string? error one line
 function M.compile(graph, options)
   options = options or {}
-  local ok, err
-  if options.passes == false then
-    ok, err = passes.remove_dead(graph, options.outputs)
-    if ok then ok, err = pcall(passes.fold_constants, graph) end
-  else
-    ok, err = passes.run(graph, options.outputs)
-  end
+  local ran, ok, err = pcall(options.passes == false and as_it_stands or passes.run, graph, options.outputs)
+  if not ran then return nil, reader.one_line(ok) end
   if not ok then return nil, err end
   local self = setmetatable({ name = graph.name, graph = graph, inputs = outline(graph.inputs), outputs = outline(graph.outputs) }, Network)
   self.plan = record.record(function(...) return unpack(lower.run(graph, { ... })) end)

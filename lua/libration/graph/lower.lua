@@ -1,5 +1,6 @@
 -- The IR as calls of our ops: one entry an op. Runs them on whatever tensors it is given; recording is graph/init.lua's.
 local tensor = require "libration.tensor"
+local ops = require "libration.ops"
 local densify = require "libration.graph.densify"
 
 local M = {}
@@ -30,36 +31,36 @@ local function batched(shape, static, actual)
 end
 
 -- op -> fn(inputs, attr, node) -> tensor
-local ops = {
-  conv2d = function(x, a) return tensor.conv2d(x[1], x[2], x[3], conv_options(a, { residual = x[4], slope = x[5] })) end,
+local lowered = {
+  conv2d = function(x, a) return ops.conv2d(x[1], x[2], x[3], conv_options(a, { residual = x[4], slope = x[5] })) end,
   depthwise = function(x, a)
     local w = x[2]
     if w:dim() == 4 then w = w:reshape(w:size(2), w:size(3), w:size(4)) end
-    return tensor.depthwise(x[1], w, x[3], conv_options(a, { residual = x[4], slope = x[5] }))
+    return ops.depthwise(x[1], w, x[3], conv_options(a, { residual = x[4], slope = x[5] }))
   end,
-  linear = function(x, a) return tensor.linear(x[1], x[2], x[3], { act = a.act }) end,
-  add = function(x) return tensor.add(x[1], x[2]) end,
-  sub = function(x) return tensor.sub(x[1], x[2]) end,
-  mul = function(x) return tensor.mul(x[1], x[2]) end,
-  div = function(x) return tensor.div(x[1], x[2]) end,
-  relu = function(x) return tensor.relu(x[1]) end,
-  relu6 = function(x) return tensor.clamp(x[1], 0, 6) end,
-  relu_n1_to_1 = function(x) return tensor.clamp(x[1], -1, 1) end,
-  sigmoid = function(x) return tensor.sigmoid(x[1]) end,
-  tanh = function(x) return tensor.tanh(x[1]) end,
-  softmax = function(x) return tensor.softmax(x[1]) end,
+  linear = function(x, a) return ops.linear(x[1], x[2], x[3], a.act) end,
+  add = function(x) return ops.add(x[1], x[2]) end,
+  sub = function(x) return ops.sub(x[1], x[2]) end,
+  mul = function(x) return ops.mul(x[1], x[2]) end,
+  div = function(x) return ops.div(x[1], x[2]) end,
+  relu = function(x) return ops.relu(x[1]) end,
+  relu6 = function(x) return ops.clamp(x[1], 0, 6) end,
+  relu_n1_to_1 = function(x) return ops.clamp(x[1], -1, 1) end,
+  sigmoid = function(x) return ops.sigmoid(x[1]) end,
+  tanh = function(x) return ops.tanh(x[1]) end,
+  softmax = function(x) return ops.softmax(x[1]) end,
   -- x * clamp(x / 6 + 1/2, 0, 1)
-  hard_swish = function(x) return tensor.mul(x[1], tensor.clamp(tensor.affine(x[1], 1 / 6, 0.5), 0, 1)) end,
-  prelu = function(x) return tensor.prelu(x[1], x[2]) end,
-  leaky_relu = function(x, a) return tensor.prelu(x[1], tensor.full({ 1 }, a.alpha)) end,
-  pad = function(x, a) return tensor.pad(x[1], a.before, a.after, a.value) end,
-  max_pool2d = function(x, a) return tensor.max_pool2d(x[1], a) end,
-  avg_pool2d = function(x, a) return tensor.avg_pool2d(x[1], a) end,
+  hard_swish = function(x) return ops.mul(x[1], ops.clamp(ops.affine(x[1], 1 / 6, 0.5), 0, 1)) end,
+  prelu = function(x) return ops.prelu(x[1], x[2]) end,
+  leaky_relu = function(x, a) return ops.prelu(x[1], tensor.full({ 1 }, a.alpha)) end,
+  pad = function(x, a) return ops.pad(x[1], a.before, a.after, a.value) end,
+  max_pool2d = function(x, a) return ops.max_pool2d(x[1], a.kernel, a) end,
+  avg_pool2d = function(x, a) return ops.avg_pool2d(x[1], a.kernel, a) end,
   resize_bilinear = function(x, a)
-    return tensor.resize_bilinear(x[1], a.size[1], a.size[2], { align_corners = a.align_corners, half_pixel = a.half_pixel })
+    return ops.resize_bilinear(x[1], a.size, { align_corners = a.align_corners, half_pixel = a.half_pixel })
   end,
-  depth_to_space = function(x, a) return tensor.depth_to_space(x[1], a.block) end,
-  mean = function(x, a) return tensor.mean(x[1], a.dims, a.keep) end,
+  depth_to_space = function(x, a) return ops.depth_to_space(x[1], a.block) end,
+  mean = function(x, a) return ops.mean(x[1], a.dims, a.keep) end,
   concat = function(x, a)
     -- the op takes eight at a time
     local list = x
@@ -67,11 +68,11 @@ local ops = {
       local joined = {}
       for i = 1, #list, 8 do
         local part = { unpack(list, i, math.min(i + 7, #list)) }
-        joined[#joined + 1] = #part == 1 and part[1] or tensor.concat(part, a.dim)
+        joined[#joined + 1] = #part == 1 and part[1] or ops.concat(part, a.dim)
       end
       list = joined
     end
-    return #list == 1 and list[1] or tensor.concat(list, a.dim)
+    return #list == 1 and list[1] or ops.concat(list, a.dim)
   end,
   reshape = function(x, a, node) return x[1]:reshape(batched(a.shape, node.inputs[1].shape, x[1]:numel())) end,
   transpose = function(x, a) return x[1]:permute(unpack(a.order)):contiguous() end,
@@ -86,7 +87,7 @@ local ops = {
         else
           local parts = {}
           for i = first, last, step do parts[#parts + 1] = y:narrow(d, i, 1) end
-          y = tensor.concat(parts, d)
+          y = ops.concat(parts, d)
         end
       end
     end
@@ -121,7 +122,7 @@ function M.batchable(g)
 end
 
 local function apply(node, inputs)
-  local fn = ops[node.op] or error(("no lowering for '%s'"):format(node.op), 0)
+  local fn = lowered[node.op] or error(("no lowering for '%s'"):format(node.op), 0)
   return fn(inputs, node.attr, node)
 end
 
@@ -166,16 +167,16 @@ end
 ---op ("add", "sub", "mul") of two constants.
 ---@return Tensor
 function M.combine(op, a, b)
-  return tensor[op](a, b)
+  return ops[op](a, b)
 end
 
 ---Weights whose output channel o is multiplied by scale[o]: the first dim, or the last of a depthwise.
 ---@return Tensor
 function M.scale_weights(w, scale, depthwise)
-  if depthwise then return tensor.mul(w, scale) end
+  if depthwise then return ops.mul(w, scale) end
   local shape = { w:size(1) }
   for d = 2, w:dim() do shape[d] = 1 end
-  return tensor.mul(w, scale:reshape(shape))
+  return ops.mul(w, scale:reshape(shape))
 end
 
 return M

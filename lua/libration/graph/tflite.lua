@@ -1,4 +1,5 @@
 -- TFLite operators into the IR, one importer an operator. Knows what the operators mean; passes and lowering do the rest.
+local reader = require "libration.formats.reader"
 local ir = require "libration.graph.ir"
 
 local M = {}
@@ -46,6 +47,14 @@ function Import:dims(v, n)
   return v.shape
 end
 
+-- Refuses an output whose declared shape is not what the operator makes of its inputs: passes rely on shapes.
+function Import:expect(shape)
+  local out = self:output()
+  local same = #shape == #out.shape
+  for d = 1, #shape do same = same and shape[d] == out.shape[d] end
+  if not same then self:fail("output '%s' is declared [%s], the operator makes [%s]", out.name, table.concat(out.shape, ","), table.concat(shape, ",")) end
+end
+
 -- Appends a node that makes the operator's output, with the fused activation as a node of its own.
 function Import:emit(op, inputs, attr, activation)
   local out = self:output()
@@ -75,10 +84,33 @@ local function padding_of(options, shape, kernel)
   return { top, bottom, left, right }
 end
 
+-- Input 3, where there is one, is one number for each of n channels.
+function Import:expect_bias(n)
+  local b = self:input(3, true)
+  if b and not (#b.shape == 1 and b.shape[1] == n) then self:fail("a bias of [%s], want [%d]", table.concat(b.shape, ","), n) end
+end
+
+-- Picture that a window of `kernel` makes of `shape`: [B,H,W,channels].
+function Import:expect_windows(shape, kernel, channels)
+  local o, pad = self.op.options, padding_of(self.op.options, shape, kernel)
+  local out = { shape[1], 0, 0, channels }
+  for d = 1, 2 do
+    local reach = (kernel[d] - 1) * (o.dilation and o.dilation[d] or 1) + 1
+    local room = shape[d + 1] + pad[2 * d - 1] + pad[2 * d] - reach
+    if room < 0 then self:fail("a window of %d in %d pixels", reach, shape[d + 1]) end
+    out[d + 1] = math.floor(room / o.stride[d]) + 1
+  end
+  self:expect(out)
+end
+
 local function conv(self)
   local x, w = self:input(1), self:input(2)
   local shape, ws, o = self:dims(x, 4), self:dims(w, 4), self.op.options
-  if ws[4] == 0 or shape[4] % ws[4] ~= 0 then self:fail("weights [%s] for %d channels", table.concat(ws, ","), shape[4]) end
+  if ws[4] == 0 or shape[4] % ws[4] ~= 0 or ws[1] % (shape[4] / ws[4]) ~= 0 then
+    self:fail("weights [%s] for %d channels", table.concat(ws, ","), shape[4])
+  end
+  self:expect_windows(shape, { ws[2], ws[3] }, ws[1])
+  self:expect_bias(ws[1])
   self:emit("conv2d", { x, w, self:input(3, true) },
     { stride = o.stride, pad = padding_of(o, shape, { ws[2], ws[3] }), dilation = o.dilation, groups = shape[4] / ws[4], act = "none" }, o.activation)
 end
@@ -89,6 +121,8 @@ local function depthwise(self)
   if ws[1] ~= 1 or ws[4] ~= shape[4] then
     self:fail("weights [%s] for %d channels: a depth multiplier other than 1 is not supported", table.concat(ws, ","), shape[4])
   end
+  self:expect_windows(shape, { ws[2], ws[3] }, ws[4])
+  self:expect_bias(ws[4])
   self:emit("depthwise", { x, w, self:input(3, true) },
     { stride = o.stride, pad = padding_of(o, shape, { ws[2], ws[3] }), dilation = o.dilation, act = "none" }, o.activation)
 end
@@ -96,16 +130,35 @@ end
 local function pool(op)
   return function(self)
     local x, o = self:input(1), self.op.options
+    self:expect_windows(self:dims(x, 4), o.kernel, x.shape[4])
     self:emit(op, { x }, { kernel = o.kernel, stride = o.stride, pad = padding_of(o, self:dims(x, 4), o.kernel) }, o.activation)
   end
 end
 
+-- NumPy's broadcasting.
+function Import:broadcast(a, b)
+  local out, n = {}, math.max(#a, #b)
+  for d = 1, n do
+    local x, y = a[#a - n + d] or 1, b[#b - n + d] or 1
+    if x ~= y and x ~= 1 and y ~= 1 then self:fail("[%s] with [%s]", table.concat(a, ","), table.concat(b, ",")) end
+    out[d] = x == 1 and y or x
+  end
+  return out
+end
+
 local function binary(op)
-  return function(self) self:emit(op, { self:input(1), self:input(2) }, nil, self.op.options.activation) end
+  return function(self)
+    local a, b = self:input(1), self:input(2)
+    self:expect(self:broadcast(a.shape, b.shape))
+    self:emit(op, { a, b }, nil, self.op.options.activation)
+  end
 end
 
 local function unary(op)
-  return function(self) self:emit(op, { self:input(1) }) end
+  return function(self)
+    self:expect(self:input(1).shape)
+    self:emit(op, { self:input(1) })
+  end
 end
 
 -- Axis as TFLite counts it (from 0, negative from the end) -> dim from 1.
@@ -115,18 +168,28 @@ function Import:axis(axis, rank)
   return dim
 end
 
+local function product(shape)
+  local n = 1
+  for _, d in ipairs(shape) do n = n * d end
+  return n
+end
+
 local function reshape(self)
+  local from, to = self:input(1).shape, self:output().shape
+  if product(from) ~= product(to) then self:fail("[%s] into [%s]", table.concat(from, ","), table.concat(to, ",")) end
   self:emit("reshape", { self:input(1) }, { shape = self:output().shape })
 end
 
 local function pad(self)
   local x, pairs_ = self:input(1), self:integers(2)
   if #pairs_ ~= 2 * #x.shape then self:fail("%d paddings for %d dims", #pairs_, #x.shape) end
-  local before, after = {}, {}
+  local before, after, shape = {}, {}, {}
   for d = 1, #x.shape do
     before[d], after[d] = pairs_[2 * d - 1], pairs_[2 * d]
     if before[d] < 0 or after[d] < 0 then self:fail("negative padding") end
+    shape[d] = before[d] + x.shape[d] + after[d]
   end
+  self:expect(shape)
   local fill = self.op.name == "PADV2" and self:input(3) or nil
   if fill and not (fill.data and fill.data:numel() == 1) then self:fail("padding with a computed value") end
   self:emit("pad", { x }, { before = before, after = after, value = fill and fill.data:to("f64"):reshape(1):get(1) or 0 })
@@ -154,10 +217,14 @@ local function strided_slice(self)
     if b <= a then self:fail("an empty slice of dim %d", d) end
     attr.first[d], attr.last[d], attr.step[d] = a + 1, b, s
   end
-  if o.shrink_mask == 0 then return self:emit("slice", { x }, attr) end
-  local out = self:output()
   local shape = {}
   for d = 1, #x.shape do shape[d] = math.ceil((attr.last[d] - attr.first[d] + 1) / attr.step[d]) end
+  if o.shrink_mask == 0 then
+    self:expect(shape)
+    return self:emit("slice", { x }, attr)
+  end
+  local out = self:output()
+  if product(shape) ~= product(out.shape) then self:fail("[%s] into [%s]", table.concat(shape, ","), table.concat(out.shape, ",")) end
   local kept = self.graph:value(out.name .. "/kept", shape, out.kind)
   self.graph:node("slice", { x }, { kept }, attr)
   self.graph:node("reshape", { kept }, { out }, { shape = out.shape })
@@ -174,65 +241,98 @@ local importers = {
   RESHAPE = reshape, SQUEEZE = reshape, EXPAND_DIMS = reshape,
   PAD = pad, PADV2 = pad, STRIDED_SLICE = strided_slice,
   PRELU = function(self)
-    self:emit("prelu", { self:input(1), self:input(2) })
+    local x, slope = self:input(1), self:input(2)
+    self:broadcast(x.shape, slope.shape)
+    self:expect(x.shape)
+    self:emit("prelu", { x, slope })
   end,
   LEAKY_RELU = function(self)
+    self:expect(self:input(1).shape)
     self:emit("leaky_relu", { self:input(1) }, { alpha = self.op.options.alpha })
   end,
   SOFTMAX = function(self)
     if self.op.options.beta ~= 1 then self:fail("beta %g, want 1", self.op.options.beta) end
+    self:expect(self:input(1).shape)
     self:emit("softmax", { self:input(1) })
   end,
   FULLY_CONNECTED = function(self)
     local x, w, o = self:input(1), self:input(2), self.op.options
     local ws, out = self:dims(w, 2), self:output()
-    local shape, n = x.shape, 1
-    for _, d in ipairs(shape) do n = n * d end
+    local shape, n = x.shape, product(x.shape)
     if not o.keep_dims and not (#shape == 2 and shape[2] == ws[2]) then
       if ws[2] == 0 or n % ws[2] ~= 0 then self:fail("[%s] for weights [%s]", table.concat(shape, ","), table.concat(ws, ",")) end
       local flat = self.graph:value(x.name .. "/flat", { n / ws[2], ws[2] }, x.kind)
       self.graph:node("reshape", { x }, { flat }, { shape = flat.shape })
       x = flat
     end
-    if #out.shape ~= #x.shape then self:fail("output [%s] of [%s]", table.concat(out.shape, ","), table.concat(x.shape, ",")) end
+    if x.shape[#x.shape] ~= ws[2] then self:fail("[%s] for weights [%s]", table.concat(x.shape, ","), table.concat(ws, ",")) end
+    local made = { unpack(x.shape) }
+    made[#made] = ws[1]
+    if product(made) ~= product(out.shape) or #made ~= #out.shape then self:expect(made) end
+    self:expect_bias(ws[1])
     self:emit("linear", { x, w, self:input(3, true) }, { act = "none" }, o.activation)
   end,
   CONCATENATION = function(self)
     local inputs = {}
     for i = 1, #self.op.inputs do inputs[i] = self:input(i) end
     if #inputs == 0 then self:fail("nothing to concatenate") end
-    self:emit("concat", inputs, { dim = self:axis(self.op.options.axis, #inputs[1].shape) }, self.op.options.activation)
+    local dim = self:axis(self.op.options.axis, #inputs[1].shape)
+    local shape = { unpack(inputs[1].shape) }
+    shape[dim] = 0
+    for _, v in ipairs(inputs) do
+      for d = 1, #shape do
+        if #v.shape ~= #shape or d ~= dim and v.shape[d] ~= shape[d] then
+          self:fail("[%s] beside [%s]", table.concat(v.shape, ","), table.concat(inputs[1].shape, ","))
+        end
+      end
+      shape[dim] = shape[dim] + v.shape[dim]
+    end
+    self:expect(shape)
+    self:emit("concat", inputs, { dim = dim }, self.op.options.activation)
   end,
   RESIZE_BILINEAR = function(self)
     local x, size, o = self:input(1), self:integers(2), self.op.options
     self:dims(x, 4)
     if #size ~= 2 or size[1] < 1 or size[2] < 1 then self:fail("a size of [%s]", table.concat(size, ",")) end
+    self:expect { x.shape[1], size[1], size[2], x.shape[4] }
     self:emit("resize_bilinear", { x }, { size = size, align_corners = o.align_corners, half_pixel = o.half_pixel })
   end,
   DEPTH_TO_SPACE = function(self)
     local x, block = self:input(1), self.op.options.block
     if self:dims(x, 4)[4] % (block * block) ~= 0 then self:fail("%d channels in blocks of %d", x.shape[4], block) end
+    self:expect { x.shape[1], x.shape[2] * block, x.shape[3] * block, x.shape[4] / (block * block) }
     self:emit("depth_to_space", { x }, { block = block })
   end,
   MEAN = function(self)
-    local x, dims = self:input(1), {}
-    for i, axis in ipairs(self:integers(2)) do dims[i] = self:axis(axis, #x.shape) end
+    local x, dims, gone, shape = self:input(1), {}, {}, {}
+    for i, axis in ipairs(self:integers(2)) do
+      dims[i] = self:axis(axis, #x.shape)
+      if gone[dims[i]] then self:fail("axis %d twice", axis) end
+      gone[dims[i]] = true
+    end
+    for d, size in ipairs(x.shape) do
+      if not gone[d] then shape[#shape + 1] = size elseif self.op.options.keep_dims then shape[#shape + 1] = 1 end
+    end
+    self:expect(shape)
     self:emit("mean", { x }, { dims = dims, keep = self.op.options.keep_dims })
   end,
   TRANSPOSE = function(self)
-    local x, order, seen = self:input(1), self:integers(2), {}
+    local x, order, seen, shape = self:input(1), self:integers(2), {}, {}
     for i, axis in ipairs(order) do
       order[i] = self:axis(axis, #x.shape)
+      shape[i] = x.shape[order[i]]
       if seen[order[i]] then self:fail("axis %d twice", axis) end
       seen[order[i]] = true
     end
     if #order ~= #x.shape then self:fail("%d axes for %d dims", #order, #x.shape) end
+    self:expect(shape)
     self:emit("transpose", { x }, { order = order })
   end,
   DENSIFY = function(self)
     local index = self.op.inputs[1]
     local sparse = index and index >= 0 and self.model.tensors[index + 1]
     if not sparse or not sparse.sparsity then self:fail("its input is not sparse") end
+    self:expect(sparse.shape)
     self:emit("densify", { self:input(1) }, { sparsity = sparse.sparsity, shape = sparse.shape, name = sparse.name })
   end,
 }
@@ -264,7 +364,7 @@ function M.import(model)
     if not fine then error(err, 0) end
     return g
   end)
-  if not ok then return nil, tostring(graph) end
+  if not ok then return nil, reader.one_line(graph) end
   return graph
 end
 
