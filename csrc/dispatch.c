@@ -98,6 +98,7 @@ int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *
     c.op = op, c.nin = nin, c.nout = nout, c.attr = attr, c.state = NULL, c.state_free = NULL;
     uint32_t temporary = 0, made = 0;
     int rc = 0;
+    if (lbr_interrupted()) return lbr_fail(LBR_EINTR, "interrupted");
     for (int i = 0; i < nin; i++) {
         if (!in[i] || !in[i]->storage) {
             memset(&c.in[i], 0, sizeof c.in[i]);

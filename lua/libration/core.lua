@@ -75,6 +75,7 @@ end
 function core.check(rc)
   if rc < 0 then
     local text = ffi.string(C.lbr_error())
+    if rc == -7 then C.lbr_interrupt_clear() end -- one Ctrl-C is one error; what cleans up after it may run ops
     if rc == -7 and text == "" then text = "interrupted" end
     error(text, user_level())
   end
@@ -97,6 +98,7 @@ function core.threads(n)
   return C.lbr_threads()
 end
 
+C.lbr_interrupt_install() -- a compiled loop of FFI calls never sees LuaJIT's own handler
 if os.getenv("LIBRATION_DEBUG") == "nan" then C.lbr_debug_nan(1) end
 
 core.folder = folder

@@ -61,7 +61,8 @@ local function purpose(lines)
       break
     end
   end
-  return table.concat(words, " ")
+  local text = table.concat(words, " "):gsub("^[%w_]+%.lua: ", "")
+  return (text:gsub("^%l", string.upper))
 end
 
 -- "function a.b(x)" or "a.b = function(x)": the name and its arguments

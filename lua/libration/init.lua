@@ -18,9 +18,14 @@ libration.tape, libration.requires_grad, libration.no_grad = autograd.tape, auto
 local lazy = {help = "libration.help", nn = "libration.nn", optim = "libration.optim", train = "libration.train", formats = "libration.formats", media = "libration.media",
   graph = "libration.graph", pose = "libration.pose", motion = "libration.motion", data = "libration.data", anomaly = "libration.anomaly", report = "libration.report"}
 
-return setmetatable(libration, {__index = function(self, key)
+setmetatable(libration, {__index = function(self, key)
   local room = lazy[key]
   if not room then return nil end
   self[key] = require(room)
   return self[key]
 end})
+
+-- `luajit -l libration -i`: no script stands at arg[0]
+if type(arg) == "table" and not arg[0] then require("libration.repl").attach(libration) end
+
+return libration
