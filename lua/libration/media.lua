@@ -349,6 +349,8 @@ function media.hash()
   return setmetatable({ handle = ffi.gc(handle, lib.lbr_sha256_free), text = ffi.new("char[65]") }, Hash)
 end
 
+local BYTES = { u8 = 1, f16 = 2, bf16 = 2, f32 = 4, i32 = 4, f64 = 8 }
+
 ---Adds a string, or a contiguous CPU tensor's bytes.
 ---@param data string|Tensor
 ---@return Hash itself
@@ -356,8 +358,7 @@ function Hash:update(data)
   if type(data) == "string" then
     M.lbr_sha256_update(self.handle, data, #data)
   else
-    local pointer = data:ptr()
-    M.lbr_sha256_update(self.handle, pointer, data:numel() * ffi.sizeof(pointer[0]))
+    M.lbr_sha256_update(self.handle, data:ptr(), data:numel() * BYTES[data.dtype])
   end
   return self
 end

@@ -86,7 +86,7 @@ function look.new(rng, index, offset)
   l.sun = {strong * (1 + warm), strong, strong * (1 - warm)}
   l.sky = {fill * (1 - 0.4 * warm), fill, fill * (1 + 0.5 * warm)}
   l.softness, l.folds = rng:uniform(0.10, 0.22), rng:uniform(0.010, 0.028)
-  l.exposure, l.vignette, l.noise = rng:uniform(0.92, 1.04), rng:uniform(0.05, 0.18), rng:uniform(0.8, 1.5)
+  l.exposure, l.vignette, l.noise = rng:uniform(0.92, 1.04), rng:uniform(0.05, 0.18), rng:uniform(0.5, 0.9)
   l.texture = rng:bits() % 4294967296
   l.blinks = rng:uniform(2, 4.5)                       -- seconds between blinks
   l.blink_phase = rng:uniform(0, 4)

@@ -69,10 +69,27 @@ local function by_size(outputs, sizes, what)
   return found
 end
 
-local function load_network(path, precision)
-  local network, err = require "libration.graph".load(path, { precision = precision })
+-- Names of the landmark network's outputs that are read; the fifth, a segmentation, costs a fifth of the time and is left out.
+local wanted = { "Identity", "Identity_1", "Identity_3", "Identity_4" }
+
+local function load_network(path, precision, outputs)
+  local graph = require "libration.graph"
+  local network, err = graph.load(path, { precision = precision, outputs = outputs })
+  if not network and outputs then network, err = graph.load(path, { precision = precision }) end -- a user's own file may name them otherwise
   if not network then error(err, 0) end
   return network
+end
+
+--- The files of the two networks, fetched when they are missing.
+---@param options table model and weights as for a landmarker
+---@return {detector: string, landmark: string} paths
+function Landmarker.weight_files(options)
+  local weights, given = require "libration.weights", options.weights
+  local own = type(given) == "table" and given or { landmark = given, detector = require "libration.files".is_folder(given or "") and given or nil }
+  return {
+    detector = weights.path("pose_detection", own.detector and { file = own.detector }),
+    landmark = weights.path("pose_landmark_" .. (options.model or defaults.model), own.landmark and { file = own.landmark }),
+  }
 end
 
 --- A landmarker for one stream of frames.
@@ -80,7 +97,7 @@ end
 ---  uses, 7 what its graph file says); smooth "one-euro" (as MediaPipe), "none" or "offline" (raw here; filter the whole sequence with smoothing.offline
 ---  afterwards); clock "video" (the times given to process) or "mediapipe" (33333 us a frame); person "best" (highest score, as MediaPipe), "largest" or
 ---  "central": whom to follow where the detector finds several; static: true runs the detector on every frame and tracks nothing;
----  weights: file of the landmark network, or {detector = file, landmark = file}; threads; networks: {detector =, landmark =}, ready objects with :run
+---  weights: file of the landmark network, folder with both, or {detector = file, landmark = file}; threads; networks: {detector =, landmark =}, ready objects with :run
 ---@return Landmarker
 local function landmarker(options)
   local o = read_options(options or {})
@@ -89,10 +106,9 @@ local function landmarker(options)
   if o.networks then
     self.detector, self.marker = o.networks.detector, o.networks.landmark
   else
-    local files = type(o.weights) == "table" and o.weights or { landmark = o.weights }
-    local weights = require "libration.weights"
-    self.detector = load_network(files.detector or weights.path("pose_detection"), o.precision)
-    self.marker = load_network(files.landmark or weights.path("pose_landmark_" .. o.model), o.precision)
+    self.files = Landmarker.weight_files(o)
+    self.detector = load_network(self.files.detector, o.precision)
+    self.marker = load_network(self.files.landmark, o.precision, wanted)
   end
   local n = blazepose.landmarks
   self.detector_input = tensor.empty({ 1, blazepose.detector_size, blazepose.detector_size, 3 })

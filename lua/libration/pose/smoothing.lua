@@ -146,7 +146,7 @@ function smoothing.offline(landmarks, rate, cutoff, columns)
   columns = math.min(columns or 3, C)
   if cutoff >= rate / 2 * .95 then return out end -- nothing above the cutoff can be in the data
   local b0, b1, b2, a1, a2 = butterworth(cutoff, rate)
-  local reach = math.max(9, math.ceil(rate / cutoff)) -- the ends are continued for one period of the cutoff
+  local reach = math.max(9, math.ceil(2 * rate / cutoff)) -- the ends are continued for two periods of the cutoff
   local p, stride, work = out:ptr(), J * C, ffi.new("double[?]", T + 2 * math.min(reach, T))
   for j = 0, J - 1 do
     for c = 0, columns - 1 do

@@ -1,0 +1,106 @@
+-- helper.lua: loaded before every spec: keeps ffi and the library alive over busted's reloading, and holds what specs share.
+local ffi = require "ffi"
+local lr = require "libration"
+
+local helper = {}
+
+-- busted unloads modules between files; finalizers of a second ffi would never run, a second core would declare its structs twice.
+local kept = {}
+for _, name in ipairs {"ffi", "libration", "libration.core", "libration.tensor", "libration.ops", "libration.record", "libration.autograd", "helper"} do kept[name] = package.loaded[name] end
+kept.ffi = ffi
+
+--- Path of a file in ../shared beside the checkout, nil where it is absent.
+function helper.shared(path)
+  local full = "../shared/" .. path
+  local file = io.open(full, "rb")
+  if file then
+    file:close()
+    return full
+  end
+end
+
+--- Largest absolute difference of two tensors (NaN equal to NaN), and the largest absolute value of the first.
+function helper.difference(a, b)
+  assert(table.concat(a.shape, ",") == table.concat(b.shape, ","), "shapes " .. table.concat(a.shape, ",") .. " and " .. table.concat(b.shape, ","))
+  local x, y = a:contiguous():to("f64"), b:contiguous():to("f64")
+  local p, q, worst, size = x:ptr(), y:ptr(), 0, 0
+  for i = 0, x:numel() - 1 do
+    local u, v = p[i], q[i]
+    if not (u ~= u and v ~= v) then
+      local d = math.abs(u - v)
+      if not (d <= worst) then worst = d end
+      if math.abs(u) > size then size = math.abs(u) end
+    end
+  end
+  return worst, size
+end
+
+--- Checks gradients of f (tensors in, one-element tensor out) in f64 against central differences.
+---@param f fun(...): Tensor
+---@param inputs Tensor[] f64 leaves
+---@param tolerance number|nil relative to the largest entry, 1e-6
+function helper.check_gradient(f, inputs, tolerance)
+  for _, x in ipairs(inputs) do lr.requires_grad(x) end
+  local tape = lr.tape()
+  local grads = tape:gradient(f(unpack(inputs)), inputs)
+  local h = 1e-5
+  for k, x in ipairs(inputs) do
+    local worst, size, where = 0, 1e-3, 0
+    local p = x:ptr()
+    local g = grads[k]:contiguous()
+    for i = 0, x:numel() - 1 do
+      local saved = p[i]
+      p[i] = saved + h
+      x.storage.version = x.storage.version + 1
+      local up = f(unpack(inputs)):item()
+      p[i] = saved - h
+      x.storage.version = x.storage.version + 1
+      local down = f(unpack(inputs)):item()
+      p[i] = saved
+      x.storage.version = x.storage.version + 1
+      local numeric, analytic = (up - down) / (2 * h), g:ptr()[i]
+      size = math.max(size, math.abs(numeric))
+      if not (math.abs(numeric - analytic) <= worst) then worst, where = math.abs(numeric - analytic), i end
+    end
+    assert(worst <= (tolerance or 1e-6) * size, ("gradient of input %d is off by %g of %g at element %d"):format(k, worst, size, where))
+  end
+end
+
+--- Storages alive after a full collection.
+function helper.storages()
+  collectgarbage()
+  collectgarbage()
+  return lr.memory().storages
+end
+
+--- Runs fn and fails when it leaves storages behind. Ballast, so that the collector has something to do.
+function helper.leaves_nothing(fn)
+  local ballast = {}
+  for i = 1, 1e4 do ballast[i] = {i} end
+  local before = helper.storages()
+  fn()
+  local after = helper.storages()
+  assert(after == before, ("%d storages before, %d after"):format(before, after))
+  return #ballast
+end
+
+--- Asserts that fn fails with a message that holds text.
+function helper.refuses(text, fn, ...)
+  local ok, message = pcall(fn, ...)
+  assert(not ok, "no error, want one with: " .. text)
+  assert(tostring(message):find(text, 1, true), "error '" .. tostring(message) .. "' does not hold: " .. text)
+end
+
+package.loaded.helper = helper
+kept.helper = helper
+package.preload.helper = function() return helper end
+
+local ok, busted = pcall(require, "busted")
+if ok and busted.subscribe then
+  busted.subscribe({"file", "start"}, function()
+    for name, module in pairs(kept) do package.loaded[name] = module end
+    return nil, true
+  end)
+end
+
+return helper
