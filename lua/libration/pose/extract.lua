@@ -1,0 +1,230 @@
+-- A whole recording to landmarks: decodes, tracks, maps back to source pixels, lists jumps to another person, remembers the answer. Writes no result files.
+local ffi = require "ffi"
+local tensor = require "libration.tensor"
+local files = require "libration.files"
+local sha256 = require "libration.sha256"
+local smoothing = require "libration.pose.smoothing"
+
+local extract = {}
+
+local VERSION = 1 -- of what is remembered: grows when an answer would change
+local JUMP = .5   -- of the radius of the body's circle, from one found frame to the next
+
+extract.defaults = {
+  model = "full", precision = "f32", kernel = 9, smooth = "one-euro", cutoff = 6, clock = "video", person = "best",
+  start = 0, stop = 0, fps = 0, rotate = 0, crop = false,
+}
+
+---@class Recording
+---@field landmarks Tensor f32 [T,33,5] x, y, z in pixels of the upright source picture, visibility, presence; NaN in frames without a pose
+---@field world Tensor f32 [T,33,3] metres from the mid hip, NaN likewise
+---@field times number[] seconds of each frame
+---@field frames integer T
+---@field found integer frames with a pose
+---@field width integer of the upright source picture
+---@field height integer
+---@field fps number frames a second: from the times, or the source's own
+---@field jumps {frame: integer, time: number, distance: number}[] frame from 1; distance in pixels of the middle of the body
+---@field cached boolean true where the answer was remembered
+---@field key string sha256 of everything the answer depends on
+---@field seconds number that finding the landmarks took, decoding included; 0 when cached
+---@field warning string what was wrong with the file; "" when nothing
+---@field kind string "video", "picture" or "folder"
+
+-- Sha256 over the content of a file, or of all pictures of a folder by name.
+local function content_of(source)
+  local media = require "libration.media"
+  local function digest(path)
+    local hex, err = media.sha256(path)
+    if not hex then error(err, 0) end
+    return hex
+  end
+  if source.kind ~= "folder" then return digest(source.path) end
+  local hash = media.hash()
+  for _, path in ipairs(source.files) do hash:update(files.name(path) .. "\0" .. digest(path) .. "\n") end
+  return hash:hex()
+end
+
+local function key_of(source, o, weight_files)
+  local parts = { "landmarks " .. VERSION, content_of(source) }
+  for _, which in ipairs { "detector", "landmark" } do
+    local hex, err = files.sha256(weight_files[which])
+    if not hex then error(err, 0) end
+    parts[#parts + 1] = hex
+  end
+  local crop = o.crop and table.concat(o.crop, ",") or "all"
+  for _, v in ipairs {
+    o.model, o.precision, o.kernel, o.smooth == "one-euro" and "one-euro" or "raw", o.clock, o.person, o.start, o.stop, o.fps, o.rotate, crop,
+  } do
+    parts[#parts + 1] = type(v) == "number" and ("%.17g"):format(v) or v
+  end
+  return sha256.hex(table.concat(parts, "\n"))
+end
+
+--- The way back from pixels of the upright source picture to those of the frames a source delivers (Source:to_source is the way there), and directions.
+---@param source Source with its crop and rotation
+---@return fun(x: number, y: number): number, number to_frame
+---@return fun(x: number, y: number): number, number direction of a vector, from frame to source
+function extract.turning(source)
+  local left, top, w, h = unpack(source.crop)
+  if source.rotate == 90 then
+    return function(x, y) return h - (y - top), x - left end, function(x, y) return y, -x end
+  elseif source.rotate == 180 then
+    return function(x, y) return w - (x - left), h - (y - top) end, function(x, y) return -x, -y end
+  elseif source.rotate == 270 then
+    return function(x, y) return y - top, w - (x - left) end, function(x, y) return -y, x end
+  end
+  return function(x, y) return x - left, y - top end, function(x, y) return x, y end
+end
+
+-- Numbers that grow as frames come, of n floats each.
+local function growing(n)
+  local room, used, data = 256, 0, ffi.new("float[?]", 256 * n)
+  local list = {}
+  function list.next()
+    if used == room then
+      local larger = ffi.new("float[?]", room * 2 * n)
+      ffi.copy(larger, data, room * n * 4)
+      data, room = larger, room * 2
+    end
+    used = used + 1
+    return data + (used - 1) * n
+  end
+  function list.tensor(...)
+    local t = tensor.empty({ used, ... })
+    if used > 0 then ffi.copy(t:ptr(), data, used * n * 4) end
+    return t
+  end
+  return list
+end
+
+-- Middle of shoulders and hips, in pixels.
+local function middle(l)
+  local x, y = 0, 0
+  for _, j in ipairs { 11, 12, 23, 24 } do x, y = x + l[5 * j] / 4, y + l[5 * j + 1] / 4 end
+  return x, y
+end
+
+local function find(source, landmarker, on_frame)
+  local landmarks, world, times, jumps = growing(165), growing(99), {}, {}
+  local _, direct = extract.turning(source)
+  local found, last = 0, nil
+  for frame, time in source:each() do
+    times[#times + 1] = time
+    local l, w = landmarker:process(frame, time)
+    local to, metres = landmarks.next(), world.next()
+    if not l then
+      for i = 0, 164 do to[i] = 0 / 0 end
+      for i = 0, 98 do metres[i] = 0 / 0 end
+    else
+      found = found + 1
+      local p, q = l:ptr(), w:ptr()
+      for i = 0, 32 do
+        local x, y = source:to_source(p[5 * i], p[5 * i + 1])
+        to[5 * i], to[5 * i + 1], to[5 * i + 2], to[5 * i + 3], to[5 * i + 4] = x, y, p[5 * i + 2], p[5 * i + 3], p[5 * i + 4]
+        x, y = direct(q[3 * i], q[3 * i + 1])
+        metres[3 * i], metres[3 * i + 1], metres[3 * i + 2] = x, y, q[3 * i + 2]
+      end
+      local x, y = middle(to)
+      local radius = landmarker.region.width / 2.5
+      if last then
+        local distance = math.sqrt((x - last.x) ^ 2 + (y - last.y) ^ 2)
+        if distance > JUMP * math.max(radius, last.radius) then jumps[#jumps + 1] = { frame = #times, time = time, distance = distance } end
+      end
+      last = { x = x, y = y, radius = radius }
+    end
+    if on_frame then on_frame(#times, found) end
+  end
+  return landmarks.tensor(33, 5), world.tensor(33, 3), times, jumps, found
+end
+
+local function remembered(path)
+  if not files.exists(path) then return nil end
+  local tensors, about = require "libration.formats.safetensors".load(path)
+  if not tensors or not (tensors.landmarks and tensors.world and tensors.times and tensors.jumps) then return nil end
+  local times, jumps = {}, {}
+  for i = 1, tensors.times:size(1) do times[i] = tensors.times:ptr()[i - 1] end
+  for i = 0, tensors.jumps:size(1) - 1 do
+    local p = tensors.jumps:ptr() + 3 * i
+    jumps[i + 1] = { frame = p[0], time = p[1], distance = p[2] }
+  end
+  return {
+    landmarks = tensors.landmarks, world = tensors.world, times = times, jumps = jumps, frames = #times, found = tonumber(about.found),
+    width = tonumber(about.width), height = tonumber(about.height), fps = tonumber(about.fps), warning = about.warning, cached = true, seconds = 0,
+  }
+end
+
+local function remember(path, r)
+  local times, jumps = tensor.empty({ #r.times }, "f64"), tensor.empty({ math.max(#r.jumps, 1), 3 }, "f64")
+  for i, time in ipairs(r.times) do times:ptr()[i - 1] = time end
+  for i, jump in ipairs(r.jumps) do
+    local p = jumps:ptr() + 3 * (i - 1)
+    p[0], p[1], p[2] = jump.frame, jump.time, jump.distance
+  end
+  jumps = jumps:narrow(1, 1, #r.jumps)
+  local about = { found = ("%d"):format(r.found), width = ("%d"):format(r.width), height = ("%d"):format(r.height), fps = ("%.17g"):format(r.fps), warning = r.warning }
+  local tensors = { landmarks = r.landmarks, world = r.world, times = times, jumps = jumps }
+  pcall(require "libration.formats.safetensors".save, path, tensors, about) -- a full cache is no reason to lose the answer
+end
+
+-- Frames a second from the times themselves: the median step.
+local function rate_of(times, fallback)
+  local steps = {}
+  for i = 2, #times do steps[#steps + 1] = times[i] - times[i - 1] end
+  if #steps == 0 then return fallback end
+  table.sort(steps)
+  local step = steps[math.ceil(#steps / 2)]
+  return step > 0 and 1 / step or fallback
+end
+
+--- Options for media.open that give the frames that a recording's landmarks were found in.
+---@param o table options of extract.recording
+---@return table
+function extract.source_options(o)
+  return { start = o.start, stop = o.stop ~= 0 and o.stop or nil, fps = o.fps ~= 0 and o.fps or nil, crop = o.crop or nil, rotate = o.rotate, threads = o.threads }
+end
+
+--- Landmarks of one person throughout a video, a picture or a folder of frames. The answer is remembered in the user's cache folder by the content of the
+--- input, the weights and the options.
+---@param input string
+---@param options? table model, precision, kernel, smooth ("one-euro", "none", "offline": zero-phase Butterworth with `cutoff` Hz, default 6), clock, person, weights
+---  (as pose.landmarker takes them), start, stop (seconds; stop 0: to the end), fps (folders), crop {x, y, width, height}, rotate (degrees clockwise, after the crop),
+---  threads, cache (false: neither look nor remember), on_open(source), on_frame(frames, found)
+---@return Recording|nil recording
+---@return string|nil err one line: the input cannot be opened
+function extract.recording(input, options)
+  local o = setmetatable(options or {}, { __index = extract.defaults })
+  local source, err = require "libration.media".open(input, extract.source_options(o))
+  if not source then return nil, err end
+  local still = source.kind == "picture"
+  local smooth = still and "none" or o.smooth
+  local landmarker = require "libration.pose.landmarker" {
+    model = o.model, precision = o.precision, kernel = o.kernel, smooth = smooth, clock = o.clock, person = o.person, static = still, weights = o.weights,
+    threads = o.threads,
+  }
+  local key = key_of(source, setmetatable({ smooth = smooth }, { __index = o }), landmarker.files)
+  local place = o.cache ~= false and files.join(files.cache("landmarks"), key .. ".safetensors")
+  local r = place and remembered(place)
+  if r then
+    source:close()
+  else
+    if o.on_open then o.on_open(source) end
+    local clock = require "libration.progress".clock
+    local begin = clock()
+    local ok, landmarks, world, times, jumps, found = pcall(find, source, landmarker, o.on_frame)
+    source:close()
+    if not ok then error(landmarks, 0) end
+    r = {
+      landmarks = landmarks, world = world, times = times, jumps = jumps, frames = #times, found = found, width = source.source_width, height = source.source_height,
+      fps = rate_of(times, source.fps), cached = false, seconds = clock() - begin, warning = source.warning or "",
+    }
+    if place then remember(place, r) end
+  end
+  r.key, r.kind = key, source.kind
+  if smooth == "offline" and r.fps > 0 and r.frames > 0 then
+    r.landmarks, r.world = smoothing.offline(r.landmarks, r.fps, o.cutoff), smoothing.offline(r.world, r.fps, o.cutoff)
+  end
+  return r
+end
+
+return extract

@@ -1,0 +1,125 @@
+-- Finds one person's 33 landmarks in a video, a picture or a folder of frames, as MediaPipe's BlazePose does.
+local here = arg and arg[0] and arg[0]:match("^(.*)[/\\]") or "."
+package.path = here .. "/../lua/?.lua;" .. here .. "/../lua/?/init.lua;" .. package.path
+local options = require "libration.options"
+
+local about = "Finds one person's 33 landmarks in a video, a picture or a folder of frames, as MediaPipe's BlazePose does.\n\n" ..
+  "Writes to the output folder: landmarks.npy float32 [T,33,5] (x, y, z in pixels of the upright source picture, visibility, presence; NaN where nobody is found),\n" ..
+  "world.npy float32 [T,33,3] (metres from the mid hip), landmarks.csv (frame, time in seconds, JOINT_x ...), landmarks.json (OpenPose layout, one file with all\n" ..
+  "frames), run.json, and with --overlay overlay.mp4 (overlay.png for a picture)."
+
+local rows = {
+  {"output", "landmarks", "folder for the results, made when missing", metavar = "DIR"},
+  {"model", "full", "landmark network", choices = {"lite", "full", "heavy"}},
+  {"precision", "f32", "number type of the networks' products", choices = {"f32", "bf16"}},
+  {"smooth", "one-euro", "one-euro: MediaPipe's, frame by frame; offline: zero-phase Butterworth over the whole recording; none", choices = {"one-euro", "offline", "none"}},
+  {"cutoff", 6, "cut-off of --smooth offline in Hz (amplitude 1/sqrt 2 there)", type = "number", above = 0, metavar = "HZ"},
+  {"clock", "video", "time that the one-euro filters see: the video's own, or 33333 us a frame as MediaPipe's Python package counts", choices = {"video", "mediapipe"}},
+  {"heatmap-kernel", 9, "side of the heat-map surroundings that refine a point: 9 as the Python package, 7 as its graph file", choices = {9, 7}},
+  {"person", "best", "whom to follow where the detector finds several: best (highest score, as MediaPipe), largest, central (nearest to the middle)",
+    choices = {"best", "largest", "central"}},
+  {"start", 0, "seconds to begin at", type = "number", min = 0, metavar = "S"},
+  {"end", 0, "seconds to end at; 0: the end of the recording", type = "number", min = 0, metavar = "S"},
+  {"crop", {}, "part of the upright picture to look at: x,y,width,height", of = "integer", metavar = "X,Y,W,H",
+    check = function(v) if #v ~= 0 and #v ~= 4 then return nil, "want x,y,width,height" end return true end},
+  {"rotate", 0, "degrees clockwise to turn the picture by before looking, after the crop; results stay in source pixels", choices = {0, 90, 180, 270}},
+  {"fps", 0, "frames a second of a folder of pictures; 0: 25", type = "number", min = 0},
+  {"threads", 0, "processor threads; 0: all cores", min = 0},
+  {"weights", "", "your own file of the landmark network, or a folder with the files of both networks", metavar = "FILE"},
+  {"overlay", false, "draw the skeleton over the frames: overlay.mp4 with the source's times and sound"},
+  {"cache", true, "remember answers, and take a remembered one (in the user's cache folder)"},
+  positional = {"input", "", "video, picture or folder of PNG or JPEG frames", metavar = "INPUT", required = true},
+}
+
+-- The overlay: decodes once more and draws what was found.
+local function draw_overlay(recording, input, settings, path)
+  local media, draw, cairo = require "libration.media", require "libration.pose.draw", require "libration.report.cairo"
+  local extract, progress, lr = require "libration.pose.extract", require "libration.progress", require "libration"
+  local still = recording.kind == "picture"
+  local source = assert(media.open(input, extract.source_options(setmetatable(settings, {__index = extract.defaults}))))
+  local overlay = draw.overlay(source.width, source.height, cairo.over)
+  local to_frame = extract.turning(source)
+  local writer
+  if not still then
+    writer = assert(media.writer(path, {
+      width = source.width, height = source.height, fps = recording.fps, audio_from = source.has_audio and input or nil,
+      start = settings.start, stop = settings.stop ~= 0 and settings.stop or nil,
+    }))
+  end
+  local bar = progress.new {label = "overlay", total = recording.frames, unit = "frames"}
+  local points = lr.empty({33, 5})
+  local from, to = recording.landmarks:ptr(), points:ptr()
+  local ok, err = pcall(function()
+    for t = 0, recording.frames - 1 do
+      local frame, time = source:next()
+      if not frame then error(input .. ": fewer frames than before", 0) end
+      for i = 0, 32 do
+        local p = from + (t * 33 + i) * 5
+        to[5 * i], to[5 * i + 1] = to_frame(p[0], p[1])
+        to[5 * i + 2], to[5 * i + 3], to[5 * i + 4] = p[2], p[3], p[4]
+      end
+      overlay:paint(frame, function(canvas) draw.skeleton(canvas, points, {skeleton = "blazepose33"}) end)
+      if still then media.write_png(path, frame) else writer:write(frame, time) end
+      bar:update(t + 1)
+    end
+    if writer then writer:close() end
+  end)
+  bar:finish()
+  source:close()
+  if not ok then
+    if writer then writer:abort() end
+    error(err, 0)
+  end
+end
+
+options.main(function()
+  local o = options.parse("landmarks", about, rows, arg)
+  local files, log, progress = require "libration.files", require "libration.log", require "libration.progress"
+  local extract, lr = require "libration.pose.extract", require "libration"
+
+  local fresh = not files.exists(o.output)
+  local folder, reason = files.writable(o.output)
+  if not folder then error(reason, 0) end
+  local bar
+  local settings = {
+    model = o.model, precision = o.precision, kernel = o.heatmap_kernel, smooth = o.smooth, cutoff = o.cutoff, clock = o.clock, person = o.person,
+    start = o.start, stop = o["end"], fps = o.fps, crop = #o.crop == 4 and o.crop or nil, rotate = o.rotate, cache = o.cache,
+    threads = o.threads > 0 and o.threads or nil, weights = o.weights ~= "" and o.weights or nil,
+    on_open = function(source)
+      bar = progress.new {label = "landmarks", total = source.frames > 0 and source.frames or nil, unit = "frames"}
+    end,
+    on_frame = function(n, found) bar:update(n, found < n and ("%d without a pose"):format(n - found) or nil) end,
+  }
+  local ok, err = pcall(function()
+    local r = assert(extract.recording(o.input, settings))
+    if bar then bar:finish() end
+    if r.cached then log.info("landmarks: remembered from an earlier run (%d frames); --no-cache finds them again", r.frames) end
+    if r.warning and r.warning ~= "" then log.warn("%s", r.warning) end
+    if r.found == 0 then error(("%s: no person found in %d frame%s"):format(o.input, r.frames, r.frames == 1 and "" or "s"), 0) end
+    for _, jump in ipairs(r.jumps) do
+      log.warn("jump at %.3f s (frame %d): the body is %.0f pixels from where it was, perhaps another person", jump.time, jump.frame - 1, jump.distance)
+    end
+    if o.overlay then draw_overlay(r, o.input, settings, files.join(folder, r.kind == "picture" and "overlay.png" or "overlay.mp4")) end
+
+    local npy, csv, openpose = require "libration.formats.npy", require "libration.formats.csv", require "libration.formats.openpose"
+    local skeleton = require "libration.pose.skeletons".blazepose33
+    npy.save(files.join(folder, "landmarks.npy"), r.landmarks)
+    npy.save(files.join(folder, "world.npy"), r.world)
+    csv.save_landmarks(files.join(folder, "landmarks.csv"), r.landmarks,
+      {joints = skeleton.joints, channels = {"x", "y", "z", "visibility", "presence"}, times = r.times})
+    openpose.save(files.join(folder, "landmarks.json"), r.landmarks, {times = r.times})
+    local cjson = require "cjson"
+    local rate = r.seconds > 0 and r.frames / r.seconds or 0
+    files.write(files.join(folder, "run.json"), cjson.encode {
+      recipe = "landmarks", version = lr.version, device = "cpu", input = o.input, options = o, key = r.key, cached = r.cached, frames = r.frames, found = r.found,
+      width = r.width, height = r.height, fps = r.fps, jumps = #r.jumps > 0 and r.jumps or nil, seconds = r.seconds, frames_per_second = rate,
+    } .. "\n")
+    log.info("%s: a pose in %d of %d frames%s -> %s", o.input, r.found, r.frames,
+      rate > 0 and (", %.1f frames/s"):format(rate) or "", folder)
+  end)
+  if not ok then
+    if bar then bar.quiet = true bar:finish() end
+    if fresh then require "lfs".rmdir(folder) end -- only when nothing is in it
+    error(err, 0)
+  end
+end)

@@ -1,0 +1,278 @@
+-- Specs of the whole way from a video file to landmarks, against MediaPipe's own answers; the networks run for real here.
+local ffi = require "ffi"
+local helper = require "helper"
+require "libration"
+local npy = require "libration.formats.npy"
+local pose = require "libration.pose"
+
+local videos = {
+  ta_chi = { "video/ta_chi.mp4" }, sports2d_walk = { "video/sports2d_walk.mp4" }, pose2sim_cam02 = { "video/pose2sim_cam02.mp4" },
+  egoblur_face = { "video/egoblur_face.mp4" }, again = { "signs/asl_clips/again.mkv" }, book = { "signs/asl_clips/book.mkv" },
+  help = { "signs/asl_clips/help.mkv" }, thanks = { "signs/asl_clips/thanks.mkv" },
+}
+local names = { "ta_chi", "sports2d_walk", "pose2sim_cam02", "egoblur_face", "again", "book", "help", "thanks" }
+
+-- What a spec lacks, or nil: the recorded answers, or the weights.
+local function missing()
+  if not helper.shared("goldens/video") then return "needs ../shared" end
+  local ok, err = pcall(require "libration.weights".path, "pose_landmark_full")
+  if ok then ok, err = pcall(require "libration.weights".path, "pose_detection") end
+  if not ok then return "needs weights: " .. tostring(err) end
+end
+
+local anchor = {} -- keeps recorded answers alive while their pointers are used
+
+local function golden(folder, name, key)
+  local t = assert(npy.load(helper.shared(("goldens/%s/%s.%s.npy"):format(folder, name, key))))
+  anchor[#anchor + 1] = t
+  return t
+end
+
+-- Calls fn(frame, i) for the first `most` frames of a file, i from 0.
+local function each_frame(path, most, fn)
+  local source = assert(require "libration.media".open(helper.shared("data/" .. path)))
+  local i = 0
+  while i < most do
+    local frame = source:next()
+    if not frame then break end
+    fn(frame, i)
+    i = i + 1
+  end
+  source:close()
+  return i
+end
+
+local function percentile(list, p)
+  table.sort(list)
+  return list[math.max(1, math.ceil(#list * p / 100))] or 0 / 0
+end
+
+-- The landmark network alone, on the region that MediaPipe used in each frame.
+local function from_golden_regions(name, most)
+  local roi, raw = golden("video", name, "roi"), golden("video", name, "raw.landmarks")
+  local r, want = roi:ptr(), raw:ptr()
+  local landmarker = pose.landmarker { clock = "mediapipe" }
+  local region, off, flags, above, sum = ffi.new("lbr_region"), {}, 0, 0, 0
+  each_frame(videos[name][1], math.min(most, roi:size(1)), function(frame, i)
+    local h, w, q = frame:size(1), frame:size(2), r + 6 * i
+    if q[0] ~= q[0] then return end
+    region.x, region.y, region.width, region.height, region.angle = q[0] * w, q[1] * h, q[2] * w, q[3] * h, q[4]
+    local found = landmarker:mark(frame, region)
+    local g = want + 165 * i
+    if (found ~= nil) ~= (g[0] == g[0]) then flags = flags + 1 end
+    if found and g[0] == g[0] then
+      for k = 0, 32 do
+        local d = math.sqrt(((found.landmarks[5 * k] - g[5 * k]) * w) ^ 2 + ((found.landmarks[5 * k + 1] - g[5 * k + 1]) * h) ^ 2)
+        off[#off + 1], sum = d, sum + d
+        if d > .5 then above = above + 1 end
+      end
+    end
+  end)
+  local mean, p99 = sum / #off, percentile(off, 99)
+  io.write(("bound: golden regions %s (%d points) mean %.4f px 99th percentile %.4f max %.3f; %d above .5 px, pose found differs %d times\n"):format(
+    name, #off, mean, p99, off[#off], above, flags))
+  assert.is_true(mean <= .02 and p99 <= .3 and above <= .001 * #off and flags == 0)
+end
+
+-- From the file to smoothed landmarks, nothing taken from the goldens.
+local function chain(name, most, folder, kernel)
+  local smooth = golden(folder or "video", name, "smooth.landmarks")
+  local want = smooth:ptr()
+  local landmarker = pose.landmarker { clock = "mediapipe", kernel = kernel }
+  local off, both, ours, theirs, different = {}, 0, 0, 0, 0
+  each_frame(videos[name][1], math.min(most, smooth:size(1)), function(frame, i)
+    local h, w, g = frame:size(1), frame:size(2), want + 165 * i
+    local found = landmarker:process(frame)
+    if found then ours = ours + 1 end
+    if g[0] == g[0] then theirs = theirs + 1 end
+    if (found ~= nil) ~= (g[0] == g[0]) then different = different + 1 end
+    if found and g[0] == g[0] then
+      both = both + 1
+      local p = found:ptr()
+      for k = 0, 32 do
+        off[#off + 1] = math.sqrt((p[5 * k] - g[5 * k] * w) ^ 2 + (p[5 * k + 1] - g[5 * k + 1] * h) ^ 2)
+      end
+    end
+  end)
+  local median, p95 = percentile(off, 50), percentile(off, 95)
+  io.write(("bound: whole chain %s%s median %.4f px 95th percentile %.4f max %.2f; a pose in %d frames, MediaPipe %d, %d frames differ\n"):format(
+    name, kernel and " kernel " .. kernel or "", median, p95, off[#off], ours, theirs, different))
+  return median, p95, different, ours
+end
+
+describe("landmarks", function()
+  after_each(function() anchor = {} end)
+
+  it("bound: golden regions ta_chi, 60 frames: mean <= .02 px, 99th percentile <= .3, .1 % above .5, found alike", function()
+    local why = missing()
+    if why then return pending(why) end
+    from_golden_regions("ta_chi", 60)
+  end)
+
+  for _, name in ipairs(names) do
+    it(("bound: golden regions %s, every frame: mean <= .02 px, 99th percentile <= .3, .1 %% above .5, found alike #slow"):format(name), function()
+      local why = missing()
+      if why then return pending(why) end
+      from_golden_regions(name, 1e9)
+    end)
+  end
+
+  it("bound: whole chain again: median <= .5 px, 95th percentile <= 3 px, the same frames", function()
+    local why = missing()
+    if why then return pending(why) end
+    local median, p95, different = chain("again", 40)
+    assert.is_true(median <= .5 and p95 <= 3 and different == 0)
+  end)
+
+  for _, name in ipairs { "ta_chi", "pose2sim_cam02", "again", "book", "help", "thanks" } do
+    it(("bound: whole chain %s: median <= .5 px, 95th percentile <= 3 px, the same frames #slow"):format(name), function()
+      local why = missing()
+      if why then return pending(why) end
+      local median, p95, different = chain(name, 1e9)
+      assert.is_true(median <= .5 and p95 <= 3 and different == 0)
+    end)
+  end
+
+  it("bound: whole chain sports2d_walk: a pose in 215-230 frames, median <= 3 px #slow", function()
+    local why = missing()
+    if why then return pending(why) end
+    local median, _, _, ours = chain("sports2d_walk", 1e9)
+    assert.is_true(median <= 3 and ours >= 215 and ours <= 230)
+  end)
+
+  it("bound: whole chain ta_chi with kernel 7: median <= .5 px, 95th percentile <= 3 px, the same frames #slow", function()
+    local why = missing()
+    if why then return pending(why) end
+    local median, p95, different = chain("ta_chi", 1e9, "video_kernel7", 7)
+    assert.is_true(median <= .5 and p95 <= 3 and different == 0)
+  end)
+
+  for _, still in ipairs { "stills/coco/000000000785.jpg", "stills/coco/000000040083.jpg", "stills/coco/000000196141.jpg", "stills/coco/000000197388.jpg",
+    "stills/footballers.jpg", "images/grace_hopper.bmp" } do
+    it(("bound: still %s: mean <= .5 px, found alike"):format(still), function()
+      local why = missing()
+      if why then return pending(why) end
+      local name = still:match("([^/]+)%.%w+$")
+      local want = golden("stills", name, "landmarks"):ptr()
+      local landmarker = pose.landmarker { static = true, smooth = "none" }
+      each_frame(still, 1, function(frame)
+        local h, w = frame:size(1), frame:size(2)
+        local found = landmarker:process(frame)
+        assert.equal(want[0] == want[0], found ~= nil)
+        local sum, max = 0, 0
+        for k = 0, 32 do
+          local d = math.sqrt((found:ptr()[5 * k] - want[5 * k] * w) ^ 2 + (found:ptr()[5 * k + 1] - want[5 * k + 1] * h) ^ 2)
+          sum, max = sum + d / 33, math.max(max, d)
+        end
+        io.write(("bound: still %s mean %.4f px max %.3f\n"):format(name, sum, max))
+        assert.is_true(sum <= .5)
+      end)
+    end)
+  end
+end)
+
+describe("recording", function()
+  local extract = require "libration.pose.extract"
+
+  it("maps source pixels to frame pixels and back for every turn and crop", function()
+    for _, rotate in ipairs { 0, 90, 180, 270 } do
+      local folder = require "libration.files".temporary_folder()
+      local media = require "libration.media"
+      media.write_png(folder .. "/a.png", require "libration".zeros({ 50, 60, 3 }, "u8"))
+      local source = assert(media.open(folder .. "/a.png", { crop = { 7, 11, 30, 20 }, rotate = rotate }))
+      local to_frame, direction = extract.turning(source)
+      for _, point in ipairs { { 0, 0 }, { source.width, source.height }, { 3, 17 } } do
+        local x, y = source:to_source(unpack(point))
+        assert.is_true(x >= 7 and x <= 37 and y >= 11 and y <= 31)
+        assert.same(point, { to_frame(x, y) })
+      end
+      local x0, y0 = source:to_source(0, 0)
+      local x1, y1 = source:to_source(3, 5)
+      assert.same({ x1 - x0, y1 - y0 }, { direction(3, 5) })
+      source:close()
+      require "libration.files".remove(folder)
+    end
+  end)
+end)
+
+-- Runs the recipe; returns its exit status and what it wrote to stderr.
+local function recipe(arguments)
+  local log = os.tmpname()
+  local status = os.execute(("luajit recipes/landmarks.lua %s >%s 2>&1"):format(arguments, log))
+  local file = assert(io.open(log))
+  local text = file:read("*a")
+  file:close()
+  os.remove(log)
+  return type(status) == "number" and status or (status and 0 or 1), text
+end
+
+describe("landmarks recipe", function()
+  local files = require "libration.files"
+  local folder
+  before_each(function() folder = files.temporary_folder() end)
+  after_each(function() files.remove(folder) end)
+
+  it("writes arrays, table, OpenPose JSON, run.json and overlay; the second time from memory", function()
+    local why = missing()
+    if why then return pending(why) end
+    local input, out = helper.shared("data/signs/asl_clips/thanks.mkv"), folder .. "/out"
+    local quoted = ("%s --output %s --end .4"):format(files.quote(input), files.quote(out))
+    local status, text = recipe("--no-cache --overlay " .. quoted)
+    assert.equal(0, status, text)
+    assert.matches("a pose in %d+ of %d+ frames, [%d.]+ frames/s", text)
+    local landmarks, world = assert(npy.load(out .. "/landmarks.npy")), assert(npy.load(out .. "/world.npy"))
+    local T = landmarks:size(1)
+    assert.is_true(T >= 5)
+    assert.same({ T, 33, 5 }, landmarks.shape)
+    assert.same({ T, 33, 3 }, world.shape)
+    local csv, about = require "libration.formats.csv".load_landmarks(out .. "/landmarks.csv")
+    assert.same(landmarks:totable(), assert(csv, about):totable())
+    assert.equal(T, #about.times)
+    assert.equal("right_foot_index", about.joints[33])
+    local json = assert(require "libration.formats.openpose".load(out .. "/landmarks.json"))
+    assert.same({ T, 33, 3 }, json.shape)
+    assert.near(landmarks:ptr()[5 * 11], json:ptr()[3 * 11], 1e-3)
+    local source = assert(require "libration.media".open(out .. "/overlay.mp4"))
+    local n = 0
+    while source:next() do n = n + 1 end
+    source:close()
+    assert.equal(T, n)
+    assert.is_true(files.exists(out .. "/run.json"))
+    -- the same again: remembered, and the very same bytes
+    local cache = "XDG_CACHE_HOME=" .. files.quote(folder .. "/cache")
+    local models = require "libration.weights".path("pose_detection")
+    local landmark = require "libration.weights".path("pose_landmark_full")
+    files.mkdirs(folder .. "/models")
+    files.copy(models, folder .. "/models/pose_detection.tflite")
+    files.copy(landmark, folder .. "/models/pose_landmark_full.tflite")
+    local function run(name)
+      return os.execute(("%s luajit recipes/landmarks.lua %s --weights %s --output %s --end .4 >%s 2>&1"):format(
+        cache, files.quote(input), files.quote(folder .. "/models"), files.quote(folder .. "/" .. name), files.quote(folder .. "/" .. name .. ".log")))
+    end
+    run("a")
+    run("b")
+    assert.matches("remembered", assert(files.read(folder .. "/b.log")))
+    assert.equal(files.read(out .. "/landmarks.npy"), files.read(folder .. "/a/landmarks.npy"))
+    assert.equal(files.read(folder .. "/a/landmarks.npy"), files.read(folder .. "/b/landmarks.npy"))
+    assert.equal(files.read(folder .. "/a/world.npy"), files.read(folder .. "/b/world.npy"))
+  end)
+
+  it("ends with one line, a status and no files: missing input, text named .mp4, nobody in it, a wrong option", function()
+    local function refused(text, arguments)
+      local status, said = recipe(arguments .. " --output " .. files.quote(folder .. "/none"))
+      assert.is_true(status ~= 0, said)
+      assert.matches(text, said)
+      assert.is_false(files.exists(folder .. "/none"))
+      return said
+    end
+    refused("nothing%.mp4", files.quote(folder .. "/nothing.mp4"))
+    refused("unknown option %-%-modle", "x.mp4 --modle full")
+    refused("model", "x.mp4 --model huge")
+    local why = missing()
+    if why then return pending(why) end
+    files.write(folder .. "/text.mp4", "this is no video\n")
+    local said = refused("text%.mp4", files.quote(folder .. "/text.mp4"))
+    assert.equal(1, select(2, said:gsub("\n", "\n")))
+    refused("no person found in 1 frame", "--no-cache " .. files.quote(helper.shared("data/images/sunflower.bmp")))
+  end)
+end)

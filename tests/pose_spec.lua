@@ -1,0 +1,250 @@
+-- Specs of BlazePose without its networks: decoding, regions, refinement and projection on golden raw outputs, and the tracker on made-up networks.
+local helper = require "helper"
+local lr = require "libration"
+local npy = require "libration.formats.npy"
+local blazepose = require "libration.pose.blazepose"
+local pose = require "libration.pose"
+
+local sizes = {
+  ta_chi_f040 = { 340, 256 }, ta_chi_f200 = { 340, 256 }, sports2d_walk_f060 = { 1768, 994 }, sports2d_walk_f150 = { 1768, 994 },
+  pose2sim_cam02_f050 = { 1080, 1920 }, ["000000000785_f000"] = { 640, 425 },
+}
+
+local anchor = {} -- keeps golden tensors alive while their pointers are used
+local function load(stage, key)
+  local t = assert(npy.load(helper.shared("goldens/stages/" .. stage) .. "/" .. key .. ".npy"))
+  anchor[#anchor + 1] = t
+  return t:ptr()
+end
+
+describe("blazepose", function()
+  after_each(function() anchor = {} end)
+
+  it("makes MediaPipe's 2254 anchors", function()
+    local a = blazepose.anchors()
+    assert.near(.5 / 28, a[0], 1e-8)
+    assert.near(.5 / 28, a[3], 1e-8)
+    assert.near(1.5 / 28, a[4], 1e-8)
+    assert.near(6.5 / 7, a[2253 * 2 + 1], 1e-7)
+    if helper.shared("goldens/stages") then
+      local golden = assert(npy.load(helper.shared("goldens/stages") .. "/anchors.npy"))
+      for i = 0, 2254 * 2 - 1 do assert.equal(golden:ptr()[i], a[i]) end
+    end
+  end)
+
+  for stage, size in pairs(sizes) do
+    local w, h = unpack(size)
+    it(("bound: decoding %s within .05 px, angle 1e-4"):format(stage), function()
+      if not helper.shared("goldens/stages/" .. stage) then return pending("needs ../shared") end
+      local found = blazepose.decode(load(stage, "detector_boxes"), load(stage, "detector_scores"))
+      local best, golden, roi = blazepose.to_picture(found[1], w, h), load(stage, "detection"), load(stage, "roi")
+      local worst = 0
+      for k = 1, 12 do worst = math.max(worst, math.abs(best[k] - golden[k - 1])) end
+      assert.near(golden[12], best[13], 1e-6)
+      local r = blazepose.region_of(best)
+      local off, angle = math.max(math.abs(r.x - roi[0]), math.abs(r.y - roi[1]), math.abs(r.width - roi[2])), math.abs(r.angle - roi[3])
+      io.write(("bound: decoding %s detection %.5f px region %.5f px angle %.1e\n"):format(stage, worst, off, angle))
+      assert.is_true(worst <= .05 and off <= .05 and angle <= 1e-4)
+    end)
+
+    it(("bound: refinement and projection %s within .01 px, 1e-5 m"):format(stage), function()
+      if not helper.shared("goldens/stages/" .. stage) then return pending("needs ../shared") end
+      local roi = load(stage, "roi")
+      local region = require "ffi".new("lbr_region", roi[0], roi[1], roi[2], roi[2], roi[3])
+      local out = { ld_3d = load(stage, "ld_3d"), heatmap = load(stage, "heatmap"), world = load(stage, "world_raw") }
+      local got = blazepose.project(out, region, w, h, 9)
+      local landmarks, aux, world = load(stage, "landmarks"), load(stage, "aux"), load(stage, "world")
+      local worst, sure, metres, seven = 0, 0, 0, 0
+      for i = 0, 34 do
+        local want, l = i < 33 and landmarks + 5 * i or aux + 5 * (i - 33), got.landmarks + 5 * i
+        worst = math.max(worst, math.abs(l[0] - want[0]) * w, math.abs(l[1] - want[1]) * h, math.abs(l[2] - want[2]) * w)
+        sure = math.max(sure, math.abs(l[3] - want[3]), math.abs(l[4] - want[4]))
+      end
+      for i = 0, 32 do
+        for k = 0, 2 do metres = math.max(metres, math.abs(got.world[4 * i + k] - world[4 * i + k])) end
+      end
+      local golden = load(stage, "refined_xy_kernel7")
+      got = blazepose.project(out, region, w, h, 7)
+      for i = 0, 69 do seven = math.max(seven, math.abs(got.xy[i] - golden[i])) end
+      io.write(("bound: projection %s %.5f px visibility %.1e world %.1e m kernel 7 %.1e of the crop\n"):format(stage, worst, sure, metres, seven))
+      assert.is_true(worst <= .01 and sure <= 1e-6 and metres <= 1e-5 and seven <= 1e-6)
+    end)
+  end
+
+  it("suppresses by the weighted mean of overlapping boxes, best first", function()
+    local ffi = require "ffi"
+    local boxes, scores = ffi.new("float[?]", 2254 * 12), ffi.new("float[?]", 2254)
+    for i = 0, 2253 do scores[i] = -50 end
+    local a = blazepose.anchors()
+    -- two overlapping boxes at x = .3 and .32, one apart at .8, all at y = .5 with sides .2; points at the centre
+    for k, x in ipairs { .3, .32, .8 } do
+      local i = 100 * k
+      boxes[12 * i], boxes[12 * i + 1] = (x - a[2 * i]) * 224, (.5 - a[2 * i + 1]) * 224
+      boxes[12 * i + 2], boxes[12 * i + 3] = .2 * 224, .2 * 224
+      for p = 4, 11, 2 do boxes[12 * i + p], boxes[12 * i + p + 1] = boxes[12 * i], boxes[12 * i + 1] end
+      scores[i] = ({ 0, 2, 1 })[k]
+    end
+    local found = blazepose.decode(boxes, scores)
+    local function s(v) return 1 / (1 + math.exp(-v)) end
+    assert.equal(2, #found)
+    assert.near(s(2), found[1][13], 1e-6)
+    assert.near((.3 * s(0) + .32 * s(2)) / (s(0) + s(2)), found[1][5], 1e-6)
+    assert.near(.7, found[2][1], 1e-6)
+    scores[100], scores[200], scores[300] = -1, 0 / 0, -1e9
+    assert.equal(0, #blazepose.decode(boxes, scores))
+  end)
+
+  it("chooses the best, the largest or the most central person", function()
+    local people = { { 0, 0, 0, 0, 10, 10, 10, 30 }, { 0, 0, 0, 0, 300, 10, 300, 90 }, { 0, 0, 0, 0, 160, 100, 160, 110 } }
+    assert.equal(1, blazepose.choose(people, "best", 320, 200))
+    assert.equal(2, blazepose.choose(people, "largest", 320, 200))
+    assert.equal(3, blazepose.choose(people, "central", 320, 200))
+  end)
+
+  it("gives an upright region no angle and turns clockwise", function()
+    local r = blazepose.region(50, 80, 50, 40)
+    assert.near(0, r.angle, 1e-7)
+    assert.near(100, r.width, 1e-5)
+    assert.near(math.pi / 2, blazepose.region(50, 80, 90, 80).angle, 1e-6)
+    assert.near(-math.pi / 2, blazepose.region(50, 80, 10, 80).angle, 1e-6)
+  end)
+end)
+
+-- Networks that answer what a script says: the detector sees a person at one place, the landmark network is sure or not.
+local function networks(script)
+  local seen = { detector = 0, landmark = 0 }
+  local boxes, scores = lr.zeros({ 1, 2254, 12 }), lr.full({ 1, 2254, 1 }, -80)
+  local a = blazepose.anchors()
+  local function place(i, x, y, radius, logit)
+    local b = boxes:ptr() + 12 * i
+    local cx, cy = (x - a[2 * i]) * 224, (y - a[2 * i + 1]) * 224
+    b[0], b[1], b[2], b[3] = cx, cy, 50, 50
+    b[4], b[5], b[6], b[7] = cx, cy, cx, cy - radius * 224
+    scores:ptr()[i] = logit
+  end
+  local detector = {}
+  function detector.run(_, input)
+    seen.detector = seen.detector + 1
+    assert.same({ 1, 224, 224, 3 }, input.shape)
+    for i = 0, 2253 do scores:ptr()[i] = -80 end
+    for k, person in ipairs(script.people or { { .5, .5, .25, 3 } }) do place(500 * k, unpack(person)) end
+    return { a = boxes, b = scores }
+  end
+  local points, flag, heat, world = lr.zeros({ 1, 195 }), lr.zeros({ 1, 1 }), lr.full({ 1, 64, 64, 39 }, -20), lr.zeros({ 1, 117 })
+  local marker = {}
+  function marker.run(_, input)
+    seen.landmark = seen.landmark + 1
+    assert.same({ 1, 256, 256, 3 }, input.shape)
+    local p = points:ptr()
+    for i = 0, 38 do p[5 * i], p[5 * i + 1], p[5 * i + 3], p[5 * i + 4] = 128 + i, 128 - i, 4, 4 end
+    local drift = script.drift or 0
+    p[33 * 5], p[33 * 5 + 1], p[34 * 5], p[34 * 5 + 1] = 128 + drift, 128, 128 + drift, 128 - 256 / 2.5
+    flag:ptr()[0] = script.flag and script.flag(seen.landmark) or 1
+    return { Identity = points, Identity_1 = flag, Identity_2 = lr.zeros({ 1, 256, 256, 1 }), Identity_3 = heat, Identity_4 = world }
+  end
+  return { detector = detector, landmark = marker }, seen
+end
+
+local function frame_of(w, h)
+  return lr.full({ h, w, 3 }, 90, "u8")
+end
+
+describe("landmarker", function()
+  it("runs the detector on the first frame only, then follows the auxiliary points", function()
+    local nets, seen = networks {}
+    local l = pose.landmarker { networks = nets, clock = "mediapipe" }
+    for i = 1, 5 do
+      local landmarks, world = l:process(frame_of(320, 200))
+      assert.same({ 33, 5 }, landmarks.shape)
+      assert.same({ 33, 3 }, world.shape)
+      assert.equal(i == 1, l.detected)
+      assert.near(160, l.region.x, 1e-3)
+      assert.near(2.5 * .25 * 320, l.region.width, 1e-3)
+    end
+    assert.same({ detector = 1, landmark = 5 }, seen)
+  end)
+
+  it("looks again with the detector in the frame after one without a pose, and after a reset", function()
+    local nets, seen = networks { flag = function(n) return n == 3 and .5 or .51 end }
+    local l, answers = pose.landmarker { networks = nets, clock = "mediapipe" }, {}
+    for i = 1, 5 do answers[i] = l:process(frame_of(320, 200)) ~= nil end
+    assert.same({ true, true, false, true, true }, answers)
+    assert.equal(2, seen.detector)
+    assert.is_false(l.detected)
+    l:reset()
+    l:process(frame_of(320, 200))
+    assert.is_true(l.detected)
+    assert.equal(3, seen.detector)
+  end)
+
+  it("says nil where the detector finds nobody, and tries every frame", function()
+    local nets, seen = networks { people = {} }
+    local l = pose.landmarker { networks = nets }
+    for i = 1, 3 do assert.is_nil(l:process(frame_of(31, 47), i / 30)) end
+    assert.same({ detector = 3, landmark = 0 }, seen)
+    assert.is_nil(l.region)
+  end)
+
+  it("smooths only when asked, and tracks alike with and without", function()
+    local tracks = {}
+    for _, smooth in ipairs { "one-euro", "none", "offline" } do
+      local script = { drift = 0 }
+      local l = pose.landmarker { networks = networks(script), smooth = smooth }
+      local list = {}
+      for i = 1, 6 do
+        script.drift = 12 * (i % 2)
+        local landmarks = l:process(frame_of(320, 200), i / 30)
+        list[i] = { landmarks:ptr()[5 * 20], l.region.x, l.region.angle }
+      end
+      tracks[smooth] = list
+    end
+    for i = 1, 6 do
+      assert.equal(tracks.none[i][2], tracks["one-euro"][i][2])
+      assert.equal(tracks.none[i][3], tracks["one-euro"][i][3])
+      assert.same(tracks.none[i], tracks.offline[i])
+    end
+    assert.equal(tracks.none[1][1], tracks["one-euro"][1][1])
+    assert.is_true(math.abs(tracks.none[3][1] - tracks["one-euro"][3][1]) > 1e-3)
+  end)
+
+  it("takes the time of the video or counts 33333 us a frame", function()
+    local function run(clock, step)
+      local script = { drift = 0 }
+      local l, last = pose.landmarker { networks = networks(script), clock = clock }, nil
+      for i = 1, 4 do
+        script.drift = 3 * i
+        last = l:process(frame_of(320, 200), i * step):ptr()[5 * 20]
+      end
+      return last
+    end
+    assert.equal(run("mediapipe", .2), run("mediapipe", .04))
+    assert.near(run("mediapipe", 1), run("video", .033333), 1e-4)
+    assert.is_true(math.abs(run("video", .2) - run("video", .033333)) > 1e-4)
+    local l = pose.landmarker { networks = networks {} }
+    assert.error_matches(function() l:process(frame_of(20, 20)) end, "a time in seconds is wanted")
+  end)
+
+  it("detects on every frame when static", function()
+    local nets, seen = networks {}
+    local l = pose.landmarker { networks = nets, static = true, smooth = "none" }
+    for _ = 1, 3 do assert.is_truthy(l:process(frame_of(64, 48))) end
+    assert.same({ detector = 3, landmark = 3 }, seen)
+  end)
+
+  it("follows whom it is told to", function()
+    for person, x in pairs { best = .2, largest = .8, central = .5 } do
+      local l = pose.landmarker { networks = networks { people = { { .2, .5, .1, 5 }, { .8, .5, .3, 3 }, { .5, .5, .2, 1 } } }, person = person }
+      l:process(frame_of(300, 300), 0)
+      assert.near(300 * x, l.region.x, .01, person)
+    end
+  end)
+
+  it("refuses unknown options, values and frames by name", function()
+    assert.error_matches(function() pose.landmarker { modle = "full" } end, "unknown option modle; there are clock, kernel")
+    assert.error_matches(function() pose.landmarker { model = "huge" } end, "model is huge, want full, lite, heavy")
+    assert.error_matches(function() pose.landmarker { kernel = 8 } end, "kernel is 8, want 9, 7")
+    local l = pose.landmarker { networks = networks {} }
+    assert.error_matches(function() l:process(lr.zeros({ 4, 4, 3 }), 0) end, "frame is f32 %[4,4,3%], want u8 %[H,W,3%]")
+    assert.error_matches(function() pose.landmarker { networks = { detector = { run = function() return {} end } } }:process(frame_of(9, 9), 0) end, "no output")
+  end)
+end)
