@@ -110,8 +110,14 @@ static int converter_make(struct lbr_converter *c)
     return 0;
 }
 
-int lbr_converter_run(const char *function, struct lbr_converter *c, const AVFrame *frame, struct lbr_frame *out)
+int lbr_converter_run(const char *function, struct lbr_converter *c, const AVFrame *frame, int orientation, struct lbr_frame *out)
 {
+    if (orientation) {   /* before the conversion, as ffmpeg does it: chroma between two samples depends on it */
+        if (!c->turned && !(c->turned = av_frame_alloc())) return lbr_fail(LBR_ENOMEM, "%s: no memory", function);
+        int code = lbr_turn_planes(frame, orientation, c->turned);
+        if (code == AVERROR(ENOMEM)) return lbr_fail(LBR_ENOMEM, "%s: no memory", function);
+        if (code >= 0) frame = c->turned, orientation = 0;
+    }
     if (c->out_width == 0) c->out_width = frame->width, c->out_height = frame->height;
     if (!c->sws || c->width != frame->width || c->height != frame->height || c->format != frame->format ||
         c->colorspace != (int)frame->colorspace || c->range != (int)frame->color_range) {
@@ -130,6 +136,7 @@ int lbr_converter_run(const char *function, struct lbr_converter *c, const AVFra
     }
     int status = lbr_frame_reserve(out, c->out_width, c->out_height);
     if (status != LBR_OK) return status;
+    out->orientation = orientation;
     uint8_t *planes[4] = { out->data };
     int strides[4] = { (int)out->stride };
     int rows = sws_scale(c->sws, (const uint8_t *const *)frame->data, frame->linesize, 0, frame->height, planes, strides);
@@ -139,6 +146,7 @@ int lbr_converter_run(const char *function, struct lbr_converter *c, const AVFra
 void lbr_converter_release(struct lbr_converter *c)
 {
     sws_freeContext(c->sws);
+    av_frame_free(&c->turned);
     memset(c, 0, sizeof *c);
 }
 

@@ -96,9 +96,8 @@ static int ffmpeg_decode(const char *function, const char *path, enum AVCodecID 
     } else if (frame->decode_error_flags || frame->flags & AV_FRAME_FLAG_CORRUPT) {
         status = lbr_fail(LBR_EFORMAT, "%s: %s: broken %s picture", function, path, avcodec_get_name(id));
     } else {
-        status = lbr_converter_run(path, &converter, frame, picture);
         bool exact;
-        if (status == LBR_OK) picture->orientation = lbr_turn_of_frame(frame, NULL, &exact);
+        status = lbr_converter_run(path, &converter, frame, lbr_turn_of_frame(frame, NULL, &exact), picture);
     }
     lbr_converter_release(&converter);
     av_frame_free(&frame);

@@ -31,9 +31,10 @@ void lbr_frame_release(struct lbr_frame *picture);
 /* ---- turning: orientation = clockwise quarter turns (0..3), plus 4 when the picture is mirrored left to right before turning ---- */
 /* From a 3x3 display matrix of FFmpeg; *exact false when its angle is no quarter turn (0 is returned). */
 int lbr_turn_from_matrix(const int32_t *matrix, bool *exact);
-int lbr_turn_then(int first, int second);
 /* Copies the rectangle (x, y, width, height in the upright picture), turned by rotate (0..3 quarter turns) after that, tightly into out. */
 void lbr_turn_copy(const struct lbr_frame *picture, const int crop[4], int rotate, uint8_t *out);
+/* Turns a decoded frame plane by plane into out, whose buffers are reused. AVERROR(ENOSYS) where its format does not allow that. */
+int lbr_turn_planes(const AVFrame *in, int orientation, AVFrame *out);
 
 /* ---- producers behind a frame source ---- */
 struct lbr_producer {
@@ -65,9 +66,11 @@ int lbr_ffmpeg_input(const char *function, const char *path, const AVIOInterrupt
 /* Conversion to rgb24 that answers exactly as ffmpeg's automatic scale filter. */
 struct lbr_converter {
     struct SwsContext *sws;
+    AVFrame *turned;
     int width, height, format, colorspace, range, out_width, out_height;
 };
-int lbr_converter_run(const char *function, struct lbr_converter *converter, const AVFrame *frame, struct lbr_frame *out);
+/* orientation: what makes frame upright; out->orientation is what is left to do of it. */
+int lbr_converter_run(const char *function, struct lbr_converter *converter, const AVFrame *frame, int orientation, struct lbr_frame *out);
 void lbr_converter_release(struct lbr_converter *converter);
 /* Orientation that the frame or, in its absence, the stream asks for. */
 int lbr_turn_of_frame(const AVFrame *frame, const AVStream *stream, bool *exact);

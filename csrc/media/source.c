@@ -126,16 +126,15 @@ static int await(struct lbr_source *s, struct slot **out)
     int status = LBR_OK;
     pthread_mutex_lock(&s->lock);
     struct slot *slot = &s->slots[s->taken % s->queue];
-    while (slot->ticket != s->taken) {
-        if (s->taken >= s->end) {
-            status = s->status == LBR_EEND ? LBR_EEND : lbr_fail(s->status, "%s", s->text);
-            break;
+    for (;;) {
+        if (lbr_interrupted()) status = lbr_fail(LBR_EINTR, "%s: interrupted", s->name);
+        else if (slot->ticket == s->taken) status = LBR_OK;
+        else if (s->taken >= s->end) status = s->status == LBR_EEND ? LBR_EEND : lbr_fail(s->status, "%s", s->text);
+        else {
+            wait_a_little(&s->filled, &s->lock);
+            continue;
         }
-        if (lbr_interrupted()) {
-            status = lbr_fail(LBR_EINTR, "%s: interrupted", s->name);
-            break;
-        }
-        wait_a_little(&s->filled, &s->lock);
+        break;
     }
     pthread_mutex_unlock(&s->lock);
     *out = slot;

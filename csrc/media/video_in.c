@@ -149,10 +149,10 @@ static int produce(void *state, int64_t ticket, struct lbr_frame *picture)
             v->held = true;   /* and stays at the end */
             return LBR_EEND;
         }
-        int status = lbr_converter_run(v->path, &v->converter, v->frame, picture);
-        if (status != LBR_OK) return status;
         bool exact;
-        picture->orientation = lbr_turn_of_frame(v->frame, v->format->streams[v->stream], &exact);
+        int orientation = lbr_turn_of_frame(v->frame, v->format->streams[v->stream], &exact);
+        int status = lbr_converter_run(v->path, &v->converter, v->frame, orientation, picture);
+        if (status != LBR_OK) return status;
         if (!exact) warn(v, "its display matrix turns by an angle that is no quarter turn; the picture is left as stored");
         picture->time = v->clock;
         av_frame_unref(v->frame);

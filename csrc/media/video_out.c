@@ -97,11 +97,24 @@ static int open_codec(lbr_writer *w, const char *name, const lbr_writer_options 
     return code;
 }
 
+/* x264 prints its complaint about an unknown preset, so it never hears of one. */
+static bool known_preset(const char *preset)
+{
+    static const char *const presets[] = { "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo" };
+    if (!preset || !*preset) return true;
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
+        if (strcmp(preset, presets[i]) == 0) return true;
+    return false;
+}
+
 static int open_encoder(lbr_writer *w, const lbr_writer_options *o)
 {
     bool mpeg4 = o->codec && strcmp(o->codec, "mpeg4") == 0;
     if (o->codec && !mpeg4 && strcmp(o->codec, "h264") != 0)
         return lbr_fail(LBR_EINVAL, "writer: codec is \"%s\", want \"h264\" or \"mpeg4\"", o->codec);
+    if (!known_preset(o->preset))
+        return lbr_fail(LBR_EINVAL, "writer: %s: preset is \"%s\", want ultrafast, superfast, veryfast, faster, fast, medium, slow, slower, veryslow "
+                        "or placebo", w->path, o->preset);
     int code = AVERROR_ENCODER_NOT_FOUND;
     const char *const names[] = { "libx264", "libopenh264", "mpeg4" };
     for (size_t i = mpeg4 ? 2 : 0; i < 3 && code == AVERROR_ENCODER_NOT_FOUND; i++) {
