@@ -178,6 +178,20 @@ describe("training report", function()
     nested(html.page(training.page(r)))
   end)
 
+  it("stays as wide and as high with 300 sequences", function()
+    local few, r = training.figure(run()), run()
+    r.test = {}
+    for i = 1, 300 do
+      r.test[i] = { id = "clip" .. i, label = i % 3 == 0 and "abnormal" or "normal", score = i / 100, share = 0, flagged = false }
+      for _, row in ipairs(r.baselines) do row.scores["clip" .. i] = i end
+    end
+    assert.is_true(training.figure(r).height <= few.height + 100)
+    local text = html.page(training.page(r))
+    nested(text)
+    assert.truthy(text:find("median of 200, normal", 1, true))
+    assert.truthy(text:find(">151<", 1, true) or text:find(">150<", 1, true))
+  end)
+
   it("names a field that is missing", function()
     assert.has_error(function() training.page { population = "p" } end, "report.training: field threshold is missing")
   end)

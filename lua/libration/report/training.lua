@@ -38,7 +38,7 @@ local function check(run)
   end
 end
 
--- smallest and largest sequence score by category, for the dots
+-- calibration and test sequences in one list
 local function score_rows(run)
   local rows = {}
   for _, row in ipairs(run.calibration) do
@@ -57,20 +57,6 @@ local GROUPS = {
   { "test", "test, no label", "square", "s7" },
 }
 
-local function dots(axes, rows, field)
-  for _, group in ipairs(GROUPS) do
-    local x, y = {}, {}
-    for i, row in ipairs(rows) do
-      if row.group == group[1] and type(row[field]) == "number" then
-        x[#x + 1], y[#y + 1] = field == "share" and row[field] * 100 or row[field], i
-      end
-    end
-    if #x > 0 then
-      axes:dots(x, y, { label = group[2], marker = group[3], colour = group[4], size = 5 })
-    end
-  end
-end
-
 local function curves(figure, run, weight, title)
   local e = run.epochs
   local axes = figure:axes {
@@ -80,9 +66,10 @@ local function curves(figure, run, weight, title)
     x = "integer",
     weight = weight,
   }
-  axes:line(nil, e.train, { label = "train" })
+  local marker = #e.train < 12 and "circle" or nil -- a single epoch is a point
+  axes:line(nil, e.train, { label = "train", marker = marker })
   if e.validation and #e.validation > 0 then
-    axes:line(nil, e.validation, { label = "validation", style = "dashed" })
+    axes:line(nil, e.validation, { label = "validation", style = "dashed", marker = marker })
   end
   if e.best then
     axes:vline(e.best, { style = "dotted", note = ("best, epoch %d"):format(e.best) })
@@ -90,10 +77,37 @@ local function curves(figure, run, weight, title)
   axes:legend()
 end
 
+-- More sequences than this, and a row holds a group instead of one sequence.
+local MANY = 30
+
+-- how many rows the scores take
+local function score_lines(run)
+  local n = #run.calibration + #run.test
+  return n > MANY and 8 or math.max(2, n)
+end
+
 local function scores(figure, run, weight, title)
   local rows, names = score_rows(run), {}
-  for i, row in ipairs(rows) do
-    names[i] = row.name
+  local place = {}
+  if #rows <= MANY then
+    for i, row in ipairs(rows) do
+      names[i], place[i] = row.name, i
+    end
+  else
+    local line, seen = {}, {}
+    for _, group in ipairs(GROUPS) do
+      for _, row in ipairs(rows) do
+        if row.group == group[1] and not line[group[1]] then
+          names[#names + 1] = group[2]
+          line[group[1]] = #names
+        end
+      end
+    end
+    for i, row in ipairs(rows) do
+      local k = seen[row.group] or 0
+      seen[row.group] = k + 1
+      place[i] = line[row.group] + (k * 0.381966 % 1 - 0.5) * 0.6 -- spread by the golden ratio, so that dots do not hide each other
+    end
   end
   local axes = figure:axes {
     title = title,
@@ -102,9 +116,18 @@ local function scores(figure, run, weight, title)
     weight = weight,
   }
   axes:vline(run.threshold, { label = "threshold for one window", style = "dashed" })
-  dots(axes, rows, "score")
+  for _, group in ipairs(GROUPS) do
+    local x, y = {}, {}
+    for i, row in ipairs(rows) do
+      if row.group == group[1] and type(row.score) == "number" then
+        x[#x + 1], y[#y + 1] = row.score, place[i]
+      end
+    end
+    if #x > 0 then
+      axes:dots(x, y, { label = group[2], marker = group[3], colour = group[4], size = #rows > MANY and 4 or 5 })
+    end
+  end
   axes:legend()
-  return #rows
 end
 
 ---The picture of the run: loss curves above, scores of the calibration and test sequences with the threshold below.
@@ -112,16 +135,16 @@ end
 ---@return libration.report.Figure
 function training.figure(run)
   check(run)
-  local n = #run.calibration + #run.test
+  local lines = score_lines(run)
   local figure = plot.figure {
     title = run.title or "Training run",
     subtitle = run.population,
     footer = "Research use, not a diagnosis.",
     width = 760,
-    height = 520 + math.min(40, math.max(2, n)) * 22,
+    height = 520 + lines * 22,
   }
   curves(figure, run, 300, "Loss")
-  scores(figure, run, 110 + math.min(40, math.max(2, n)) * 22, "Scores by sequence")
+  scores(figure, run, 110 + lines * 22, "Scores by sequence")
   return figure
 end
 
@@ -182,15 +205,29 @@ local function test_table(run)
   }
 end
 
----Baselines as a table: a row a method, a column a sequence, then what it separates.
----@param list table[] rows as in `Run.baselines`
----@param ids string[] sequence ids in order
----@param labels table<string, string>|nil
----@return table block
-function training.baselines(list, ids, labels)
+-- Baselines as a table: a row a method, then a column a sequence, or the medians of each label where there are many.
+local function baselines(list, test)
   local head, align = { "method" }, { "left" }
-  for i, id in ipairs(ids) do
-    head[i + 1] = labels and labels[id] and id .. " (" .. labels[id] .. ")" or id
+  local columns = {} -- ids of the sequences that a column stands for
+  if #test <= 8 then
+    for i, row in ipairs(test) do
+      head[i + 1], columns[i] = row.label and row.id .. " (" .. row.label .. ")" or row.id, { row.id }
+    end
+  else
+    for _, label in ipairs { "normal", "abnormal", "no label" } do
+      local ids = {}
+      for _, row in ipairs(test) do
+        if (row.label or "no label") == label then
+          ids[#ids + 1] = row.id
+        end
+      end
+      if #ids > 0 then
+        columns[#columns + 1] = ids
+        head[#columns + 1] = ("median of %d, %s"):format(#ids, label)
+      end
+    end
+  end
+  for i = 1, #columns do
     align[i + 1] = "right"
   end
   local some = false
@@ -203,11 +240,15 @@ function training.baselines(list, ids, labels)
   local rows = {}
   for r, row in ipairs(list) do
     local out = { row.name }
-    for i, id in ipairs(ids) do
-      out[i + 1] = row.scores[id] and statistics.score(row.scores[id]) or "-"
+    for i, ids in ipairs(columns) do
+      local values = {}
+      for _, id in ipairs(ids) do
+        values[#values + 1] = row.scores[id]
+      end
+      out[i + 1] = statistics.score(statistics.quantile(values, 0.5))
     end
     if some then
-      out[#ids + 2] = row.separates or row.note or ""
+      out[#columns + 2] = row.separates or row.note or ""
     end
     rows[r] = out
   end
@@ -252,8 +293,7 @@ function training.page(run)
   curves(loss, run, 1)
   sections[#sections + 1] = { title = "Training", { kind = "figure", figure = loss, narrow_height = 260 } }
 
-  local n = #run.calibration + #run.test
-  local seen = plot.figure { height = 110 + math.max(2, n) * 26, description = "Mean window error of each calibration and test sequence, with the threshold" }
+  local seen = plot.figure { height = 110 + score_lines(run) * 26, description = "Mean window error of each calibration and test sequence, with the threshold" }
   scores(seen, run, 1)
   sections[#sections + 1] = {
     title = "Calibration and test scores",
@@ -262,12 +302,7 @@ function training.page(run)
   }
 
   if run.baselines and #run.baselines > 0 then
-    local ids, labels = {}, {}
-    for _, row in ipairs(run.test) do
-      ids[#ids + 1] = row.id
-      labels[row.id] = row.label
-    end
-    local section = { title = "Beside simpler methods", training.baselines(run.baselines, ids, labels) }
+    local section = { title = "Beside simpler methods", baselines(run.baselines, run.test) }
     if explained then
       table.insert(section, 1, { kind = "text", text = explained })
     end
