@@ -53,7 +53,7 @@ describe("prompt", function()
     assert.falsy(text:find("nothing is called lstm", 1, true), text)
   end)
 
-  it("keeps memory flat in a loop of temporaries, 40 MB of ordinary tables alive", function()
+  it("keeps memory flat in a loop of temporaries, 40 MB of ordinary tables alive #slow", function()
     local kib, steps, text = require "repl_loop"(3)
     assert.is_true(#kib >= 4, text)
     assert.is_true(steps > 1000, "steps " .. steps)
