@@ -26,11 +26,14 @@ function core.find_library(name)
   return package.searchpath(name, package.cpath)
 end
 
+local opened = {}
+
 --- Opens a library of the toolkit and declares the ABI that it carries itself.
 ---@param name string
 ---@param door string name of its function that returns the cdef text
----@return ffi.namespace* library
+---@return ffi.namespace* library the same one for each call: its structs can be declared only once
 function core.open_library(name, door)
+  if opened[name] then return opened[name] end
   local path, looked = core.find_library(name)
   if not path then
     error(name .. " is not built: run make. Looked for:" .. tostring(looked), 0)
@@ -38,6 +41,7 @@ function core.open_library(name, door)
   ffi.cdef("const char *" .. door .. "(void);")
   local library = ffi.load(path)
   ffi.cdef(ffi.string(library[door]()))
+  opened[name] = library
   return library
 end
 
