@@ -215,6 +215,26 @@ LBR_API int lbr_bgrx_to_rgb(const uint8_t *src, int64_t from, uint8_t *dst, int6
 /* end image */
 
 /* loader */
+/* Batches of windows, gathered by background threads ahead of their use. Window w of a stream is the `window` frames from start[w] on of sequence[w].
+ * The data and slots belong to the caller and outlive the loader; everything else is copied. */
+typedef struct lbr_loader lbr_loader;
+typedef struct lbr_loader_options {
+    int32_t streams, sequences, windows, window, batch, depth, workers; /* workers 0: gathered when asked for; else depth >= 2 */
+    const int64_t *row_bytes;         /* [streams] bytes of a frame */
+    const void *const *data;          /* [streams][sequences] first frame */
+    const int32_t *frames;            /* [sequences] frames, the same in all streams */
+    const int32_t *sequence, *start;  /* [windows] from 0 */
+    void *const *slots;               /* [depth][streams] room for batch * window frames */
+} lbr_loader_options;
+/* Errors: LBR_EINVAL (a window outside its sequence, nothing to load), LBR_ENOMEM. */
+LBR_API int lbr_loader_new(const lbr_loader_options *o, lbr_loader **out);
+/* Begins an epoch; what is left of the one before is dropped. shuffle != 0: window of position i is lbr_permute(seed, epoch, windows, i). */
+LBR_API int lbr_loader_start(lbr_loader *l, uint64_t seed, uint32_t epoch, int32_t shuffle);
+/* The next batch: windows lie in the buffers of *slot, *count of them (the last batch may be short), until the next call. Errors: LBR_EEND, LBR_EINTR. */
+LBR_API int lbr_loader_next(lbr_loader *l, int32_t *slot, int32_t *count);
+LBR_API void lbr_loader_free(lbr_loader *l); /* NULL is allowed */
+/* Position i of a random order of 0 .. n-1 that depends on seed and epoch alone. Source: Black & Rogaway 2002 (cycle-walking Feistel network). */
+LBR_API uint32_t lbr_permute(uint64_t seed, uint32_t epoch, uint32_t n, uint32_t i);
 /* end loader */
 
 #endif
