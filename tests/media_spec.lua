@@ -4,6 +4,7 @@ local json = require "cjson"
 local helper = require "helper"
 local made = require "helper_media"
 local core = require "libration.core"
+local libration = require "libration"
 local files = require "libration.files"
 local media = require "libration.media"
 
@@ -353,6 +354,16 @@ describe("media", function()
       assert.equal(1, (select(2, source:next())))
       source:close()
     end)
+  end)
+
+  it("keeps its frame from one scope to the next", function()
+    made.video(at("scope.mp4"), 64, 48, made.steady(3, 25))
+    local source = assert(media.open(at("scope.mp4")))
+    local sums = {}
+    for i = 1, 3 do sums[i] = libration.scope(function() return made.checksum((source:next())) end) end
+    source:seek(0)
+    for i = 1, 3 do assert.equal(sums[i], made.checksum((source:read()))) end
+    source:close()
   end)
 
   it("frees sources that were forgotten, at any stage", function()

@@ -67,9 +67,19 @@ static int png_decode(const char *function, const char *path, const uint8_t *dat
 
 /* ---- the others in ---- */
 
+/* FFmpeg fills what is missing of a JPEG with grey; a whole one ends with its end marker, but for some padding. */
+static bool is_cut(enum AVCodecID id, const uint8_t *data, size_t size)
+{
+    if (id != AV_CODEC_ID_MJPEG) return false;
+    for (size_t i = size; i >= 2 && i + 4096 > size; i--)
+        if (data[i - 2] == 0xff && data[i - 1] == 0xd9) return false;
+    return true;
+}
+
 static int ffmpeg_decode(const char *function, const char *path, enum AVCodecID id, uint8_t *data, size_t size, struct lbr_frame *picture)
 {
     const AVCodec *codec = avcodec_find_decoder(id);
+    if (is_cut(id, data, size)) return lbr_fail(LBR_EFORMAT, "%s: %s: broken JPEG: the file ends too early", function, path);
     if (!codec) return lbr_fail(LBR_EUNSUPPORTED, "%s: %s: this FFmpeg has no decoder for %s", function, path, avcodec_get_name(id));
     lbr_ffmpeg_start();
     AVCodecContext *decoder = avcodec_alloc_context3(codec);
@@ -79,7 +89,6 @@ static int ffmpeg_decode(const char *function, const char *path, enum AVCodecID 
     int code = decoder && packet && frame ? 0 : AVERROR(ENOMEM);
     if (code == 0) {
         decoder->thread_count = 1;
-        decoder->err_recognition = AV_EF_EXPLODE;   /* half a picture is no picture */
         code = avcodec_open2(decoder, codec, NULL);
     }
     if (code >= 0) {

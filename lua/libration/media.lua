@@ -3,6 +3,7 @@ local ffi = require "ffi"
 local core = require "libration.core"
 local tensor = require "libration.tensor"
 local files = require "libration.files"
+require "libration.ops" -- gives tensors their methods
 
 local media = {}
 
@@ -168,7 +169,7 @@ end
 ---@return number time seconds from the beginning of the file
 ---@return integer index 1 for the first frame after opening or seeking
 function Source:next()
-  self.frame = self.frame or tensor.empty({ self.height, self.width, 3 }, "u8")
+  self.frame = self.frame or tensor.keep(tensor.empty({ self.height, self.width, 3 }, "u8")) -- outlives the scope of the first call
   return take(self, self.frame)
 end
 

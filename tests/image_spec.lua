@@ -1,0 +1,190 @@
+-- Single pictures and folders of them.
+local helper = require "helper"
+local made = require "helper_media"
+local files = require "libration.files"
+local media = require "libration.media"
+local tensor = require "libration.tensor"
+
+describe("image", function()
+  local folder
+
+  setup(function() folder = files.temporary_folder() end)
+  teardown(function() files.remove(folder) end)
+  after_each(function()
+    collectgarbage()
+    collectgarbage()
+    assert.equal(0, media.live())
+  end)
+
+  local function at(name) return folder .. "/" .. name end
+  local function fresh(name, count, width, height)
+    files.mkdirs(at(name))
+    for i = 1, count do media.write_png(("%s/frame%d.png"):format(at(name), i), made.picture(width or 24, height or 18, i)) end
+    return at(name)
+  end
+  local function text(path) return (assert(files.read(path))) end
+  local function refused(path, pattern, opts)
+    local source, err = media.open(path, opts)
+    assert.is_nil(source)
+    assert.matches(pattern, err)
+    assert.is_nil(err:find("\n"))
+  end
+
+  it("writes PNG and reads the same bytes, odd sizes, RGB", function()
+    local picture = made.picture(37, 23, 1)
+    media.write_png(at("rgb.png"), picture)
+    local back = assert(media.read_picture(at("rgb.png")))
+    assert.same({ 23, 37, 3 }, back.shape)
+    assert.is_true(made.bytes(picture) == made.bytes(back))
+  end)
+
+  it("writes grey and RGBA; reading makes both RGB and drops alpha", function()
+    local grey, rgba = tensor.empty({ 5, 7 }, "u8"), tensor.empty({ 5, 7, 4 }, "u8")
+    local g, a = grey:ptr(), rgba:ptr()
+    for i = 0, 34 do
+      g[i] = 7 * i
+      a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3] = i, 2 * i, 3 * i, 5 * i
+    end
+    media.write_png(at("grey.png"), grey)
+    media.write_png(at("rgba.png"), rgba)
+    local p, q = assert(media.read_picture(at("grey.png"))), assert(media.read_picture(at("rgba.png")))
+    for i = 0, 34 do
+      for c = 0, 2 do
+        assert.equal(g[i], p:ptr()[3 * i + c])
+        assert.equal(a[4 * i + c], q:ptr()[3 * i + c])
+      end
+    end
+  end)
+
+  it("refuses to write what is no picture, and where nothing can be written, in one line and without a file", function()
+    assert.error_matches(function() media.write_png(at("x.png"), tensor.empty({ 5, 7, 2 }, "u8")) end, "pixels are u8 %[5,7,2%], want u8")
+    assert.error_matches(function() media.write_png(at("x.png"), tensor.empty({ 5, 7 }, "f32")) end, "pixels are f32 %[5,7%], want u8")
+    assert.error_matches(function() media.write_png(at("none/x.png"), made.picture(4, 4, 1)) end, "none/x.png: No such file or directory")
+    files.mkdirs(at("taken.png"))
+    assert.error_matches(function() media.write_png(at("taken.png"), made.picture(4, 4, 1)) end, "taken.png: Is a directory")
+    for name in require("lfs").dir(folder) do assert.is_nil(name:find("^%.tmp")) end
+  end)
+
+  local kinds = {
+    ["palette PNG"] = { "palette.png", "-pix_fmt pal8", 0 },
+    ["16-bit grey PNG"] = { "grey16.png", "-pix_fmt gray16be", 1 }, ["16-bit RGB PNG"] = { "rgb48.png", "-pix_fmt rgb48be", 1 },
+    ["1-bit PNG"] = { "mono.png", "-pix_fmt monob", 0 }, ["PNG with alpha"] = { "alpha.png", "-pix_fmt rgba", 0 }, BMP = { "a.bmp", "", 0 },
+    ["24-bit TIFF"] = { "a.tif", "-pix_fmt rgb24", 0 }, ["JPEG 4:2:0"] = { "a.jpg", "-pix_fmt yuvj420p -q:v 2", 0 }, ["JPEG 4:4:4"] = { "b.jpg", "-pix_fmt yuvj444p", 0 },
+    ["grey JPEG"] = { "c.jpg", "-pix_fmt gray", 0 }, ["odd JPEG"] = { "d.jpg", "-vf scale=61:47 -pix_fmt yuvj420p", 0 },
+  }
+  for name, kind in pairs(kinds) do
+    it(("reads a %s within %d of ffmpeg's rgb24"):format(name, kind[3]), function()
+      if not made.has_ffmpeg() then return pending("needs the ffmpeg program") end
+      assert.is_true(made.ffmpeg(("-f lavfi -i testsrc=s=64x48 %s -frames:v 1 -update 1 %s"):format(kind[2], at(kind[1])))
+        or made.ffmpeg(("-f lavfi -i testsrc=s=64x48 %s -frames:v 1 %s"):format(kind[2], at(kind[1]))))
+      local picture = assert(media.read_picture(at(kind[1])))
+      assert.is_true(made.ffmpeg(("-i %s -f rawvideo -pix_fmt rgb24 %s"):format(at(kind[1]), at("raw.rgb"))))
+      local want, got = text(at("raw.rgb")), made.bytes(picture)
+      assert.equal(#want, #got)
+      local worst = 0
+      for i = 1, #want do worst = math.max(worst, math.abs(want:byte(i) - got:byte(i))) end
+      assert.is_true(worst <= kind[3], "differs by " .. worst)
+    end)
+  end
+
+  it("reads the photographs as ffmpeg's rgb24, bit for bit", function()
+    local path = helper.shared("data/images")
+    if not path then return pending("needs ../shared") end
+    if not made.has_ffmpeg() then return pending("needs the ffmpeg program") end
+    for _, name in ipairs { "cat_720p.jpg", "owl.jpg", "sunflower.bmp" } do
+      local picture = assert(media.read_picture(path .. "/" .. name))
+      assert.equal(made.ffmpeg_digest(path .. "/" .. name, folder), media.hash():update(picture):hex())
+    end
+  end)
+
+  it("is a source of one frame", function()
+    media.write_png(at("one.png"), made.picture(20, 10, 4))
+    local source = assert(media.open(at("one.png"), { crop = { 2, 1, 10, 4 }, rotate = 90 }))
+    assert.same({ "picture", 4, 10, 20, 10, 1 }, { source.kind, source.width, source.height, source.source_width, source.source_height, source.frames })
+    local frame, time, index = source:next()
+    assert.same({ 0, 1 }, { time, index })
+    assert.equal(made.picture(20, 10, 4):ptr()[3 * (4 * 20 + 2)], frame:ptr()[0]) -- the lower left corner of the crop
+    assert.is_nil(source:next())
+    assert.is_nil(source:next())
+    source:close()
+    source:close()
+    assert.has_error(function() source:next() end)
+  end)
+
+  it("folders give their frames in natural order, with times from fps", function()
+    local source = assert(media.open(fresh("order", 12)))
+    assert.same({ "folder", 24, 18, 25, 12 }, { source.kind, source.width, source.height, source.fps, source.frames })
+    local i = 0
+    for frame, time, index in source:each() do
+      i = i + 1
+      assert.equal(i, index)
+      assert.near((i - 1) / 25, time, 1e-12)
+      assert.is_true(made.bytes(frame) == made.bytes(made.picture(24, 18, i)))
+    end
+    assert.equal(12, i)
+    source:seek(.2)
+    assert.is_true(made.bytes((source:next())) == made.bytes(made.picture(24, 18, 6)))
+    source:close()
+
+    source = assert(media.open(at("order"), { fps = 10, start = .3, stop = .65, threads = 1, queue = 1 }))
+    assert.equal(4, source.frames)
+    local times = made.drain(source)
+    assert.same({ .3, .4, .5, .6 }, times)
+    source:close()
+    refused(at("order"), "order/frame1.png: no frame between start and stop", { start = 9 })
+  end)
+
+  it("only rgb/syn_*.png of a MINI-RGBD sequence is opened", function()
+    for _, name in ipairs { "rgb", "depth", "fg_mask" } do files.mkdirs(at("01/" .. name)) end
+    for i = 0, 2 do
+      media.write_png(("%s/syn_%05d.png"):format(at("01/rgb"), i), made.picture(16, 12, i))
+      media.write_png(("%s/syn_%05d_depth.png"):format(at("01/depth"), i), made.picture(8, 8, i))
+      media.write_png(("%s/syn_%05d_depth.png"):format(at("01/rgb"), i), made.picture(8, 8, i))
+    end
+    media.write_png(at("01/rgb/preview.png"), made.picture(3, 3, 1))
+    local source = assert(media.open(at("01")))
+    assert.equal(3, #source.files)
+    for _, path in ipairs(source.files) do assert.matches("rgb/syn_%d+%.png$", path) end
+    assert.equal(3, (#made.drain(source)))
+    source:close()
+  end)
+
+  it("mixed sizes are refused by name", function()
+    local path = fresh("mixed", 8)
+    media.write_png(path .. "/frame5.png", made.picture(18, 24, 5))
+    local source = assert(media.open(path))
+    local count = 0
+    assert.error_matches(function() for _ in source:each() do count = count + 1 end end,
+      "mixed/frame5.png is 18 x 24, want 24 x 18 as the first of the folder")
+    assert.equal(4, count)
+    source:close()
+  end)
+
+  it("a corrupt PNG, half a JPEG and a text are refused by name", function()
+    local path = fresh("corrupt", 4)
+    local whole = text(path .. "/frame3.png")
+    for _, broken in ipairs { whole:sub(1, 80), whole:sub(1, 60) .. ("\0"):rep(20) .. whole:sub(81), "a text", "" } do
+      files.write(path .. "/frame3.png", broken)
+      local source = assert(media.open(path))
+      local count = 0
+      local ok, err = pcall(function() for _ in source:each() do count = count + 1 end end)
+      assert.is_false(ok)
+      assert.equal(2, count)
+      assert.matches("corrupt/frame3.png: ", err)
+      assert.is_nil(err:find("\n"))
+      source:close()
+      local none, why = media.read_picture(path .. "/frame3.png")
+      assert.is_nil(none)
+      assert.equal(path .. "/frame3.png: ", why:sub(1, #path + 13))
+    end
+    local photo = helper.shared("data/images/owl.jpg")
+    if photo then
+      local jpeg = text(photo)
+      files.write(at("half.jpg"), jpeg:sub(1, math.floor(#jpeg / 2)))
+      refused(at("half.jpg"), "half.jpg: broken JPEG: the file ends too early")
+    end
+    local none, why = media.read_picture(at("missing.png"))
+    assert.is_nil(none)
+    assert.equal(at("missing.png") .. ": No such file or directory", why)
+  end)
+end)
