@@ -227,20 +227,21 @@ options.main(function()
   local name = o.data == "" and "default" or files.name((o.data:gsub("/+$", "")))
   local output = o.output ~= "" and o.output or files.join("runs", name)
   local folder, lock
+  local fresh = not files.exists(output)
   folder, reason = files.writable(output)
   if not folder then error(reason, 0) end
   lock, reason = files.lock(folder)
   if not lock then error(reason, 0) end
+  if fresh then -- nothing stays behind when the run ends before training begins
+    options.undo(function()
+      log.close()
+      lock:release()
+      files.remove(folder)
+    end)
+  end
   local ok
   ok, reason = log.setup {path = files.join(folder, "training.log")}
   if not ok then error(reason, 0) end
-  if not o.resume then
-    for _, old in ipairs(files.list(folder) or {}) do
-      if old:match("^epoch_%d+%.safetensors$") or old:match("^last%.safetensors$") or old:match("^best%.safetensors$") or old:match("^detector%.safetensors$") then
-        files.remove(files.join(folder, old))
-      end
-    end
-  end
   log.info("%s: %d sequences (%s); device %s", folder_of_data, #dataset.entries, dataset:ids(), device)
   local audit
   audit, reason = data.audit.run(split)
@@ -305,6 +306,14 @@ options.main(function()
 
   -- 3. training
   mark = clock()
+  options.settled()
+  if not o.resume then
+    for _, old in ipairs(files.list(folder) or {}) do
+      if old:match("^epoch_%d+%.safetensors$") or old:match("^last%.safetensors$") or old:match("^best%.safetensors$") or old:match("^detector%.safetensors$") then
+        files.remove(files.join(folder, old))
+      end
+    end
+  end
   local fit = anomaly.fit.run {
     train = training_windows, stop = o.stop_on == "validation" and validation_windows or stop_windows, validation = validation_windows,
     normaliser = normaliser, mask = o.mask, model = {hidden = o.hidden, latent = o.latent}, epochs = o.epochs, batch = o.batch,

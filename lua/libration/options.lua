@@ -410,6 +410,15 @@ local function one_line(err)
   return first
 end
 
+local undone = {}
+
+---Registers what a recipe takes back when it fails or is interrupted from here on: a folder that only it made, a half-written file.
+---@param fn fun()
+function options.undo(fn) undone[#undone + 1] = fn end
+
+---Drops what options.undo registered: from here on results are worth keeping.
+function options.settled() undone = {} end
+
 ---Runs the body of a recipe: any error becomes one line on stderr (with a traceback under LIBRATION_DEBUG) and exit 1,
 ---Ctrl-C becomes exit 130. Returns what the body returns.
 ---@param body fun()
@@ -425,6 +434,7 @@ function options.main(body, name)
   local result = {xpcall(body, handler)}
   if result[1] then return unpack(result, 2, table.maxn(result)) end
   local message = one_line(result[2])
+  for i = #undone, 1, -1 do pcall(undone[i]) end
   if tostring(result[2]):find("interrupted", 1, true) then
     io.stderr:write("\n", name, ": interrupted\n")
     os.exit(130)
