@@ -112,6 +112,17 @@ describe("graph", function()
     assert.equal("small.tflite has no output 'nothing', but map, probability", err)
   end)
 
+  it("bf16 between the first layer and the heads: within 5 % of the largest answer", function()
+    local g = imported(helper_tflite.small())
+    local network = assert(graph.compile(g, { precision = "bf16" }))
+    assert.equal(2, g:count().cast) -- after the stem, before the sigmoid and the head
+    local out = network:run(small_image())
+    assert.equal("f32", out.map.dtype)
+    assert.is_true(difference(out.map, map) < 0.05 * 10.9)
+    assert.is_true(difference(out.probability, probability) < 0.05)
+    assert.has_error(function() graph.compile(imported(helper_tflite.small()), { precision = "f12" }) end)
+  end)
+
   it("refuses wrong inputs at the caller's line, and files that are no networks", function()
     local network = assert(graph.compile(imported(helper_tflite.small())))
     for _, wrong in ipairs { lr.zeros({ 1, 6, 5, 3 }), lr.zeros({ 6, 5, 2 }), lr.zeros({ 1, 6, 5, 2 }, "f64") } do
@@ -251,6 +262,23 @@ describe("pose networks #slow", function()
     assert.is_nil(out.Identity_2)
     assert.is_true(difference(out.Identity, golden("ta_chi_f040", "ld_3d")) <= 0.05)
     assert.is_true(difference(out.Identity_3, golden("ta_chi_f040", "heatmap")) <= 1e-2)
+  end)
+
+  it("bf16: landmarks within 3 crop pixels on average, 10 at most, flag within .01 on six frames", function()
+    local net, why = network("pose_landmark_full", { precision = "bf16", outputs = { "Identity", "Identity_1" } })
+    if not net then return pending(why) end
+    for _, frame in ipairs(frames) do
+      local out = net:run(picture(helper.shared(("goldens/stages/%s/landmark_input_u8.npy"):format(frame)), 1 / 255, 0))
+      local got, want = out.Identity:ptr(), golden(frame, "ld_3d")
+      local p, sum, worst = want:ptr(), 0, 0
+      for j = 0, 32 do
+        local d = math.sqrt((got[5 * j] - p[5 * j]) ^ 2 + (got[5 * j + 1] - p[5 * j + 1]) ^ 2)
+        sum, worst = sum + d / 33, math.max(worst, d)
+      end
+      local flag = difference(out.Identity_1, golden(frame, "flag"))
+      print(("  bf16      %-20s mean %.2f worst %.2f crop pixels, flag %.2g"):format(frame, sum, worst, flag))
+      assert.is_true(sum <= 3 and worst <= 10 and flag <= 0.01)
+    end
   end)
 
   it("the passes change no answer of pose_detection by more than 1e-2", function()

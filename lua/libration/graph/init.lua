@@ -4,6 +4,7 @@ local tflite_format = require "libration.formats.tflite"
 local tflite = require "libration.graph.tflite"
 local passes = require "libration.graph.passes"
 local lower = require "libration.graph.lower"
+local precision = require "libration.graph.precision"
 local record = require "libration.record"
 
 local M = {}
@@ -27,20 +28,29 @@ local function outline(list)
   return out
 end
 
-local function as_it_stands(graph, outputs)
-  local ok, err = passes.remove_dead(graph, outputs)
-  if ok then passes.fold_constants(graph) end
+local precisions = { f32 = function() end, bf16 = precision.to_bf16 }
+
+local function prepare(graph, options)
+  local ok, err
+  if options.passes == false then
+    ok, err = passes.remove_dead(graph, options.outputs)
+    if ok then passes.fold_constants(graph) end
+  else
+    ok, err = passes.run(graph, options.outputs)
+  end
+  if ok then precisions[options.precision or "f32"](graph) end
   return ok, err
 end
 
 ---Turns a graph into a network: passes, then a plan for each batch size when it first comes.
 ---@param graph IrGraph as an importer made it
----@param options? {outputs: string[], passes: boolean}
+---@param options? {outputs: string[], passes: boolean, precision: string} as for load
 ---@return Network? network
 ---@return string? error one line
 function M.compile(graph, options)
   options = options or {}
-  local ran, ok, err = pcall(options.passes == false and as_it_stands or passes.run, graph, options.outputs)
+  if not precisions[options.precision or "f32"] then error(("graph: precision '%s', want f32 or bf16"):format(tostring(options.precision)), 2) end
+  local ran, ok, err = pcall(prepare, graph, options)
   if not ran then return nil, reader.one_line(ok) end
   if not ok then return nil, err end
   local self = setmetatable({ name = graph.name, graph = graph, inputs = outline(graph.inputs), outputs = outline(graph.outputs) }, Network)
@@ -50,8 +60,8 @@ end
 
 ---Loads a network file.
 ---@param path string .tflite
----@param options? {outputs: string[], passes: boolean} outputs: names of those to compute (default all); what only the others need is left out.
----passes = false runs the graph as it stands in the file (to compare with)
+---@param options? {outputs: string[], passes: boolean, precision: string} outputs: names of those to compute (default all); what only the others need is left out.
+---precision: "f32" (default) or "bf16" between the first layer and the heads; passes = false runs the graph as it stands in the file (to compare with)
 ---@return Network? network
 ---@return string? error one line: missing, not a network, an operator that is not supported
 function M.load(path, options)
@@ -96,6 +106,14 @@ function Network:run(...)
   local named = {}
   for i, out in ipairs(self.outputs) do named[out.name] = results[i] end
   return named
+end
+
+---Time of each op on a batch, one timed run: what `print` shows.
+---@param ... Tensor inputs as for run
+---@return table plan tostring(plan) is the table; plan:calls(true) its rows
+function Network:profile(...)
+  self:run(...)
+  return (self.plan:plan(...))
 end
 
 function Network:__tostring()

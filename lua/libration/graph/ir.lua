@@ -9,6 +9,7 @@
 --   pad {before, after, value}, max_pool2d avg_pool2d {kernel, stride, pad}
 --   resize_bilinear {size, align_corners, half_pixel}, depth_to_space {block}
 --   mean {dims, keep}, concat {dim}, reshape {shape}, transpose {order}, slice {first, last, step, keep}
+--   cast {dtype}: precision.lua's
 --   dequantize, densify: of constants; folded when a network is loaded
 -- act: "none", "relu", "relu6" or, with a slope, "prelu". Dims count from 1.
 

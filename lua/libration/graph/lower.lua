@@ -93,6 +93,7 @@ local lowered = {
     end
     return y:contiguous()
   end,
+  cast = function(x, a) return x[1]:to(a.dtype) end,
   dequantize = function(x) return x[1]:to("f32") end,
   densify = function(x, a) return densify.densify(a.name, x[1], a.shape, a.sparsity) end,
 }
