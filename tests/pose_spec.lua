@@ -41,7 +41,7 @@ describe("blazepose", function()
       local worst = 0
       for k = 1, 12 do worst = math.max(worst, math.abs(best[k] - golden[k - 1])) end
       assert.near(golden[12], best[13], 1e-6)
-      local r = blazepose.region_of(best)
+      local r = blazepose.square(blazepose.rect(best[5], best[6], best[7], best[8], w, h), w, h)
       local off, angle = math.max(math.abs(r.x - roi[0]), math.abs(r.y - roi[1]), math.abs(r.width - roi[2])), math.abs(r.angle - roi[3])
       io.write(("bound: decoding %s detection %.5f px region %.5f px angle %.1e\n"):format(stage, worst, off, angle))
       assert.is_true(worst <= .05 and off <= .05 and angle <= 1e-4)
@@ -50,9 +50,9 @@ describe("blazepose", function()
     it(("bound: refinement and projection %s within .01 px, 1e-5 m"):format(stage), function()
       if not helper.shared("goldens/stages/" .. stage) then return pending("needs ../shared") end
       local roi = load(stage, "roi")
-      local region = require "ffi".new("lbr_region", roi[0], roi[1], roi[2], roi[2], roi[3])
+      local rect = require "ffi".new("float[5]", roi[0] / w, roi[1] / h, roi[2] / w, roi[2] / h, roi[3])
       local out = { ld_3d = load(stage, "ld_3d"), heatmap = load(stage, "heatmap"), world = load(stage, "world_raw") }
-      local got = blazepose.project(out, region, w, h, 9)
+      local got = blazepose.project(out, rect, 0, 0, 9)
       local landmarks, aux, world = load(stage, "landmarks"), load(stage, "aux"), load(stage, "world")
       local worst, sure, metres, seven = 0, 0, 0, 0
       for i = 0, 34 do
@@ -64,7 +64,7 @@ describe("blazepose", function()
         for k = 0, 2 do metres = math.max(metres, math.abs(got.world[4 * i + k] - world[4 * i + k])) end
       end
       local golden = load(stage, "refined_xy_kernel7")
-      got = blazepose.project(out, region, w, h, 7)
+      got = blazepose.project(out, rect, 0, 0, 7)
       for i = 0, 69 do seven = math.max(seven, math.abs(got.xy[i] - golden[i])) end
       io.write(("bound: projection %s %.5f px visibility %.1e world %.1e m kernel 7 %.1e of the crop\n"):format(stage, worst, sure, metres, seven))
       assert.is_true(worst <= .01 and sure <= 1e-6 and metres <= 1e-5 and seven <= 1e-6)
@@ -102,11 +102,18 @@ describe("blazepose", function()
   end)
 
   it("gives an upright region no angle and turns clockwise", function()
-    local r = blazepose.region(50, 80, 50, 40)
-    assert.near(0, r.angle, 1e-7)
-    assert.near(100, r.width, 1e-5)
-    assert.near(math.pi / 2, blazepose.region(50, 80, 90, 80).angle, 1e-6)
-    assert.near(-math.pi / 2, blazepose.region(50, 80, 10, 80).angle, 1e-6)
+    local r, size = blazepose.rect(50, 80, 50, 40, 200, 100)
+    assert.near(0, r[4], 1e-7)
+    assert.near(80, size, 1e-5)
+    assert.near(.25, r[0], 1e-7)
+    assert.near(.8, r[1], 1e-7)
+    assert.near(.5, r[2], 1e-7)
+    assert.near(1, r[3], 1e-7)
+    local square = blazepose.square(r, 200, 100)
+    assert.near(100, square.width, 1e-5)
+    assert.near(100, square.height, 1e-5)
+    assert.near(math.pi / 2, blazepose.rect(50, 80, 90, 80, 200, 100)[4], 1e-6)
+    assert.near(-math.pi / 2, blazepose.rect(50, 80, 10, 80, 200, 100)[4], 1e-6)
   end)
 end)
 

@@ -21,8 +21,10 @@ local function f32(v)
 end
 blazepose.f32 = f32
 
+-- In single precision, as every number below: the region of a frame hangs on the frame before, and a last bit that differs there moves points by hundredths of a
+-- pixel, which then move the next region. So each operation is rounded where MediaPipe's is.
 local function sigmoid(v)
-  return 1 / (1 + exp(-v))
+  return f32(1 / f32(1 + f32(exp(-v))))
 end
 
 local anchors
@@ -47,12 +49,14 @@ function blazepose.anchors()
   return anchors
 end
 
+-- Intersection over union of two boxes given as x0, y0, x1, y1.
 local function overlap(a, b)
-  local w = math.min(a[3], b[3]) - math.max(a[1], b[1])
-  local h = math.min(a[4], b[4]) - math.max(a[2], b[2])
+  local w = f32(math.min(a[3], b[3]) - math.max(a[1], b[1]))
+  local h = f32(math.min(a[4], b[4]) - math.max(a[2], b[2]))
   if w <= 0 or h <= 0 then return 0 end
-  local both = w * h
-  return both / ((a[3] - a[1]) * (a[4] - a[2]) + (b[3] - b[1]) * (b[4] - b[2]) - both)
+  local both = f32(w * h)
+  local all = f32(f32(f32((a[3] - a[1]) * (a[4] - a[2])) + f32((b[3] - b[1]) * (b[4] - b[2]))) - both)
+  return all > 0 and f32(both / all) or 0
 end
 
 --- Detections from the detector's raw outputs, after weighted suppression: the best box becomes the score-weighted mean of all boxes that overlap it
@@ -72,10 +76,10 @@ function blazepose.decode(boxes, scores, least, iou)
       local score = sigmoid(v < 100 and v or 100)
       if score >= least then
         local p, ax, ay = boxes + i * 12, at[2 * i], at[2 * i + 1]
-        local x, y, w, h = p[0] / size + ax, p[1] / size + ay, p[2] / size / 2, p[3] / size / 2
-        local d = { x - w, y - h, x + w, y + h }
+        local x, y, w, h = f32(f32(p[0] / size) + ax), f32(f32(p[1] / size) + ay), f32(p[2] / size) / 2, f32(p[3] / size) / 2
+        local d = { f32(x - w), f32(y - h), f32(x + w), f32(y + h) }
         for k = 4, 10, 2 do
-          d[k + 1], d[k + 2] = p[k] / size + ax, p[k + 1] / size + ay
+          d[k + 1], d[k + 2] = f32(f32(p[k] / size) + ax), f32(f32(p[k + 1] / size) + ay)
         end
         d[13], d.place = score, i
         found[#found + 1] = d
@@ -92,13 +96,13 @@ function blazepose.decode(boxes, scores, least, iou)
     for k = 1, 12 do mean[k] = 0 end
     for _, d in ipairs(found) do
       if d == best or overlap(best, d) > iou then
-        weight = weight + d[13]
-        for k = 1, 12 do mean[k] = mean[k] + d[k] * d[13] end
+        weight = f32(weight + d[13])
+        for k = 1, 12 do mean[k] = f32(mean[k] + f32(d[k] * d[13])) end
       else
         rest[#rest + 1] = d
       end
     end
-    for k = 1, 12 do mean[k] = mean[k] / weight end
+    for k = 1, 12 do mean[k] = f32(mean[k] / weight) end
     mean[13] = best[13]
     kept[#kept + 1] = mean
     found = rest
@@ -112,11 +116,13 @@ end
 ---@param height integer
 ---@return number[] detection
 function blazepose.to_picture(detection, width, height)
-  local side = math.max(width, height)
-  local left, top = (side - width) / 2, (side - height) / 2
+  -- shares of the square that lie beside and above the picture, on both sides together
+  local tall = f32(height / width)
+  local beside, above = 0, 0
+  if tall < 1 then above = f32(1 - tall) else beside = f32(1 - f32(1 / tall)) end
   for k = 1, 12, 2 do
-    detection[k] = detection[k] * side - left
-    detection[k + 1] = detection[k + 1] * side - top
+    detection[k] = f32(f32(f32(detection[k] - beside / 2) / f32(1 - beside)) * width)
+    detection[k + 1] = f32(f32(f32(detection[k + 1] - above / 2) / f32(1 - above)) * height)
   end
   return detection
 end
@@ -126,28 +132,46 @@ end
 ---@param y number
 ---@param far_x number pixels: a point on the circle round the body
 ---@param far_y number
----@param region? ffi.cdata* lbr_region to fill
----@return ffi.cdata* lbr_region in single precision
-function blazepose.region(x, y, far_x, far_y, region)
-  region = region or ffi.new("lbr_region")
-  local dx, dy = far_x - x, far_y - y
-  local angle = pi / 2 - atan2(-dy, dx)
-  angle = angle - 2 * pi * floor((angle + pi) / (2 * pi))
-  local side = f32(2 * sqrt(dx * dx + dy * dy)) * 1.25
-  region.x, region.y, region.width, region.height, region.angle = x, y, side, side, angle
-  return region
+---@param width integer pixels of the picture
+---@param height integer
+---@param rect? ffi.cdata* float[5] to fill
+---@return ffi.cdata* rect float[5] centre x, y, width, height (fractions of the picture's width and height), angle in radians clockwise
+---@return number size twice the distance, in pixels
+function blazepose.rect(x, y, far_x, far_y, width, height, rect)
+  rect = rect or ffi.new("float[5]")
+  x, y, far_x, far_y = f32(x), f32(y), f32(far_x), f32(far_y)
+  local dx, dy = f32(far_x - x), f32(far_y - y)
+  local angle = f32(f32(pi / 2) - f32(atan2(-dy, dx)))
+  local size = f32(sqrt(f32(f32(dx * dx) + f32(dy * dy)))) * 2
+  local w, h = f32(size / width), f32(size / height)
+  size = f32((f32(w * width) + f32(h * height)) / 2)
+  local long = math.max(f32(w * width), f32(h * height))
+  rect[0], rect[1] = x / width, y / height
+  rect[2], rect[3] = f32(long / width) * 1.25, f32(long / height) * 1.25
+  rect[4] = angle - 2 * pi * floor((angle + pi) / (2 * pi))
+  return rect, size
 end
 
---- Region of a detection in pixels (to_picture).
----@param detection number[]
----@param region? ffi.cdata*
----@return ffi.cdata* lbr_region
-function blazepose.region_of(detection, region)
-  return blazepose.region(detection[5], detection[6], detection[7], detection[8], region)
+--- The square that is cropped for a region, in pixels.
+---@param rect ffi.cdata* float[5] as blazepose.rect gives it
+---@param width integer pixels of the picture
+---@param height integer
+---@param region? ffi.cdata* lbr_region to fill
+---@return ffi.cdata* region lbr_region
+---@return number beside share of the crop's width that lies beside the region (both sides together); 0 but for rounding
+---@return number above likewise of its height
+function blazepose.square(rect, width, height, region)
+  region = region or ffi.new("lbr_region")
+  local w, h = f32(rect[2] * width), f32(rect[3] * height)
+  local tall = f32(h / w)
+  local side, beside, above
+  if tall < 1 then side, beside, above = w, 0, f32(1 - tall) else side, beside, above = h, f32(1 - f32(1 / tall)), 0 end
+  region.x, region.y, region.width, region.height, region.angle = rect[0] * width, rect[1] * height, side, side, rect[4]
+  return region, beside, above
 end
 
 --- Moves points to the sigmoid-weighted mean of their surroundings in the heat maps, where the largest value there is at least `least`; others stay.
----@param xy ffi.cdata* double[n*2] fractions of the crop, changed in place
+---@param xy ffi.cdata* float[n*2] fractions of the crop, changed in place
 ---@param heat ffi.cdata* float[64*64*39] logits, row, column, point
 ---@param n integer points, 39 at most
 ---@param kernel integer odd width of the surroundings in cells: 9 (what the Python package does) or 7 (what its graph file says)
@@ -160,18 +184,18 @@ function blazepose.refine(xy, heat, n, kernel, least)
     -- whole part towards zero: -.3 is cell 0
     c = c < 0 and -floor(-c) or floor(c)
     r = r < 0 and -floor(-r) or floor(r)
-    if c >= 0 and c < HEAT and r >= 0 and r < HEAT then
+    if c >= 0 and c < HEAT and r >= 0 then -- below the last row MediaPipe does not look whether the point is outside
       local r0, r1 = math.max(0, r - reach), math.min(HEAT - 1, r + reach)
       local c0, c1 = math.max(0, c - reach), math.min(HEAT - 1, c + reach)
       local sum, sx, sy, top = 0, 0, 0, 0
       for y = r0, r1 do
         for x = c0, c1 do
           local v = sigmoid(heat[(y * HEAT + x) * points + i])
-          sum, sx, sy = sum + v, sx + x * v, sy + y * v
+          sum, sx, sy = f32(sum + v), f32(sx + f32(x * v)), f32(sy + f32(y * v))
           if v > top then top = v end
         end
       end
-      if top >= least and sum > 0 then xy[2 * i], xy[2 * i + 1] = sx / HEAT / sum, sy / HEAT / sum end
+      if top >= least and sum > 0 then xy[2 * i], xy[2 * i + 1] = f32(sx / HEAT) / sum, f32(sy / HEAT) / sum end
     end
   end
 end
@@ -183,36 +207,37 @@ end
 --- Room for one frame's answer.
 ---@return Pose
 function blazepose.new_pose()
-  return { landmarks = ffi.new("float[?]", 39 * 5), world = ffi.new("float[?]", 39 * 4), xy = ffi.new("double[?]", 39 * 2) }
+  return { landmarks = ffi.new("float[?]", 39 * 5), world = ffi.new("float[?]", 39 * 4), xy = ffi.new("float[?]", 39 * 2) }
 end
 
 --- Landmarks in the picture from the landmark network's raw outputs.
 ---@param out table ld_3d float[195] (39 x x, y, z in crop pixels, visibility and presence logits), heatmap float[64*64*39], world float[117] metres
----@param region ffi.cdata* lbr_region that was cropped, pixels
----@param width integer pixels of the picture
----@param height integer
+---@param rect ffi.cdata* float[5] the region, as blazepose.rect gives it
+---@param beside number shares of the crop that lie outside of the region, as blazepose.square gives them
+---@param above number
 ---@param kernel integer heat-map kernel, 9 or 7
 ---@param pose? Pose to fill
 ---@return Pose
-function blazepose.project(out, region, width, height, kernel, pose)
+function blazepose.project(out, rect, beside, above, kernel, pose)
   pose = pose or blazepose.new_pose()
   local raw, world, xy, lm, wd = out.ld_3d, out.world, pose.xy, pose.landmarks, pose.world
   local size, n = blazepose.landmark_size, blazepose.landmarks + 2
   for i = 0, n - 1 do
-    xy[2 * i], xy[2 * i + 1] = f32(raw[5 * i] / size), f32(raw[5 * i + 1] / size)
+    xy[2 * i], xy[2 * i + 1] = raw[5 * i] / size, raw[5 * i + 1] / size
   end
   blazepose.refine(xy, out.heatmap, n, kernel)
-  local c, s, side = cos(region.angle), sin(region.angle), region.width
+  local c, s, w, h = f32(cos(rect[4])), f32(sin(rect[4])), rect[2], rect[3]
   for i = 0, n - 1 do
-    local x, y = xy[2 * i] - .5, xy[2 * i + 1] - .5
-    lm[5 * i] = ((x * c - y * s) * side + region.x) / width
-    lm[5 * i + 1] = ((x * s + y * c) * side + region.y) / height
-    lm[5 * i + 2] = raw[5 * i + 2] / size * side / width
+    local x, y = f32(f32(xy[2 * i] - beside / 2) / f32(1 - beside)), f32(f32(xy[2 * i + 1] - above / 2) / f32(1 - above))
+    x, y = f32(x - .5), f32(y - .5)
+    lm[5 * i] = f32(f32(f32(c * x) - f32(s * y)) * w) + rect[0]
+    lm[5 * i + 1] = f32(f32(f32(s * x) + f32(c * y)) * h) + rect[1]
+    lm[5 * i + 2] = f32(f32(raw[5 * i + 2] / size) / f32(1 - beside)) * w
     lm[5 * i + 3] = sigmoid(raw[5 * i + 3])
     lm[5 * i + 4] = sigmoid(raw[5 * i + 4])
     x, y = world[3 * i], world[3 * i + 1]
-    wd[4 * i] = x * c - y * s
-    wd[4 * i + 1] = x * s + y * c
+    wd[4 * i] = f32(c * x) - f32(s * y)
+    wd[4 * i + 1] = f32(s * x) + f32(c * y)
     wd[4 * i + 2] = world[3 * i + 2]
     wd[4 * i + 3] = lm[5 * i + 3]
   end

@@ -10,7 +10,8 @@ local C = core.C
 local f32 = blazepose.f32
 
 ---@class Landmarker
----@field region ffi.cdata*|nil lbr_region that the landmark network saw in the last frame; nil where nobody was detected
+---@field region ffi.cdata*|nil lbr_region in pixels that the landmark network saw in the last frame; nil where nobody was detected
+---@field rect ffi.cdata* float[5] the same in fractions of the frame, as blazepose.rect gives it
 ---@field detected boolean true where that region came from the detector and not from tracking
 ---@field flag number probability, by the landmark network, that somebody is in the region; 0 without a region
 ---@field frames integer frames seen since the last reset
@@ -114,7 +115,7 @@ local function landmarker(options)
   self.detector_input = tensor.empty({ 1, blazepose.detector_size, blazepose.detector_size, 3 })
   self.landmark_input = tensor.empty({ 1, blazepose.landmark_size, blazepose.landmark_size, 3 })
   self.pose = blazepose.new_pose()
-  self.regions = { ffi.new("lbr_region"), ffi.new("lbr_region"), ffi.new("lbr_region") }
+  self.whole, self.square, self.rect, self.next_rect = ffi.new("lbr_region"), ffi.new("lbr_region"), ffi.new("float[5]"), ffi.new("float[5]")
   self.picture_filter = smoothing.one_euro(n * 3, .05, 80)
   self.auxiliary_filter = smoothing.one_euro(4, .01, 10)
   self.world_filter = smoothing.one_euro(n * 3, .1, 40)
@@ -143,7 +144,7 @@ end
 ---  circle round the upper body (x, y each), score
 function Landmarker:detect(frame)
   local h, w = frame:size(1), frame:size(2)
-  local whole, side = self.regions[3], math.max(w, h)
+  local whole, side = self.whole, math.max(w, h)
   whole.x, whole.y, whole.width, whole.height, whole.angle = w / 2, h / 2, side, side, 0
   crop(frame, h, w, whole, C.LBR_BORDER_ZERO, f32(2 / 255), -1, self.detector_input, blazepose.detector_size)
   local out = by_size(self.detector:run(self.detector_input), detector_outputs, "detector")
@@ -154,29 +155,31 @@ end
 
 --- The landmark network's answer in one region, neither tracked nor smoothed.
 ---@param frame Tensor u8 [H,W,3] RGB
----@param region ffi.cdata* lbr_region in pixels
+---@param rect ffi.cdata* float[5] as blazepose.rect gives it: centre x, y, width, height in fractions of the frame, angle
 ---@return Pose|nil pose as blazepose.project gives it, valid until the next call; nil where the network says that nobody is there
 ---@return number flag probability that somebody is there
-function Landmarker:mark(frame, region)
+function Landmarker:mark(frame, rect)
   local h, w = frame:size(1), frame:size(2)
+  local region, beside, above = blazepose.square(rect, w, h, self.square)
   crop(frame, h, w, region, C.LBR_BORDER_REPLICATE, f32(1 / 255), 0, self.landmark_input, blazepose.landmark_size)
   local out = by_size(self.marker:run(self.landmark_input), landmark_outputs, "landmark")
   local flag = out.flag[0]
-  if flag > .5 then return blazepose.project(out, region, w, h, self.options.kernel, self.pose), flag end
+  if flag > .5 then return blazepose.project(out, rect, beside, above, self.options.kernel, self.pose), flag end
   return nil, flag
 end
 
--- Smooths the auxiliary points and derives the next frame's region; scale is 1 / size of the body in pixels.
+-- Smooths the auxiliary points and derives the next frame's region. Returns 1 / size of the body in pixels; infinite where it has none.
 local function follow(self, w, h, time)
   local lm, a = self.pose.landmarks, self.auxiliary
   for i = 0, 1 do
     local p = (blazepose.landmarks + i) * 5
     a[2 * i], a[2 * i + 1] = lm[p] * w, lm[p + 1] * h
   end
-  local dx, dy = a[2] - a[0], a[3] - a[1]
-  local scale = f32(1 / f32(2 * math.sqrt(dx * dx + dy * dy)))
-  if scale < 1e6 then self.auxiliary_filter:apply(a, time, scale) end
-  self.tracked = blazepose.region(a[0], a[1], a[2], a[3], self.regions[self.region == self.regions[1] and 2 or 1])
+  local _, size = blazepose.rect(a[0], a[1], a[2], a[3], w, h, self.next_rect)
+  local scale = size < 1e-6 and math.huge or f32(1 / size)
+  if scale < math.huge then self.auxiliary_filter:apply(a, time, scale) end
+  local x, y, far_x, far_y = f32(a[0] / w) * w, f32(a[1] / h) * h, f32(a[2] / w) * w, f32(a[3] / h) * h
+  self.tracked = blazepose.rect(x, y, far_x, far_y, w, h, self.next_rect)
   return scale
 end
 
@@ -197,17 +200,22 @@ function Landmarker:process(frame, time)
     error("landmarker:process: a time in seconds is wanted (or clock = \"mediapipe\")", 2)
   end
   frame = frame:contiguous()
-  self.region, self.detected, self.flag = self.tracked, false, 0
-  if not self.region then
+  self.region, self.detected, self.flag = nil, false, 0
+  local rect = self.rect
+  if self.tracked then
+    ffi.copy(rect, self.tracked, 20)
+    self.region = self.square
+  else
     local found = self:detect(frame)
     if #found > 0 then
-      self.region = blazepose.region_of(found[blazepose.choose(found, o.person, w, h)], self.regions[1])
-      self.detected = true
+      local d = found[blazepose.choose(found, o.person, w, h)]
+      blazepose.rect(d[5], d[6], d[7], d[8], w, h, rect)
+      self.region, self.detected = self.square, true
     end
   end
   self.tracked = nil
   local pose
-  if self.region and self.region.width > 0 then pose, self.flag = self:mark(frame, self.region) end
+  if self.region and rect[2] > 0 then pose, self.flag = self:mark(frame, rect) end
   if not pose then
     self.picture_filter:reset() -- the filters of visibility and of world coordinates go on, as MediaPipe's do
     self.auxiliary_filter:reset()
@@ -223,7 +231,7 @@ function Landmarker:process(frame, time)
   if not o.static then
     local scale = follow(self, w, h, time)
     if o.smooth == "one-euro" then
-      if scale < 1e6 then self.picture_filter:apply(picture, time, scale) end
+      if scale < math.huge then self.picture_filter:apply(picture, time, scale) end
       self.world_filter:apply(space, time, 1)
       self.visibility_filter:apply(pose.landmarks + 3, 5)
     end
