@@ -360,7 +360,10 @@ describe("media", function()
     made.video(at("scope.mp4"), 64, 48, made.steady(3, 25))
     local source = assert(media.open(at("scope.mp4")))
     local sums = {}
-    for i = 1, 3 do sums[i] = libration.scope(function() return made.checksum((source:next())) end) end
+    libration.scope(function()
+      for i = 1, 2 do sums[i] = libration.scope(function() return made.checksum((source:next())) end) end
+    end)
+    sums[3] = made.checksum((source:next()))
     source:seek(0)
     for i = 1, 3 do assert.equal(sums[i], made.checksum((source:read()))) end
     source:close()

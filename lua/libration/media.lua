@@ -9,11 +9,13 @@ local media = {}
 
 local C, M = core.C
 
--- The library is opened when first needed: training from landmark files needs no FFmpeg.
-local function library()
+---The C library behind this room (csrc/media/media.h), opened when first needed: training from landmark files needs no FFmpeg.
+---@return ffi.namespace*
+function media.library()
   M = M or core.open_library("libration_media", "lbr_media_cdef")
   return M
 end
+local library = media.library
 --- The opened C library, for rooms that draw with its scene renderer.
 ---@return ffi.namespace*
 media.library = library
@@ -169,8 +171,12 @@ end
 ---@return number time seconds from the beginning of the file
 ---@return integer index 1 for the first frame after opening or seeking
 function Source:next()
-  self.frame = self.frame or tensor.keep(tensor.empty({ self.height, self.width, 3 }, "u8")) -- outlives the scope of the first call
-  return take(self, self.frame)
+  local frame = self.frame
+  if not frame or frame.storage == nil then -- an outer scope may have freed it
+    frame = tensor.empty({ self.height, self.width, 3 }, "u8")
+    self.frame = frame
+  end
+  return take(self, tensor.keep(frame))
 end
 
 ---Next frame in a tensor of its own, or in the one given.
