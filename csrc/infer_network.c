@@ -358,8 +358,8 @@ int lbr_infer_batch_norm_backward(lbr_call *c)
 
 static int state(lbr_call *c, const lbr_tensor *t, const char *name, int32_t batch, int32_t hidden)
 {
-    if (lbr_present(t) && (t->ndim != 2 || t->shape[0] != batch || t->shape[1] != hidden || t->dtype != c->in[0].dtype || !lbr_tensor_contiguous(t)))
-        return lbr_fail(LBR_ESHAPE, "%s: %s is %s, want contiguous [%d,%d]", NAME, name, lbr_describe(t), batch, hidden);
+    if (lbr_present(t) && (t->ndim != 2 || t->shape[0] != batch || t->shape[1] != hidden || t->dtype != c->in[0].dtype))
+        return lbr_fail(LBR_ESHAPE, "%s: %s is %s, want [%d,%d]", NAME, name, lbr_describe(t), batch, hidden);
     return 0;
 }
 
@@ -368,9 +368,9 @@ static int lstm_weights(lbr_call *c)
     const lbr_tensor *x = &c->in[0], *w = &c->in[1], *r = &c->in[2];
     if (x->ndim != 3 || x->dtype > LBR_F64) return lbr_fail(LBR_ESHAPE, "%s: x is %s, want f32 or f64 [B,T,F]", NAME, lbr_describe(x));
     if (x->shape[1] < 1) return lbr_fail(LBR_ESHAPE, "%s: x is %s, want at least one step", NAME, lbr_describe(x));
-    if (r->ndim != 2 || r->shape[0] != 4 * r->shape[1] || r->shape[1] < 1 || r->dtype != x->dtype || !lbr_tensor_contiguous(r)) return lbr_fail(LBR_ESHAPE, "%s: r is %s, want contiguous [4H,H]", NAME, lbr_describe(r));
-    if (w->ndim != 2 || w->shape[0] != r->shape[0] || w->shape[1] != x->shape[2] || w->dtype != x->dtype || !lbr_tensor_contiguous(w))
-        return lbr_fail(LBR_ESHAPE, "%s: x is %s, w is %s, want contiguous w [%d,%d]", NAME, lbr_describe(x), lbr_describe(w), r->shape[0], x->shape[2]);
+    if (r->ndim != 2 || r->shape[0] != 4 * r->shape[1] || r->shape[1] < 1 || r->dtype != x->dtype) return lbr_fail(LBR_ESHAPE, "%s: r is %s, want [4H,H]", NAME, lbr_describe(r));
+    if (w->ndim != 2 || w->shape[0] != r->shape[0] || w->shape[1] != x->shape[2] || w->dtype != x->dtype)
+        return lbr_fail(LBR_ESHAPE, "%s: x is %s, w is %s, want w [%d,%d]", NAME, lbr_describe(x), lbr_describe(w), r->shape[0], x->shape[2]);
     return 0;
 }
 
@@ -381,7 +381,7 @@ int lbr_infer_lstm_forward(lbr_call *c)
     if (rc) return rc;
     const lbr_tensor *x = &c->in[0], *b = &c->in[3];
     int32_t batch = x->shape[0], steps = x->shape[1], hidden = c->in[2].shape[1];
-    if (b->ndim != 1 || b->shape[0] != 4 * hidden || b->dtype != x->dtype || !lbr_tensor_contiguous(b)) return lbr_fail(LBR_ESHAPE, "lstm_forward: b is %s, want [%d]", lbr_describe(b), 4 * hidden);
+    if (b->ndim != 1 || b->shape[0] != 4 * hidden || b->dtype != x->dtype) return lbr_fail(LBR_ESHAPE, "lstm_forward: b is %s, want [%d]", lbr_describe(b), 4 * hidden);
     if ((rc = state(c, &c->in[4], "h0", batch, hidden)) || (rc = state(c, &c->in[5], "c0", batch, hidden))) return rc;
     int32_t y[3] = {batch, steps, hidden}, last[2] = {batch, hidden}, none[3] = {0, batch, hidden};
     int32_t gates[3] = {steps, batch, 4 * hidden}, cells[3] = {steps, batch, hidden};
@@ -406,7 +406,7 @@ int lbr_infer_lstm_backward(lbr_call *c)
         const lbr_tensor *t = &c->in[3 + i];
         if (!lbr_present(t)) continue;
         int ndim = want[i][2] ? 3 : 2;
-        if (t->ndim != ndim || t->dtype != x->dtype || memcmp(t->shape, want[i], (size_t)ndim * sizeof(int32_t)) || (i != 5 && !lbr_tensor_contiguous(t)))
+        if (t->ndim != ndim || t->dtype != x->dtype || memcmp(t->shape, want[i], (size_t)ndim * sizeof(int32_t)))
             return lbr_fail(LBR_ESHAPE, "lstm_backward: %s is %s, want %d dims for x %s (was forward run with save = 1?)", names[i], lbr_describe(t), ndim, lbr_describe(x));
     }
     int32_t none = 0, last[2] = {batch, hidden};
