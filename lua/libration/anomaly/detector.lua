@@ -59,7 +59,7 @@ end
 ---@return string path; raises one line where it cannot be written
 function Detector:save(path)
   local c, tensors = self.calibration, {}
-  for name, t in pairs(self.model:state()) do tensors["model." .. name] = t end
+  for name, t in pairs(self.model:state_dict()) do tensors["model." .. name] = t end
   tensors["normaliser.mean"], tensors["normaliser.sd"] = vector(self.normaliser.mean), vector(self.normaliser.sd)
   local p = self.pca
   tensors["pca.mean"] = doubles_to({ p.size }, p.mean, p.size, "f32")
@@ -230,7 +230,7 @@ local function build(tensors, metadata)
     local inner = name:match("^model%.(.+)$")
     if inner then state[inner] = t end
   end
-  model:load_state(state)
+  model:load_checked(state)
   local normaliser = {
     mean = finite(list_of(want_tensor(tensors, "normaliser.mean", "f64", D)), "normaliser.mean"),
     sd = finite(list_of(want_tensor(tensors, "normaliser.sd", "f64", D)), "normaliser.sd"),

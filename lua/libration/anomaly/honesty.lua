@@ -90,7 +90,8 @@ function honesty.of_verdict(v)
     if b and b.abnormal == v.abnormal then same[#same + 1] = b.name end
   end
   if #same == 0 then return "no baseline gives this verdict" end
-  return ("the same verdict comes from %s alone"):format(table.concat(same, ", from "))
+  local last = table.remove(same)
+  return ("%s%s give%s the same verdict"):format(#same > 0 and table.concat(same, ", ") .. " and " or "", last, #same == 0 and "s" or "")
 end
 
 return honesty

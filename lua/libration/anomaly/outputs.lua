@@ -13,7 +13,8 @@ local outputs = {}
 --- Unit of errors: the network works on features divided by their training standard deviation.
 outputs.UNIT = "SD²"
 
---- A row a frame: time, error, p, flag and the error of each joint; empty where no window covers the frame.
+--- A row a frame: time, error (mean error of the windows that cover the frame), p, flag, and the error of each joint in this
+--- frame; empty where no window covers the frame.
 ---@param path string
 ---@param s Scored
 ---@param v Verdict

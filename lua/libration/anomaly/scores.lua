@@ -20,8 +20,8 @@ local BATCH = 128
 ---@field speed number[] mean joint speed of each, torso lengths per second
 ---@field frames integer
 ---@field fps number
----@field frame_error number[] mean over the windows that cover a frame, one a frame; NaN where none does
----@field joint_error ffi.cdata* double[frames*J], the same by joint
+---@field frame_error number[] mean error of the windows that cover a frame, one a frame; NaN where none does
+---@field joint_error ffi.cdata* double[frames*J], a joint's own squared error in a frame, mean over those windows; NaN where missing
 ---@field joints string[]
 ---@field mean number mean window error: the headline score
 ---@field p95 number 95th percentile of the window errors
@@ -88,15 +88,12 @@ function scores.of_sequence(windows, s, model, id)
     local y = model.reconstruct(x, #batch)
     tally(batch, first, windows, model.mask, x, y, weight, out.error, sums)
   end
-  for t = 0, f.frames - 1 do
-    local e, n = 0, 0
-    for j = 0, J - 1 do
-      local at = t * J + j
-      e, n = e + sums.error[at], n + sums.count[at]
-      sums.error[at] = sums.error[at] / sums.count[at]
-    end
-    out.frame_error[t + 1] = e / n
+  for i = 0, f.frames * J - 1 do sums.error[i] = sums.error[i] / sums.count[i] end
+  local frame_sum, covering = ffi.new("double[?]", f.frames), ffi.new("double[?]", f.frames)
+  for i, start in ipairs(out.start) do
+    for t = start, start + T - 1 do frame_sum[t], covering[t] = frame_sum[t] + out.error[i], covering[t] + 1 end
   end
+  for t = 0, f.frames - 1 do out.frame_error[t + 1] = frame_sum[t] / covering[t] end
   local plain = baselines.score(model.pca, windows, list, model.normaliser)
   out.zero, out.pca, out.variance, out.speed = plain.zero, plain.pca, plain.variance, plain.speed
   out.mean_speed = f.track and normalise.mean_speed(f.track) or 0

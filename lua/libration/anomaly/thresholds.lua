@@ -90,7 +90,7 @@ end
 ---@field smallest_p number
 ---@field episodes table[] {first, last, from, to}: frames from 0, seconds
 ---@field longest number seconds
----@field frame_flag boolean[] frame error over the threshold
+---@field frame_flag boolean[] frame error (mean of the windows that cover it) over the threshold
 ---@field frame_p number[] conformal p of each frame
 ---@field baselines table<string, table> by key: {value, p, abnormal}
 
