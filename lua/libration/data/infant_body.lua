@@ -31,8 +31,8 @@ function body.new(rng)
   for i = 1, 12 do b.rest[i] = rad(14) * math.max(-2, math.min(2, rng:normal())) end
   b.turn = rad(rng:uniform(-25, 25))
   b.x, b.y = rng:uniform(-20, 20), rng:uniform(-12, 12)
-  b.plump = rng:uniform(0.94, 1.1)
-  b.head = rng:uniform(0.96, 1.05)
+  b.plump = rng:uniform(1, 1.13)
+  b.head = rng:uniform(1.04, 1.13)
   b.gaze = rad(rng:uniform(-12, 12))
   return b
 end
@@ -126,11 +126,10 @@ function body.pose(b, q, pose)
     put(j, tip, x + tx * norm, y + ty * norm, z + tz * norm)
   end
   -- the head tilts in the plane and turns about the long axis
-  local tilt, yaw = 0.5 * q[13], b.gaze + 0.9 * q[13]
-  yaw = within(yaw, -42, 42, 15)
+  local tilt, yaw = within(0.5 * q[13], -22, 22, 10), within(b.gaze + 0.8 * q[13], -36, 36, 12)
   put(j, 15, 0.06 * sin(tilt), -0.2 - 0.06 * cos(tilt), 0.01)
   local skull, a = pose.skull, pose.head_axes
-  skull[0], skull[1], skull[2] = 0.132 * sin(tilt), -0.2 - 0.132 * cos(tilt), 0.1 * b.head + body.FLOOR - 0.006
+  skull[0], skull[1], skull[2] = 0.13 * sin(tilt), -0.2 - 0.13 * cos(tilt), 0.1 * b.head + body.FLOOR - 0.006
   local cy, sy, ct, st = cos(yaw), sin(yaw), cos(tilt), sin(tilt)
   a[0], a[1], a[2] = ct * cy, st * cy, -sy
   a[3], a[4], a[5] = -st, ct, 0

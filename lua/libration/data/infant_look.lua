@@ -21,7 +21,7 @@ local BLANKETS = {
 }
 --- What is worn: which parts of the body cloth covers.
 look.OUTFITS = {
-  {name = "diaper"},
+  {name = "vest", trunk = true},
   {name = "bodysuit", trunk = true, sleeves = 0.5},
   {name = "sleepsuit", trunk = true, sleeves = 2, legs = 2},
   {name = "shirt and leggings", trunk = true, sleeves = 0.5, legs = 2, second = true},
@@ -79,10 +79,10 @@ function look.new(rng, index, offset)
     second = tint(l.cloth, 0.45, bright)}
   l.blanket_pattern = {kind = ({WEAVE, CHECKS, DOTS, STRIPES, WEAVE})[rng:pick(5)], period = rng:uniform(0.08, 0.16), angle = rng:uniform(0, math.pi),
     second = tint(l.blanket, rng:uniform(0.12, 0.3), rng:uniform() < 0.6 and bright or {0.3, 0.3, 0.4})}
-  local around, high = rng:uniform(-2.6, -0.5), math.rad(rng:uniform(48, 68))
+  local around, high = rng:uniform(-2.6, -0.5), math.rad(rng:uniform(54, 72))
   l.light = {math.cos(around) * math.cos(high), math.sin(around) * math.cos(high), math.sin(high)}
   local warm = rng:uniform(-0.05, 0.06)
-  local strong, fill = rng:uniform(0.56, 0.68), rng:uniform(0.42, 0.5)
+  local strong, fill = rng:uniform(0.5, 0.6), rng:uniform(0.5, 0.58)
   l.sun = {strong * (1 + warm), strong, strong * (1 - warm)}
   l.sky = {fill * (1 - 0.4 * warm), fill, fill * (1 + 0.5 * warm)}
   l.softness, l.folds = rng:uniform(0.10, 0.22), rng:uniform(0.010, 0.028)
@@ -206,34 +206,29 @@ local WHITE, BLACK = {0.97, 0.97, 0.97}, {0.06, 0.04, 0.04}
 local function paint_clothes(w, l, pose)
   local o, a, j = point(pose.joints, 6), pose.trunk, pose.joints
   local up = {[0] = 1, 0, 0, 0, 1, 0, 0, 0, 1}
-  if l.outfit.trunk then
-    local mask = groups(TRUNK)
-    if (l.outfit.sleeves or 0) >= 1 then mask = bit.bor(mask, groups(UPPER_ARM)) end
-    if (l.outfit.sleeves or 0) >= 2 then mask = bit.bor(mask, groups(FOREARM)) end
-    if (l.outfit.legs or 0) >= 1 and not l.outfit.second then mask = bit.bor(mask, groups(THIGH)) end
-    if (l.outfit.legs or 0) >= 2 and not l.outfit.second then mask = bit.bor(mask, groups(SHANK)) end
-    if l.cloth_pattern.kind ~= PLAIN then w:paint(BOX, mask, l.cloth, 0, 0, 1, o, a, 0, 0, 0, 1, 1, 1, l.cloth_pattern) end
-    if l.outfit.second then w:paint(BOX, groups(TRUNK), l.trousers, 0, 0, 1, o, a, 0, 0.2, 0, 0.3, 0.075, 0.3) end
-    if l.outfit.sleeves == 0.5 then
-      for _, limb in ipairs({LIMBS[1], LIMBS[2]}) do
-        w:paint(0, groups(UPPER_ARM), l.cloth, 0, 0, 1, point(j, limb[1]), up, 0, 0, 0, 0.082, 0.082, 0.12, l.cloth_pattern)
-      end
+  local mask = groups(TRUNK)
+  if (l.outfit.sleeves or 0) >= 1 then mask = bit.bor(mask, groups(UPPER_ARM)) end
+  if (l.outfit.sleeves or 0) >= 2 then mask = bit.bor(mask, groups(FOREARM)) end
+  if (l.outfit.legs or 0) >= 1 and not l.outfit.second then mask = bit.bor(mask, groups(THIGH)) end
+  if (l.outfit.legs or 0) >= 2 and not l.outfit.second then mask = bit.bor(mask, groups(SHANK)) end
+  if l.cloth_pattern.kind ~= PLAIN then w:paint(BOX, mask, l.cloth, 0, 0, 1, o, a, 0, 0, 0, 1, 1, 1, l.cloth_pattern) end
+  if l.outfit.second then w:paint(BOX, groups(TRUNK), l.trousers, 0, 0, 1, o, a, 0, 0.2, 0, 0.3, 0.075, 0.3) end
+  if l.outfit.sleeves == 0.5 then
+    for _, limb in ipairs({LIMBS[1], LIMBS[2]}) do
+      w:paint(0, groups(UPPER_ARM), l.cloth, 0, 0, 1, point(j, limb[1]), up, 0, 0, 0, 0.082, 0.082, 0.12, l.cloth_pattern)
     end
-    if not l.outfit.legs then                          -- the suit ends in a curve around each thigh
-      w:paint(0, groups(THIGH), l.cloth, 0, 0, 1, o, a, 0, 0.14, 0, 0.1, 0.095, 0.3, l.cloth_pattern)
-    end
-    w:paint(0, groups(TRUNK, UPPER_ARM), l.skin, 0.05, 0, 1, o, a, 0, -0.215, 0.05, 0.06, 0.048, 0.2)
-    for k = 0, 2 do                                    -- buttons
-      w:paint(0, groups(TRUNK), tint(l.cloth, 0.6, WHITE), 0.2, 0, 1, o, a, 0, -0.12 + 0.045 * k, 0.085, 0.006, 0.006, 0.05)
-    end
-  else
-    w:paint(BOX, groups(TRUNK), l.diaper, 0.02, 0, 1, o, a, 0, 0.19, 0, 0.3, 0.085, 0.3)
-    w:paint(0, groups(THIGH), l.diaper, 0.02, 0, 1, o, a, 0, 0.16, 0, 0.105, 0.085, 0.3)
-    w:paint(BOX, groups(TRUNK), tint(l.cloth, 0.3, WHITE), 0, 0, 0.8, o, a, 0, 0.116, 0.1, 0.3, 0.01, 0.1)
-    local shade = tint(l.skin, 0.3, {0.45, 0.22, 0.16})
-    w:paint(0, groups(TRUNK), shade, 0, 0.8, 0.9, o, a, 0, 0.082, 0.09, 0.008, 0.007, 0.06)          -- navel
-    w:paint(0, groups(TRUNK), shade, 0, 0.6, 0.55, o, a, 0.048, -0.085, 0.08, 0.009, 0.008, 0.06)
-    w:paint(0, groups(TRUNK), shade, 0, 0.6, 0.55, o, a, -0.048, -0.085, 0.08, 0.009, 0.008, 0.06)
+  end
+  if not l.outfit.legs and l.outfit.sleeves then      -- the suit ends in a curve around each thigh
+    w:paint(0, groups(THIGH), l.cloth, 0, 0, 1, o, a, 0, 0.14, 0, 0.1, 0.095, 0.3, l.cloth_pattern)
+  end
+  w:paint(0, groups(TRUNK, UPPER_ARM), l.skin, 0.05, 0, 1, o, a, 0, -0.215, 0.05, 0.06, 0.048, 0.2)
+  for k = 0, 2 do                                      -- buttons
+    w:paint(0, groups(TRUNK), tint(l.cloth, 0.6, WHITE), 0.2, 0, 1, o, a, 0, -0.12 + 0.045 * k, 0.085, 0.006, 0.006, 0.05)
+  end
+  if l.outfit.name == "vest" then                      -- it ends above a diaper
+    w:paint(BOX, groups(TRUNK), l.diaper, 0.02, 0, 1, o, a, 0, 0.205, 0, 0.3, 0.085, 0.3)
+    w:paint(0, groups(THIGH), l.diaper, 0.02, 0, 1, o, a, 0, 0.165, 0, 0.11, 0.085, 0.3)
+    w:paint(BOX, groups(TRUNK), tint(l.cloth, 0.5, BLACK), 0, 0, 0.35, o, a, 0, 0.118, 0.1, 0.3, 0.004, 0.15)
   end
 end
 
@@ -253,10 +248,10 @@ local function paint_head(w, l, b, pose, shut)
       blob(crease, 0, 0.5, 0.9, x, 0.006, 0.09, 0.02, 0.0035, 0.05)
     else
       blob(crease, 0, 0.4, 0.8, x, -0.002, 0.09, 0.0215, 0.0145, 0.05)
-      blob(WHITE, 0.3, 0.1, 1, x, 0.0005, 0.09, 0.0185, 0.0118, 0.05)
-      blob(l.eyes, 0.4, 0.1, 1, x, 0.0005, 0.09, 0.0105, 0.0108, 0.05)
-      blob(BLACK, 0.5, 0.1, 1, x, 0.0005, 0.09, 0.0055, 0.0056, 0.05)
-      blob(WHITE, 0, 0.2, 1, x - 0.0035, -0.0035, 0.09, 0.003, 0.003, 0.05)
+      blob({0.93, 0.92, 0.90}, 0.3, 0.1, 1, x, 0.0005, 0.09, 0.0185, 0.0122, 0.05)
+      blob(l.eyes, 0.4, 0.1, 1, x, 0.0005, 0.09, 0.0128, 0.0122, 0.05)
+      blob(BLACK, 0.5, 0.1, 1, x, 0.0005, 0.09, 0.0066, 0.0066, 0.05)
+      blob(WHITE, 0, 0.2, 1, x - 0.004, -0.004, 0.09, 0.0032, 0.0032, 0.05)
     end
     blob(l.hair, 0, 0.7, 0.6, s * 0.038, -0.027, 0.085, 0.021, 0.005, 0.05)
     blob(crease, 0, 0.6, 0.6, s * 0.0055, 0.037, 0.108, 0.0035, 0.0026, 0.03)

@@ -153,16 +153,41 @@ end
 local MOVING, TORSO = 9, 4
 movement.POINTS = MOVING + TORSO
 
---- Mean speed of nose, elbows, wrists, knees and ankles, as a landmarker would measure it: relative to the centre of the torso.
+-- Side of the square that BlazePose looks at, in torso lengths of the rendered infant (measured).
+local SIGHT = 4.3
+
+-- What MediaPipe's One-Euro filter makes of a point's coordinate, in place: x [frames] every `stride`-th number from `first`.
+-- Source: Casiez et al. 2012; constants of pose_landmark_filtering.pbtxt.
+local function one_euro(x, first, stride, frames, fps, scale)
+  local factor = 1 / (1 + fps / (2 * pi * 1))
+  local last, value, slope = x[first], x[first], 0
+  for t = 1, frames - 1 do
+    local at = first + t * stride
+    local raw = x[at]
+    slope = slope + factor * ((raw - last) * scale * fps - slope)
+    local cutoff = 0.05 + 80 * math.abs(slope)
+    value = value + (raw - value) / (1 + fps / (2 * pi * cutoff))
+    last, x[at] = raw, value
+  end
+end
+
+--- Mean speed of nose, elbows, wrists, knees and ankles, relative to the centre of the torso. With noise: as a landmarker measures it, whose errors are
+--- added and whose output is smoothed as BlazePose's.
 ---@param points number[] [frames * 13 * 2] pixels: nose, elbows, wrists, knees, ankles, left and right shoulder, left and right hip
 ---@param frames integer at least 2
 ---@param fps number
----@param noise? number[] of the same layout, added
+---@param noise? number[] of the same layout
 ---@return number speed torso lengths a second (the median of mid shoulders to mid hips)
 function movement.speed(points, frames, fps, noise)
   local n = movement.POINTS * 2
   local x, torso, sum = {}, {}, 0
   for i = 1, frames * n do x[i] = points[i] + (noise and noise[i] or 0) end
+  if noise then
+    local s = 2 * MOVING
+    local ux, uy = (points[s + 1] + points[s + 3] - points[s + 5] - points[s + 7]) / 2, (points[s + 2] + points[s + 4] - points[s + 6] - points[s + 8]) / 2
+    local scale = 1 / (SIGHT * sqrt(ux * ux + uy * uy))
+    for i = 1, n do one_euro(x, i, n, frames, fps, scale) end
+  end
   for t = 0, frames - 1 do
     local s = t * n + 2 * MOVING
     local cx, cy = (x[s + 1] + x[s + 3] + x[s + 5] + x[s + 7]) / 4, (x[s + 2] + x[s + 4] + x[s + 6] + x[s + 8]) / 4
