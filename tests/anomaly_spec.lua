@@ -193,7 +193,7 @@ describe("scores", function()
     end
   end)
 
-  it("of frames and joints are means over the windows that cover them, whatever the batch", function()
+  it("of frames are means of the windows that cover them, of joints means of their own errors, whatever the batch", function()
     local w = motion.Windows.of({ swaying(400, 2, 1) }, { window = 10 })
     local model = zero_model(w, true)
     local s = scores.of_sequence(w, 1, model)
@@ -206,7 +206,10 @@ describe("scores", function()
       sum = sum + (x[at] ^ 2 + x[at + 1] ^ 2) / 2 / 10
     end
     assert.is_near(sum, s.joint_error[200 * 2 + 1], 1e-6)
-    assert.is_near((s.joint_error[400] + s.joint_error[401]) / 2, s.frame_error[201], 1e-12)
+    local around = 0
+    for first = 191, 200 do around = around + s.error[first + 1] / 10 end
+    assert.is_near(around, s.frame_error[201], 1e-12)
+    assert.equal(s.error[1], s.frame_error[1])
   end)
 
   it("ignore missing joints", function()

@@ -100,8 +100,8 @@ end
 ---@param canvas table
 ---@param view table {points: Tensor [33,5], width, height, cover: Cover?, flagged: boolean, error: number?, threshold: number, time: number}
 function overlay.paint(canvas, view)
-  if view.cover then overlay.cover(canvas, view.cover) end
   draw.skeleton(canvas, view.points, { skeleton = "blazepose33" })
+  if view.cover then overlay.cover(canvas, view.cover) end -- last, so that not even the face's landmarks show
   local size = math.max(11, math.min(view.width, view.height) / 26)
   local text = ("%.2f s"):format(view.time)
   if view.error and view.error == view.error then
