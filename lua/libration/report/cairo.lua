@@ -60,11 +60,13 @@ void cairo_font_options_destroy(cairo_font_options_t *options);
 void cairo_font_options_set_hint_style(cairo_font_options_t *options, int hint_style);
 void cairo_font_options_set_hint_metrics(cairo_font_options_t *options, int hint_metrics);
 void cairo_font_options_set_antialias(cairo_font_options_t *options, int antialias);
+char *strerror(int code);
 void cairo_set_font_options(cairo_t *cr, const cairo_font_options_t *options);
 ]]
 
 local ARGB32, RGB24 = 0, 1
 local ROUND = 1
+local WRITE_ERROR, ENOSPC = 11, 28
 local NAMES = { "libcairo.so.2", "cairo" }
 
 local opened
@@ -356,11 +358,17 @@ function Canvas:png(path)
     return nil, err
   end
   library.cairo_surface_flush(self.surface)
+  ffi.errno(0)
   local status = library.cairo_surface_write_to_png(self.surface, path)
-  if status ~= 0 then
-    return nil, ffi.string(library.cairo_status_to_string(status))
+  local code = ffi.errno()
+  if status == 0 then
+    return true
+  elseif status == WRITE_ERROR and code == ENOSPC then
+    return nil, "the disk is full (no space left)"
+  elseif status == WRITE_ERROR and code ~= 0 then
+    return nil, ffi.string(ffi.C.strerror(code))
   end
-  return true
+  return nil, ffi.string(library.cairo_status_to_string(status))
 end
 
 return cairo
