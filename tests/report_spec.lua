@@ -153,7 +153,7 @@ describe("training report", function()
     local text = html.page(training.page(run()))
     for _, words in ipairs {
       "Abnormal test sequences flagged: 1 of 1.", "Normal test sequences flagged (false alarms): 0 of 1.", "0.8731", "95th percentile", "0.333",
-      "mean speed", "12 (abnormal)", "explains 14 %", "PCA-32 explains 60 %", "less than 20 %", "only 2 calibration sequences", "1, 2, 3", "42.9 s",
+      "mean speed", "12 (abnormal)", "explains 14 %", "PCA-32 explains 60 %", "less than 20 %", "Only 2 calibration sequences.", "1, 2, 3", "42.9 s",
     } do
       assert.truthy(text:find(words, 1, true), words)
     end
@@ -205,7 +205,8 @@ describe("detection report", function()
   it("gives the verdict, how sure it is, and names the weakest claim", function()
     local text = html.page(detection.page(result()))
     for _, words in ipairs {
-      "Research use, not a diagnosis.", "Detector trained on 8 normal sequences.", "Unusual movement", "38 % of its windows", "at most 6.2 %", "no smaller p than 0.333",
+      "Research use, not a diagnosis.", "Detector trained on 8 normal sequences.",
+      "Unusual movement", "38 % of its windows", "of any calibration sequence at most 6.2 %", "no smaller p than 0.333",
       "How sure: weak.", "left wrist", "0.550 to 0.660", "within", "clip 7.mp4", "41.3", "30 frames per second",
     } do
       assert.truthy(text:find(words, 1, true), words)
@@ -225,6 +226,17 @@ describe("detection report", function()
     } do
       assert.truthy(("\n" .. text):find("\n" .. line .. "\n", 1, true), line)
     end
+  end)
+
+  it("takes a log axis where the errors climb far above the threshold", function()
+    local r = result()
+    assert.falsy(detection.figure(r):svg():find("log scale", 1, true))
+    for i = 100, 140 do r.errors[i] = 60 end
+    local text = detection.figure(r):svg()
+    assert.truthy(text:find("log scale", 1, true))
+    assert.truthy(text:find(">10<", 1, true))
+    r.errors[1] = 0
+    assert.falsy(detection.figure(r):svg():find("log scale", 1, true))
   end)
 
   it("says why a video was not scored", function()

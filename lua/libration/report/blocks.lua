@@ -52,6 +52,18 @@ function blocks.pairs_of(t)
   return out
 end
 
+---Lines as sentences: a capital in front, a full stop at the end.
+---@param list string[]|nil
+---@return string[]
+function blocks.sentences(list)
+  local out = {}
+  for i, line in ipairs(list or {}) do
+    line = tostring(line):gsub("^%l", string.upper)
+    out[i] = line:find "[.!?:]$" and line or line .. "."
+  end
+  return out
+end
+
 ---Timings in seconds as name and text.
 ---@param t table|nil
 ---@return { [1]: string, [2]: string }[]
@@ -102,7 +114,7 @@ end
 function blocks.tail(t)
   local out = {}
   if t.audit and #t.audit > 0 then
-    out[#out + 1] = { title = "Audit", { kind = "list", list = t.audit } }
+    out[#out + 1] = { title = "Audit", { kind = "list", list = blocks.sentences(t.audit) } }
   end
   local config = blocks.pairs_of(t.config)
   if #config > 0 then

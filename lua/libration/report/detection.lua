@@ -63,7 +63,7 @@ local function how_sure(r)
   end
   local share = ("%s of its windows lie over the threshold"):format(statistics.percent(r.share))
   if r.largest_calibration_share then
-    share = share .. ("; of the calibration sequences at most %s did"):format(statistics.percent(r.largest_calibration_share))
+    share = share .. ("; of any calibration sequence at most %s"):format(statistics.percent(r.largest_calibration_share))
   end
   lines[1] = share .. "."
   if r.p then
@@ -79,13 +79,26 @@ local function how_sure(r)
   return lines
 end
 
+-- A log axis where errors climb so far that the threshold would lie on the ground.
+local function scale_of(r)
+  local low, high = math.huge, -math.huge
+  for _, e in ipairs(r.errors) do
+    if e == e then
+      low, high = math.min(low, e), math.max(high, e)
+    end
+  end
+  return low > 0 and r.threshold and high > 8 * r.threshold and "log" or "linear"
+end
+
 local function error_axes(figure, r, title)
+  local scale = scale_of(r)
   local long = #r.times > 0 and r.times[#r.times] - r.times[1] >= 120
   local axes = figure:axes {
     title = title,
     x = "time",
     xlabel = long and "time, min:s" or "time, s",
-    ylabel = "reconstruction error, " .. (r.score_unit or "SD²"),
+    y = scale,
+    ylabel = "reconstruction error, " .. (r.score_unit or "SD²") .. (scale == "log" and ", log scale" or ""),
   }
   if r.spans and #r.spans > 0 then
     axes:spans(r.spans, { label = "flagged" })
@@ -169,7 +182,7 @@ function detection.page(r)
     result[#result + 1] = { kind = "facts", items = items }
   end
   if #warnings > 0 then
-    sections[#sections + 1] = { title = "Warnings", { kind = "warnings", list = warnings } }
+    sections[#sections + 1] = { title = "Warnings", { kind = "warnings", list = blocks.sentences(warnings) } }
   end
   if r.times and #r.times > 0 then
     local curve = plot.figure { height = 290, description = ("Reconstruction error over time of %s with the threshold"):format(files.name(r.video)) }

@@ -185,7 +185,11 @@ local function test_table(run)
     rows[i] = {
       row.id,
       row.label or { text = "no label", tone = "muted" },
-      { text = row.verdict or (row.flagged and "flagged" or "not flagged"), tone = row.flagged and "flag" or nil },
+      {
+        text = (row.verdict or (row.flagged and "flagged" or "not flagged"))
+          .. (row.flagged and row.label == "normal" and " (false alarm)" or row.flagged == false and row.label == "abnormal" and " (missed)" or ""),
+        tone = row.flagged and "flag" or nil,
+      },
       statistics.percent(row.share),
       statistics.score(row.score),
       statistics.p(row.p),
@@ -286,7 +290,7 @@ function training.page(run)
     result[#result + 1] = test_table(run)
   end
   if #warnings > 0 then
-    table.insert(sections, 2, { title = "Warnings", { kind = "warnings", list = warnings } })
+    table.insert(sections, 2, { title = "Warnings", { kind = "warnings", list = blocks.sentences(warnings) } })
   end
 
   local loss = plot.figure { height = 270, description = "Loss of each epoch, train and validation" }
