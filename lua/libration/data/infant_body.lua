@@ -102,7 +102,7 @@ function body.pose(b, q, pose)
     local az2, el2, upper, lower, clear1, clear2
     if leg then
       upper, lower, clear1, clear2 = 0.16, 0.15, 0.05, 0.032
-      az, el, fl = within(az + rad(38), 6, 80, 12), within(el + rad(24), 0, 58, 12), within(fl - rad(45), -105, -8, 12)
+      az, el, fl = within(az + rad(38), 6, 80, 12), within(el + rad(24), 0, 58, 12), within(fl - rad(48), -105, -20, 12)
       az2, el2 = within(az + fl, -38, 75, 12), within(0.9 * (el + fl), -50, 40, 12)
     else
       upper, lower, clear1, clear2 = 0.135, 0.115, 0.036, 0.028

@@ -162,7 +162,7 @@ local function shape_trunk(w, l, b, pose)
   neck.group = HEAD
   for _, limb in ipairs(LIMBS) do
     if limb.leg then
-      w:capsule(0, THIGH, (l.outfit.legs or 0) >= 1 and l.trousers or l.skin, 0.05, 0.05, j, limb[1], limb[2], 0.063 * f, 0.046 * f)
+      w:capsule(0, THIGH, (l.outfit.legs or 0) >= 1 and l.trousers or l.skin, 0.05, 0.05, j, limb[1], limb[2], 0.063 * f, 0.05 * f)
     else
       w:capsule(0, UPPER_ARM, (l.outfit.sleeves or 0) >= 1 and l.cloth or l.skin, 0.05, 0.04, j, limb[1], limb[2], 0.041 * f, 0.033 * f)
     end
@@ -174,7 +174,7 @@ local function shape_limbs(w, l, b, pose)
   for _, limb in ipairs(LIMBS) do
     local _, mid, fin, tip = limb[1], limb[2], limb[3], limb[4]
     if limb.leg then
-      w:capsule(limb.part, SHANK, (l.outfit.legs or 0) >= 2 and l.trousers or l.skin, 0.05, 0.02, j, mid, fin, 0.0455 * f, 0.029 * f)
+      w:capsule(limb.part, SHANK, (l.outfit.legs or 0) >= 2 and l.trousers or l.skin, 0.05, 0.02, j, mid, fin, 0.042 * f, 0.03 * f)
       w:capsule(limb.part, FOOT, l.skin, 0.05, 0.015, j, fin, tip, 0.028, 0.021)
     else
       w:capsule(limb.part, FOREARM, (l.outfit.sleeves or 0) >= 2 and l.cloth or l.skin, 0.05, 0.02, j, mid, fin, 0.033 * f, 0.023)
@@ -232,6 +232,19 @@ local function paint_clothes(w, l, pose)
   end
 end
 
+-- Knees and elbows: rosy on skin, a fold in cloth.
+local function paint_bends(w, l, pose)
+  local up = {[0] = 1, 0, 0, 0, 1, 0, 0, 0, 1}
+  local rosy = tint(l.skin, 0.3, {0.75, 0.30, 0.24})
+  for _, limb in ipairs(LIMBS) do
+    local far = limb.leg and (l.outfit.legs or 0) >= 2 or not limb.leg and (l.outfit.sleeves or 0) >= 2
+    local r, near = limb.leg and 0.05 or 0.036, limb.leg and groups(THIGH, SHANK) or groups(UPPER_ARM, FOREARM)
+    if limb.leg and l.outfit.legs == 1 then near = groups(SHANK) end
+    local colour = far and tint(limb.leg and l.trousers or l.cloth, 0.3, BLACK) or rosy
+    w:paint(0, near, colour, 0, 1, 0.45, point(pose.joints, limb[2]), up, 0, 0, r, r, r, r)
+  end
+end
+
 local function paint_head(w, l, b, pose, shut)
   local o, a, h, mask = pose.skull, pose.head_axes, b.head, groups(HEAD)
   local function blob(colour, gloss, soft, opacity, x, y, z, rx, ry, rz)
@@ -256,9 +269,10 @@ local function paint_head(w, l, b, pose, shut)
     blob(l.hair, 0, 0.7, 0.6, s * 0.038, -0.027, 0.085, 0.021, 0.005, 0.05)
     blob(crease, 0, 0.6, 0.6, s * 0.0055, 0.037, 0.108, 0.0035, 0.0026, 0.03)
   end
-  blob(l.lips, 0.15, 0.35, 0.95, 0, 0.064, 0.085, 0.021, 0.0062, 0.05)
-  blob(l.lips, 0.2, 0.4, 0.8, 0, 0.0705, 0.085, 0.0145, 0.006, 0.05)
-  blob(crease, 0, 0.5, 0.75, 0, 0.0655, 0.085, 0.019, 0.0018, 0.05)
+  blob(l.lips, 0.15, 0.35, 0.95, 0, 0.0645, 0.085, 0.022, 0.006, 0.05)
+  blob(l.lips, 0.2, 0.4, 0.85, 0, 0.0705, 0.085, 0.0155, 0.0065, 0.05)
+  for s = -1, 1, 2 do blob(crease, 0, 0.6, 0.6, s * 0.0205, 0.0615, 0.085, 0.0042, 0.003, 0.05) end
+  blob(crease, 0, 0.5, 0.75, 0, 0.0655, 0.085, 0.018, 0.0019, 0.05)
 end
 
 --- Most primitives and paints that a pose takes.
@@ -280,6 +294,7 @@ function look.fill(scene, primitives, paints, l, b, pose, camera, seconds, seed)
   shape_limbs(w, l, b, pose)
   shape_head(w, l, b, pose)
   paint_clothes(w, l, pose)
+  paint_bends(w, l, pose)
   paint_head(w, l, b, pose, (seconds + l.blink_phase) % l.blinks < 0.16)
   scene.primitives, scene.primitive_count = primitives, w.count
   scene.paints, scene.paint_count = paints, w.painted
