@@ -163,7 +163,7 @@ options.main(function()
   log.setup {level = o.log_level}
   if #o.video == 0 and #o.landmarks == 0 then error("nothing to score: give --video or --landmarks", 0) end
   local facts = {device = require("libration.anomaly.autoencoder").device(o.device)}
-  if o.threads > 0 then lr.set_threads(o.threads) end
+  if o.threads > 0 then lr.threads(o.threads) end
   if o.size ~= "" then
     facts.width, facts.height = o.size:match("^(%d+)[xX](%d+)$")
     facts.width, facts.height = tonumber(facts.width), tonumber(facts.height)
