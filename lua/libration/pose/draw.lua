@@ -60,16 +60,17 @@ function draw.skeleton(canvas, landmarks, options)
   for _, dark in ipairs { true, false } do -- a dark rim first, so that lines show on any ground
     for _, limb in ipairs(order) do
       local colour = dark and "#101418" or draw.colours[limb]
+      local thick = limb == "head" and width * .55 or width -- a face has many points in little room
       for _, bone in ipairs(plan[limb].bones) do
         local a = alpha(math.min(sure[bone[1]], sure[bone[2]]))
         if a then
           canvas:path({ xs[bone[1]], xs[bone[2]] }, { ys[bone[1]], ys[bone[2]] },
-            { stroke = colour, width = dark and width * 1.9 or width, alpha = dark and a * .6 or a })
+            { stroke = colour, width = dark and thick * 1.9 or thick, alpha = dark and a * .6 or a })
         end
       end
       for _, j in ipairs(plan[limb].joints) do
         local a = alpha(sure[j])
-        if a then canvas:circle(xs[j], ys[j], width * (dark and 1.35 or .95), { fill = colour, alpha = dark and a * .6 or a }) end
+        if a then canvas:circle(xs[j], ys[j], thick * (dark and 1.35 or .95), { fill = colour, alpha = dark and a * .6 or a }) end
       end
     end
   end
