@@ -37,6 +37,7 @@ local rows = {
   {"batch", 32, "windows a step", min = 1, max = 65536},
   {"learning-rate", .001, "of Adam", above = 0, type = "number"},
   {"schedule", "constant", "of the learning rate", choices = {"constant", "cosine", "step", "plateau"}},
+  {"accumulate", 1, "batches whose gradients make one step", min = 1, max = 4096},
   {"clip", 0, "largest norm of the gradient; 0: not limited", type = "number", min = 0},
   {"patience", 10, "epochs without improvement before stopping; 0: run them all", min = 0},
   {"stop-on", "training", "what improvement is measured on: training (the last training sequence, held out), validation, or none (keep the last epoch)",
@@ -272,7 +273,7 @@ options.main(function()
     end
   end
   local stop
-  if o.stop_on == "training" and o.patience > 0 and #train >= 3 then
+  if o.stop_on == "training" and #train >= 3 then
     for i = #train, 1, -1 do
       if train[i].label ~= 1 then
         stop = table.remove(train, i)
@@ -300,7 +301,7 @@ options.main(function()
   local pca = anomaly.baselines.fit(motion.windows(originals, m, o.stride), normaliser, 32)
   local validation_windows, stop_windows = windows_of(validate, 1), stop and windows_of({stop}, 1)
   log.info("%d training windows of %d frames x %d numbers, %d validation windows%s", training_windows.count, o.window, training_windows:width(o.mask),
-    validation_windows.count, stop and (", stopping on %s (held out, %d windows)"):format(stop.id, stop_windows.count) or "")
+    validation_windows.count, stop and (", %d of the held-out sequence %s"):format(stop_windows.count, stop.id) or "")
   if validation_windows.count == 0 then error("no validation windows: every validation sequence is too short, or the body is not seen", 0) end
   timings["features and PCA"] = clock() - mark
 
@@ -314,13 +315,17 @@ options.main(function()
       end
     end
   end
+  local watched = stop_windows
+  if o.stop_on == "validation" then watched = validation_windows end
+  log.info("validation in the lines below: %s", stop and ("sequence %s, held out of training; the sequences of --validate set the threshold and nothing else"):format(stop.id)
+    or watched and "the sequences of --validate, which also set the threshold: it may come out a little low" or "none, the last epoch is kept")
   local fit = anomaly.fit.run {
-    train = training_windows, stop = o.stop_on == "validation" and validation_windows or stop_windows, validation = validation_windows,
-    normaliser = normaliser, mask = o.mask, model = {hidden = o.hidden, latent = o.latent}, epochs = o.epochs, batch = o.batch,
-    learning_rate = o.learning_rate, schedule = o.schedule, clip = o.clip, patience = o.stop_on ~= "none" and o.patience or 0, seed = o.seed,
-    folder = folder, checkpoint_every = o.checkpoint_every, resume = o.resume, device = device, amp = o.amp, workers = o.workers,
-    about = {data = name, split = want, motion = m, hidden = o.hidden, latent = o.latent},
+    train = training_windows, watch = watched, normaliser = normaliser, mask = o.mask, model = {hidden = o.hidden, latent = o.latent}, epochs = o.epochs,
+    batch = o.batch, accumulate = o.accumulate, learning_rate = o.learning_rate, schedule = o.schedule, clip = o.clip, patience = o.patience, seed = o.seed,
+    folder = folder, checkpoint_every = o.checkpoint_every, resume = o.resume, workers = o.workers,
+    about = {data = audit.content.train, split = want, motion = m, hidden = o.hidden, latent = o.latent, stop_on = o.stop_on, augment = o.augment, stride = o.stride},
   }
+  if fit.stopped == "interrupted" then error("interrupted", 0) end
   timings.training = clock() - mark
 
   -- 4. calibration on the validation recordings, and the detector on disk
