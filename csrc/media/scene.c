@@ -25,8 +25,8 @@ struct solid {
 
 struct wave { float kx, ky, phase, height; };
 
-/* A pattern made ready: its axes are divided by the period. */
-struct weft { int32_t kind; float ux, uy, period, second[3]; };
+/* A pattern made ready: its axes are divided by the period. For a paint: 1 / radius and 1 / soft besides. */
+struct weft { int32_t kind; float ux, uy, period, second[3], inverse[3], sharp; };
 
 enum { NOISE = 4096 };
 
@@ -37,6 +37,8 @@ struct frame {
     float per_focal, light[3], per_light_z, per_softness, close, reach, lift;
     struct wave waves[5];
     struct weft floor, wefts[LBR_SCENE_PAINTS];
+    uint8_t painted[32][LBR_SCENE_PAINTS];    /* paints of each group, in order */
+    int paints[32];
     float *colour, *fine;         /* [height,width,3] linear */
     uint8_t *id;                  /* [height,width] */
 };
@@ -167,17 +169,19 @@ static int shade_body(const struct frame *f, const struct tile *t, const struct 
         if (d < least) least = d, best = c;
     }
     float colour[3] = {best->colour[0], best->colour[1], best->colour[2]}, gloss = best->gloss;
-    for (int i = 0; i < s->paint_count; i++) {
+    for (int k = 0; k < f->paints[best->group]; k++) {
+        int i = f->painted[best->group][k];
         const lbr_paint *p = &s->paints[i];
-        if (!(p->groups >> best->group & 1u)) continue;
+        const struct weft *w = &f->wefts[i];
         float r[3] = {q->p[0] - p->centre[0], q->p[1] - p->centre[1], q->p[2] - p->centre[2]};
-        float u = dot3(r, p->axes), v = dot3(r, p->axes + 3), w = dot3(r, p->axes + 6);
-        float eu = fabsf(u / p->radius[0]), ev = fabsf(v / p->radius[1]), ew = fabsf(w / p->radius[2]);
-        float e = p->region == LBR_REGION_BOX ? fmaxf(eu, fmaxf(ev, ew)) : sqrtf(eu * eu + ev * ev + ew * ew);
+        float u = dot3(r, p->axes), v = dot3(r, p->axes + 3), eu = u * w->inverse[0], ev = v * w->inverse[1];
+        if (eu * eu >= 1.0f || ev * ev >= 1.0f) continue;
+        float ew = dot3(r, p->axes + 6) * w->inverse[2];
+        float e = p->region == LBR_REGION_BOX ? fmaxf(fabsf(eu), fmaxf(fabsf(ev), fabsf(ew))) : sqrtf(eu * eu + ev * ev + ew * ew);
         if (e >= 1.0f) continue;
-        float share = p->opacity * (p->soft > 0.0f ? clampf((1.0f - e) / p->soft, 0.0f, 1.0f) : 1.0f);
-        float second = pattern_at(&f->wefts[i], u, v, q->pixel);
-        for (int k = 0; k < 3; k++) colour[k] = mixf(colour[k], mixf(p->colour[k], p->pattern.second[k], second), share);
+        float share = p->opacity * clampf((1.0f - e) * w->sharp, 0.0f, 1.0f);
+        float second = pattern_at(w, u, v, q->pixel);
+        for (int c = 0; c < 3; c++) colour[c] = mixf(colour[c], mixf(p->colour[c], w->second[c], second), share);
         gloss = mixf(gloss, p->gloss, share);
     }
     float facing = dot3(q->n, f->light), lit = clampf((facing + 0.15f) / 1.15f, 0.0f, 1.0f) * q->shadow;
@@ -275,7 +279,15 @@ static void frame_make(struct frame *f, const lbr_scene *s, int width, int heigh
     f->per_focal = 1.0f / s->focal;
     f->close = 0.04f * s->unit; f->reach = 1.5f * s->unit; f->lift = 0.2f * s->unit;
     f->floor = weft_make(&s->pattern);
-    for (int i = 0; i < s->paint_count; i++) f->wefts[i] = weft_make(&s->paints[i].pattern);
+    memset(f->paints, 0, sizeof f->paints);
+    for (int i = 0; i < s->paint_count; i++) {
+        const lbr_paint *p = &s->paints[i];
+        f->wefts[i] = weft_make(&p->pattern);
+        for (int k = 0; k < 3; k++) f->wefts[i].inverse[k] = 1.0f / p->radius[k];
+        f->wefts[i].sharp = p->soft > 1e-6f ? 1.0f / p->soft : 1e6f;
+        for (int g = 0; g < 32; g++)
+            if (p->groups >> g & 1u) f->painted[g][f->paints[g]++] = (uint8_t)i;
+    }
     uint64_t h = s->texture;
     for (int i = 0; i < 5; i++) {
         h = mix64(h + 0x9e3779b97f4a7c15ull * (uint64_t)(i + 1));

@@ -207,17 +207,19 @@ function movement.speed(points, frames, fps, noise)
   return sum / (MOVING * (frames - 1)) * fps / middle
 end
 
---- Gain at which `measure(gain)` equals a target, by bisection; the nearer end where it cannot be reached.
+--- Gain at which `measure(gain)` is within a thousandth of a target, by bisection; the nearer end where it cannot be reached.
 ---@param measure fun(gain: number): number rising
 ---@param target number
 ---@return number gain
 function movement.match(measure, target)
-  local lo, hi = 0.02, 6
-  for _ = 1, 24 do
-    local middle = sqrt(lo * hi)
-    if measure(middle) < target then lo = middle else hi = middle end
+  local lo, hi, middle = 0.02, 6, nil
+  for _ = 1, 20 do
+    middle = sqrt(lo * hi)
+    local reached = measure(middle)
+    if math.abs(reached - target) < 0.001 * target then break end
+    if reached < target then lo = middle else hi = middle end
   end
-  return sqrt(lo * hi)
+  return middle
 end
 
 -- Inverse error function; source: Winitzki 2008.
