@@ -371,8 +371,8 @@ describe("Ctrl-C", function()
   it("ends a recipe with one line and 130, and leaves no temporary file", function()
     local out = fresh()
     local text = shell(([[
-luajit recipes/render.lua --sequences 9 --frames 400 --output %s >/dev/null 2>%s/said & pid=$!
-n=0; while [ ! -e %s/01/rgb ] && [ $n -lt 100 ]; do sleep .1; n=$((n+1)); done
+luajit recipes/render.lua --sequences 1 --frames 600 --output %s >/dev/null 2>%s/said & pid=$!
+n=0; while [ -z "$(ls -A %s 2>/dev/null)" ] && [ $n -lt 100 ]; do sleep .1; n=$((n+1)); done
 sleep .3; kill -INT $pid; wait $pid; echo "exit $?"; cat %s/said]]):format(out, folder, out, folder))
     assert.truthy(text:find("exit 130", 1, true), text)
     assert.same({ "render: interrupted" }, errors_of(text:gsub("exit 130\n", "")))
