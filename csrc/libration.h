@@ -228,8 +228,9 @@ typedef struct lbr_loader_options {
 } lbr_loader_options;
 /* Errors: LBR_EINVAL (a window outside its sequence, nothing to load), LBR_ENOMEM. */
 LBR_API int lbr_loader_new(const lbr_loader_options *o, lbr_loader **out);
-/* Begins an epoch; what is left of the one before is dropped. shuffle != 0: window of position i is lbr_permute(seed, epoch, windows, i). */
-LBR_API int lbr_loader_start(lbr_loader *l, uint64_t seed, uint32_t epoch, int32_t shuffle);
+/* Begins an epoch at its batch `first` (from 0); what is left of the one before is dropped. shuffle != 0: window of position i is lbr_permute(seed, epoch, windows, i).
+ * Errors: LBR_EINVAL (first beyond the last batch). */
+LBR_API int lbr_loader_start(lbr_loader *l, uint64_t seed, uint32_t epoch, int32_t shuffle, int32_t first);
 /* The next batch: windows lie in the buffers of *slot, *count of them (the last batch may be short), until the next call. Errors: LBR_EEND, LBR_EINTR. */
 LBR_API int lbr_loader_next(lbr_loader *l, int32_t *slot, int32_t *count);
 LBR_API void lbr_loader_free(lbr_loader *l); /* NULL is allowed */

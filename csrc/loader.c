@@ -177,15 +177,17 @@ void lbr_loader_free(lbr_loader *l)
 
 /* ---- an epoch ---- */
 
-int lbr_loader_start(lbr_loader *l, uint64_t seed, uint32_t epoch, int32_t shuffle)
+int lbr_loader_start(lbr_loader *l, uint64_t seed, uint32_t epoch, int32_t shuffle, int32_t first)
 {
+    int32_t batches = (l->o.windows + l->o.batch - 1) / l->o.batch;
+    if (first < 0 || first > batches) return lbr_fail(LBR_EINVAL, "loader: batch %d of %d", first, batches);
     pthread_mutex_lock(&l->lock);
     l->batches = 0;
     while (l->filling > 0) pthread_cond_wait(&l->ready, &l->lock);
     for (int32_t i = 0; i < l->o.depth; i++) l->state[i] = EMPTY;
     l->seed = seed, l->epoch = epoch, l->shuffle = shuffle != 0;
-    l->next_fill = l->next_take = 0, l->held = -1;
-    l->batches = (l->o.windows + l->o.batch - 1) / l->o.batch;
+    l->next_fill = l->next_take = first, l->held = -1;
+    l->batches = batches;
     pthread_cond_broadcast(&l->work);
     pthread_mutex_unlock(&l->lock);
     return 0;
