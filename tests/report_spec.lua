@@ -63,6 +63,9 @@ local function result()
   }
 end
 
+-- the text of a page with plain spaces
+local function page_of(page) return (html.page(page):gsub("\194\160", " ")) end
+
 -- what a browser would load from elsewhere or run
 local function self_contained(text)
   for _, word in ipairs { "<script", "<link", "<iframe", "<object", "<embed", "http://", "https://", "url(h", "@import", "javascript:", "srcset" } do
@@ -141,7 +144,7 @@ describe("training report", function()
   after_each(function() files.remove(folder) end)
 
   it("says first that it is no diagnosis and whom it was trained on", function()
-    local text = html.page(training.page(run()))
+    local text = page_of(training.page(run()))
     local body = text:match "<body>(.*)"
     local plain = body:gsub("<[^>]*>", " "):gsub("%s+", " ")
     assert.equal(1, (plain:find(" ?Research use, not a diagnosis%. Trained on 8 normal sequences, 1600 frames, rendered infants%.")))
@@ -150,7 +153,7 @@ describe("training report", function()
   end)
 
   it("holds counts, threshold, p, baselines and the warnings that follow from the figures", function()
-    local text = html.page(training.page(run()))
+    local text = page_of(training.page(run()))
     for _, words in ipairs {
       "Abnormal test sequences flagged: 1 of 1.", "Normal test sequences flagged (false alarms): 0 of 1.", "0.8731", "95th percentile", "0.333",
       "mean speed", "12 (abnormal)", "explains 14 %", "PCA-32 explains 60 %", "less than 20 %", "Only 2 calibration sequences.", "1, 2, 3", "42.9 s",
@@ -173,9 +176,9 @@ describe("training report", function()
     local r = run()
     r.epochs.validation, r.baselines, r.explained, r.warnings = {}, nil, nil, nil
     r.test = { { id = "x", score = 0.5, share = 0, flagged = false } }
-    nested(html.page(training.page(r)))
+    nested(page_of(training.page(r)))
     r.test, r.calibration = {}, {}
-    nested(html.page(training.page(r)))
+    nested(page_of(training.page(r)))
   end)
 
   it("stays as wide and as high with 300 sequences", function()
@@ -186,7 +189,7 @@ describe("training report", function()
       for _, row in ipairs(r.baselines) do row.scores["clip" .. i] = i end
     end
     assert.is_true(training.figure(r).height <= few.height + 100)
-    local text = html.page(training.page(r))
+    local text = page_of(training.page(r))
     nested(text)
     assert.truthy(text:find("median of 200, normal", 1, true))
     assert.truthy(text:find(">151<", 1, true) or text:find(">150<", 1, true))
@@ -203,7 +206,7 @@ describe("detection report", function()
   after_each(function() files.remove(folder) end)
 
   it("gives the verdict, how sure it is, and names the weakest claim", function()
-    local text = html.page(detection.page(result()))
+    local text = page_of(detection.page(result()))
     for _, words in ipairs {
       "Research use, not a diagnosis.", "Detector trained on 8 normal sequences.",
       "Unusual movement", "38 % of its windows", "of any calibration sequence at most 6.2 %", "no smaller p than 0.333",
@@ -239,8 +242,17 @@ describe("detection report", function()
     assert.falsy(detection.figure(r):svg():find("log scale", 1, true))
   end)
 
+  it("shows the joints with the largest errors, not all 33", function()
+    local r = result()
+    for i = 1, 33 do r.joints[i] = { name = "joint " .. i, error = i } end
+    local text = page_of(detection.page(r))
+    assert.truthy(text:find("the 12 of 33 with the largest error", 1, true))
+    assert.truthy(text:find(">joint 33<", 1, true))
+    assert.falsy(text:find(">joint 21<", 1, true))
+  end)
+
   it("says why a video was not scored", function()
-    local text = html.page(detection.page {
+    local text = page_of(detection.page {
       video = "a.mp4", population = "8 sequences", reason = "no person was found in 90 % of the frames", times = {}, errors = {}, threshold = 1,
     })
     assert.truthy(text:find("Not scored", 1, true))
@@ -254,7 +266,7 @@ describe("detection report", function()
     r.warnings = { HOSTILE }
     r.joints[1].name = HOSTILE
     r.config = { [HOSTILE] = HOSTILE }
-    local text = html.page(detection.page(r))
+    local text = page_of(detection.page(r))
     assert.falsy(text:find("<script", 1, true))
     assert.falsy(text:find("<img", 1, true))
     nested(text)

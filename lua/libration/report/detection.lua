@@ -126,6 +126,10 @@ function detection.figure(r)
   return figure
 end
 
+-- Joints that the page shows; anomaly.csv holds all.
+local SHOWN = 12
+
+-- bars, largest first, at most SHOWN of them
 local function bars(rows, unit)
   local names, lengths = {}, {}
   local sorted = blocks.append({}, rows)
@@ -136,10 +140,10 @@ local function bars(rows, unit)
     end
     return x == y and a.name < b.name or x > y
   end)
-  for i, row in ipairs(sorted) do
-    names[i], lengths[i] = row.name, row.error
+  for i = 1, math.min(SHOWN, #sorted) do
+    names[i], lengths[i] = sorted[i].name, sorted[i].error
   end
-  local figure = plot.figure { height = 48 + #rows * 24, description = "Mean error by body part, largest first" }
+  local figure = plot.figure { height = 48 + #names * 24, description = "Mean error by body part, largest first" }
   figure:axes({ categories = names, xlabel = "mean error, " .. unit }):bars(lengths)
   return figure
 end
@@ -211,7 +215,8 @@ function detection.page(r)
       section[#section + 1] = { kind = "figure", figure = bars(r.limbs, unit), caption = "By limb." }
     end
     if r.joints and #r.joints > 0 then
-      section[#section + 1] = { kind = "figure", figure = bars(r.joints, unit), caption = "By joint." }
+      local joints = #r.joints <= SHOWN and "By joint." or ("By joint: the %d of %d with the largest error. anomaly.csv holds all."):format(SHOWN, #r.joints)
+      section[#section + 1] = { kind = "figure", figure = bars(r.joints, unit), caption = joints }
     end
     sections[#sections + 1] = section
   end

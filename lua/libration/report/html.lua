@@ -8,7 +8,10 @@ local theme = require "libration.report.theme"
 
 local html = {}
 
-local escape = svg.escape
+-- a number stays with its per cent sign
+local function escape(text)
+  return (svg.escape(text):gsub("(%d) %%", "%1\194\160%%"))
+end
 
 -- What a page looks like. Wide and narrow drawings of each figure stand in the page; a media query shows the one that fits.
 local STYLE = [[

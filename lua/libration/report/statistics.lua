@@ -127,10 +127,8 @@ function statistics.percent(share)
     return "-"
   end
   local p = share * 100
-  if p == 0 or p == 100 or p >= 10 then
-    return ("%.0f %%"):format(p)
-  end
-  return ("%.1f %%"):format(p)
+  local text = (p == 100 or math.abs(p) >= 10) and ("%.0f"):format(p) or ("%.1f"):format(p)
+  return (tonumber(text) == 0 and p == 0 and "0" or text:gsub("^%-0%.0$", "0.0")) .. " %"
 end
 
 ---Bytes in MiB or GiB.

@@ -171,7 +171,7 @@ local function headline(run)
   end
   local head
   if total.normal + total.abnormal == 0 then
-    head = ("%d test sequences, no labels"):format(#run.test)
+    head = ("%d test sequence%s, no labels"):format(#run.test, #run.test == 1 and "" or "s")
   else
     head = ("%d of %d labelled test sequences judged as labelled"):format(
       hit.abnormal + total.normal - hit.normal, total.normal + total.abnormal)
