@@ -1,5 +1,6 @@
 /* table.c: which kernel serves which op on the CPU, which slow twin checks it, and how much work an op is. */
 #include "reference/reference.h"
+#include "lstm.h"
 
 #define LBR_OP(name, ins, outs, attrs, flags) int lbr_cpu_##name(lbr_call *c);
 #include "../ops.def"
@@ -19,6 +20,8 @@ const lbr_kernel_fn lbr_reference_table[LBR_OPS] = {
     [LBR_OP_depthwise] = lbr_reference_depthwise,
     [LBR_OP_depthwise_backward_input] = lbr_reference_depthwise_backward_input,
     [LBR_OP_depthwise_backward_weight] = lbr_reference_depthwise_backward_weight,
+    [LBR_OP_lstm_forward] = lbr_reference_lstm_forward,
+    [LBR_OP_lstm_backward] = lbr_reference_lstm_backward,
 };
 
 double lbr_call_flops(const lbr_call *c)

@@ -193,7 +193,7 @@ function Module:__call(...) return self:forward(...) end
 function Module:forward() raise(self.kind .. " has no forward") end
 
 --- One line of the layer's sizes for printing.
-function Module:extra() return "" end
+function Module.extra() return "" end
 
 local function lines(self, indent, out, label)
   out[#out + 1] = indent .. label .. self.kind .. (self:extra() ~= "" and " (" .. self:extra() .. ")" or "")

@@ -193,7 +193,8 @@ return function(o)
   check(o)
   local self = {o = o, history = {train = {}, validation = {}, rate = {}, seconds = {}}, best = {loss = math.huge, epoch = 0}}
   self.about = checkpoint.describe {
-    about = o.about or {}, windows = o.loader.count, batch = o.loader.batch, order = o.loader.seed, accumulate = o.accumulate, optimizer = o.optimizer.kind, schedule = o.schedule.kind,
+    about = o.about or {}, windows = o.loader.count, batch = o.loader.batch, order = o.loader.seed, accumulate = o.accumulate,
+    optimizer = o.optimizer.kind, schedule = o.schedule.kind,
   }
   if o.folder then
     local ok, reason = files.mkdirs(o.folder)
