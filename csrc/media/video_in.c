@@ -55,7 +55,7 @@ static void check_completeness(struct video *v)
     int n = snprintf(text, sizeof text, "the file is %s: %lld frames, to %.2f s, could be read", cut || v->read_error ? "truncated" : "damaged",
                      (long long)v->decoded, v->clock < 0 ? 0 : v->clock);
     if (v->duration > 0) n += snprintf(text + n, sizeof text - (size_t)n, " of %.2f s", v->duration);
-    if (v->damaged > 0) snprintf(text + n, sizeof text - (size_t)n, "; %lld packets were broken", (long long)v->damaged);
+    if (v->damaged > 0) snprintf(text + n, sizeof text - (size_t)n, "; %lld %s broken", (long long)v->damaged, v->damaged == 1 ? "packet was" : "packets were");
     warn(v, text);
 }
 
