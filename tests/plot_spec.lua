@@ -152,6 +152,20 @@ describe("plot", function()
     end
   end)
 
+  it("survives infinite, huge, tiny and nearly equal numbers", function()
+    local INF = 1 / 0
+    for _, y in ipairs { { INF, 1, -INF }, { 1e300, -1e300 }, { 1e-300, 2e-300 }, { 1e6, 1e6 + 1e-10 }, { NAN }, { -5, -5 }, { 3, 3 + 1e-15 } } do
+      for _, kind in ipairs { "linear", "log", "time", "integer" } do
+        local axes = plot.figure():axes { y = kind, x = kind ~= "log" and kind or nil }
+        local text = axes:line(nil, y):line(y, y):dots(y, y):hline(INF):vline(NAN):spans({ { NAN, 1 }, { 0, INF } }):svg()
+        well_formed(text)
+        for _, word in ipairs { "nan", "inf" } do
+          assert.falsy(text:gsub("%-%-", ""):lower():find('[" ]%-?' .. word), word .. " in " .. text)
+        end
+      end
+    end
+  end)
+
   it("takes tensors", function()
     local lr = require "libration"
     local text = plot.figure():axes():line(lr.tensor { 1, 2, 3 }, lr.tensor { 3, 1, 2 }):svg()
@@ -166,6 +180,8 @@ describe("plot", function()
     assert.has_error(function() plot.figure():axes():line({ 1 }, { 1, 2 }) end, "plot line: 1 x values and 2 y values")
     assert.has_error(function() plot.figure():axes():line(nil, 5) end, "plot line: y: came a number, want an array of numbers or a tensor")
     assert.has_error(function() plot.figure():axes():line(nil, {}, { style = "wavy" }) end, "plot line: style wavy, known: dashed, dotted, solid")
+    assert.has_error(function() plot.figure():axes():line(nil, {}, { colour = "red" }) end,
+      "plot line: plot colour: came red, wanted a role (s1..s7, ink, muted, flag) or #rrggbb")
     assert.has_error(function() plot.figure():axes { x = "polar" } end, "plot axes: x is polar, known: integer, linear, log, time")
     assert.has_error(function() plot.figure():axes():spans { { 1 } } end, "plot spans: entry 1 is not {begin, end}")
     assert.has_error(function() plot.figure():save "x.gif" end, "plot save: x.gif ends in neither .png nor .svg")

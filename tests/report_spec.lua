@@ -2,6 +2,7 @@
 local cjson = require "cjson"
 local cairo = require "libration.report.cairo"
 local files = require "libration.files"
+local log = require "libration.log"
 local html = require "libration.report.html"
 local plot = require "libration.report.plot"
 local report = require "libration.report"
@@ -170,6 +171,20 @@ describe("training report", function()
     local first = assert(files.read(page))
     report.training(folder, run())
     assert.equal(first, files.read(page))
+  end)
+
+  it("comes without the picture, and says so, where Cairo is missing", function()
+    local open = cairo.open
+    cairo.open = function() return nil, "cairo: libcairo.so.2 was not found" end
+    local said = {}
+    log.setup { stream = { write = function(_, ...) said[#said + 1] = table.concat { ... } end, flush = function() end } }
+    local ok, page, png = pcall(report.training, folder, run())
+    log.setup { stream = io.stderr }
+    cairo.open = open
+    assert.is_true(ok, page)
+    assert.is_nil(png)
+    assert.same({ "report.html" }, files.list(folder))
+    assert.truthy(table.concat(said):find("training.png is not drawn: cairo: libcairo.so.2 was not found", 1, true))
   end)
 
   it("does without validation, baselines and labels", function()

@@ -306,7 +306,7 @@ end
 ---@return string html path of the page
 function detection.write(folder, r)
   if r.times and #r.times > 0 then
-    detection.figure(r):save(files.join(folder, "reconstruction_error.png"))
+    detection.figure(r):offer(files.join(folder, "reconstruction_error.png"))
   end
   files.write(files.join(folder, "anomaly_stats.txt"), detection.stats(r))
   return html.write(files.join(folder, "report.html"), detection.page(r))

@@ -104,7 +104,7 @@ local function limits(panel)
   end
   if o.xlim then
     x0, x1 = o.xlim[1], o.xlim[2]
-  elseif not tight or x0 == x1 then
+  elseif not tight or x1 - x0 <= 1e-9 * max(math.abs(x0), math.abs(x1)) then
     x0, x1 = ticks.limits(x0, x1, o.x)
   end
   if o.categories then

@@ -13,7 +13,7 @@ local detection = require "libration.report.detection"
 ---@param folder string
 ---@param run libration.report.Run
 ---@return string html path of the page
----@return string png path of the picture
+---@return string|nil png path of the picture, nil without Cairo
 function report.training(folder, run)
   return training.write(folder, run)
 end

@@ -4,6 +4,7 @@
 local files = require "libration.files"
 local cairo = require "libration.report.cairo"
 local draw = require "libration.report.draw"
+local log = require "libration.log"
 local statistics = require "libration.report.statistics"
 local svg = require "libration.report.svg"
 local theme = require "libration.report.theme"
@@ -80,12 +81,15 @@ local function options_of(given, set, what, level)
   elseif copy.marker and not MARKERS[copy.marker] then
     error(("%s: marker %s, known: %s"):format(what, copy.marker, known(MARKERS)), level + 1)
   elseif copy.colour then
-    theme.hex(copy.colour)
+    local ok, err = pcall(theme.hex, copy.colour)
+    if not ok then
+      error(what .. ": " .. tostring(err):gsub("^[^\n:]+%.lua:%d+: ", ""), level + 1)
+    end
   end
   return copy
 end
 
--- a Lua array or a 1-D tensor as a Lua array of numbers; anything that is no number becomes NaN
+-- a Lua array or a 1-D tensor as a Lua array of numbers; anything that is no finite number becomes NaN
 local function values(v, what, level)
   if type(v) == "cdata" then
     local ok, list = pcall(function()
@@ -105,7 +109,7 @@ local function values(v, what, level)
     if type(x) == "table" then
       error(what .. ": came a table of tables, want one dimension", level + 1)
     end
-    out[i] = type(x) == "number" and x or 0 / 0
+    out[i] = type(x) == "number" and x - x == 0 and x or 0 / 0
   end
   return out
 end
@@ -252,6 +256,8 @@ function Axes:hline(v, options)
   local o = options_of(options, MARK_OPTIONS, "plot hline", 2)
   if type(v) ~= "number" then
     error("plot hline: came " .. type(v) .. ", want a number", 2)
+  elseif v - v ~= 0 then
+    return self -- no threshold, no line
   end
   o.colour = o.colour or "threshold"
   return add(self, "hline", o, { at = v })
@@ -265,6 +271,8 @@ function Axes:vline(v, options)
   local o = options_of(options, MARK_OPTIONS, "plot vline", 2)
   if type(v) ~= "number" then
     error("plot vline: came " .. type(v) .. ", want a number", 2)
+  elseif v - v ~= 0 then
+    return self -- no threshold, no line
   end
   o.colour = o.colour or "threshold"
   return add(self, "vline", o, { at = v })
@@ -285,7 +293,13 @@ function Axes:spans(list, options)
     end
   end
   o.colour = o.colour or "flag"
-  return add(self, "spans", o, { list = list })
+  local finite = {}
+  for _, span in ipairs(list) do
+    if span[1] - span[1] == 0 and span[2] - span[2] == 0 then
+      finite[#finite + 1] = span
+    end
+  end
+  return add(self, "spans", o, { list = finite })
 end
 
 ---Shows the legend: the label of every mark that has one.
@@ -338,6 +352,18 @@ function Figure:save(path, options)
     error((tostring(err):gsub("^[^\n:]+%.lua:%d+: ", "")), 2)
   end
   return path
+end
+
+---As `save`, but a machine without Cairo gets a warning in one line and no picture, so that a run does not end without its report.
+---@param path string
+---@return string|nil path
+function Figure:offer(path)
+  local found, missing = cairo.open()
+  if not found then
+    log.warn("%s is not drawn: %s", path, missing)
+    return nil
+  end
+  return self:save(path)
 end
 
 function Axes:svg(options)

@@ -105,6 +105,9 @@ function ticks.make(lo, hi, count, kind)
     return out
   end
   local range = hi - lo
+  if range <= 1e-9 * math.max(abs(lo), abs(hi)) then
+    return { { lo, ticks.number(lo) } } -- too narrow for numbers of double precision to count through
+  end
   local step
   if kind == "time" and range > 0.5 then
     for _, s in ipairs(TIME_STEPS) do
@@ -138,13 +141,13 @@ end
 ---@return number hi
 function ticks.limits(lo, hi, kind)
   if kind == "log" then
-    if lo == hi then
+    if hi / lo <= 1 + 1e-9 then
       return lo / 2, hi * 2
     end
     local pad = (hi / lo) ^ 0.06
     return lo / pad, hi * pad
   end
-  if lo == hi then
+  if hi - lo <= 1e-9 * math.max(abs(lo), abs(hi)) then
     local pad = lo == 0 and 1 or abs(lo) * 0.5
     return lo >= 0 and lo < pad * 1.01 and 0 or lo - pad, hi + pad
   end

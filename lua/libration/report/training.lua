@@ -330,9 +330,9 @@ end
 ---@param folder string
 ---@param run libration.report.Run
 ---@return string html path of the page
----@return string png path of the picture
+---@return string|nil png path of the picture, nil without Cairo
 function training.write(folder, run)
-  local png = training.figure(run):save(files.join(folder, "training.png"))
+  local png = training.figure(run):offer(files.join(folder, "training.png"))
   return html.write(files.join(folder, "report.html"), training.page(run)), png
 end
 
