@@ -1,0 +1,124 @@
+-- Specs of the autoencoder and its training: shapes, parameters, masks, and the check configuration against PyTorch's figures.
+local ffi = require "ffi"
+local helper = require "helper"
+local lr = require "libration"
+local log = require "libration.log"
+local motion = require "libration.motion"
+local anomaly = require "libration.anomaly"
+local statistics = motion.statistics
+
+describe("autoencoder", function()
+  it("of the reference sizes has 306,179 parameters", function()
+    local model = anomaly.autoencoder.new { input = 99, window = 30 }
+    assert.equal(306179, model:count())
+  end)
+
+  it("maps [B,T,F] to [B,T,F], any layers, and reconstructs the same outside of training", function()
+    local model = anomaly.autoencoder.new { input = 5, window = 7, hidden = { 6, 4, 3 }, latent = 2, seed = 3 }
+    local x = lr.randn({ 3, 7, 5 }, { seed = 4 })
+    local y = model(x)
+    assert.same({ 3, 7, 5 }, y.shape)
+    local out = model:reconstruct(x:ptr(), 3)
+    for i = 0, 3 * 7 * 5 - 1 do assert.equal(y:contiguous():ptr()[i], out[i]) end
+    assert.same({ "encoder1.weight_ih_l0", "encoder1.weight_hh_l0" }, { model:named_parameters()[1].name, model:named_parameters()[2].name })
+  end)
+
+  it("the same seed gives the same weights", function()
+    local function first(seed) return anomaly.autoencoder.new({ input = 5, window = 7, seed = seed }):parameters()[1]:get(1, 1) end
+    assert.equal(first(3), first(3))
+    assert.are_not.equal(first(3), first(4))
+  end)
+
+  it("refuses sizes by name", function()
+    helper.refuses("latent is 0", anomaly.autoencoder.new, { input = 5, window = 7, latent = 0 })
+    helper.refuses("hidden holds -3", anomaly.autoencoder.new, { input = 5, window = 7, hidden = { -3 } })
+    helper.refuses("hidden wants 1 to 8 layers", anomaly.autoencoder.new, { input = 5, window = 7, hidden = {} })
+    helper.refuses("window is 1", anomaly.autoencoder.new, { input = 5, window = 1 })
+    helper.refuses("no CUDA library", anomaly.autoencoder.device, "cuda")
+    assert.equal("cpu", anomaly.autoencoder.device "auto")
+  end)
+
+  it("numbers without weight change neither loss nor gradient", function()
+    local model = anomaly.autoencoder.new { input = 4, window = 5, hidden = { 6 }, latent = 2, seed = 1 }
+    local function gradient(value)
+      local x, weight = lr.randn({ 2, 5, 4 }, { seed = 2 }), lr.ones { 2, 5, 4 }
+      for k = 0, 4 do weight:ptr()[4 * k + 1] = 0 end
+      local target = x:clone()
+      for k = 0, 4 do target:ptr()[4 * k + 1] = value end
+      local tape = lr.tape()
+      local loss = lr.mse(model(x), target, weight)
+      return loss:item(), tape:gradient(loss, model:parameters())[1]:get(1, 1)
+    end
+    local a, da = gradient(0)
+    local b, db = gradient(1e6)
+    assert.equal(a, b)
+    assert.equal(da, db)
+  end)
+
+  it("leaves nothing behind while scoring", function()
+    local model = anomaly.autoencoder.new { input = 4, window = 5, hidden = { 6 }, latent = 2, seed = 1 }
+    local x = ffi.new("float[?]", 2 * 5 * 4)
+    model:reconstruct(x, 2)
+    helper.leaves_nothing(function() for _ = 1, 20 do model:reconstruct(x, 2) end end)
+  end)
+end)
+
+-- From shared/goldens/autoencoder/README.md section 1: mean over 3 seeds of PyTorch's training.
+local GOLDEN = {
+  none = {
+    loss = .156, threshold = { 2.06, 2.32 },
+    scores = { .131, .151, .218, 6.227, .065, .180, 1.220, 1.572, 4.784, 1.492, 1.837, 3.640 },
+  },
+  window = {
+    loss = .382, threshold = { 3.08, 3.49 },
+    scores = { .251, .410, .584, 23.38, .315, .320, .973, 1.733, 14.11, 2.888, 1.570, 2.608 },
+  },
+}
+local TRAINING = { [1] = true, [2] = true, [3] = true, [5] = true, [6] = true }
+local SEEDS, EPOCHS = 3, 40
+
+describe("check configuration", function()
+  for _, post in ipairs { "none", "window" } do
+    it(("post %s, %d epochs, mean of %d seeds: loss within .06, scores within 10 %% (training sequences 35 %%) #slow"):format(post, EPOCHS, SEEDS), function()
+      local folder = helper.shared("data/anomaly/minirgbd_openpose18")
+      if not folder then return pending("needs ../shared") end
+      local npy = require "libration.formats.npy"
+      local options = { coordinates = "centred", max_gap = math.huge, post = post, mask = false }
+      local list = {}
+      for i = 1, 12 do
+        local id = ("%02d"):format(i)
+        list[i] = motion.prepare(motion.Sequence.new { points = assert(npy.load(folder .. "/" .. id .. ".npy")), id = id, width = 640, height = 480 }, options)
+      end
+      local train = motion.windows({ list[1], list[2], list[3], list[5], list[6] }, options)
+      local normaliser = train:fit_normaliser()
+      local pca = anomaly.baselines.fit(train, normaliser, 32)
+      local loss, means, limits = 0, {}, {}
+      log.setup { level = "error" }
+      for seed = 1, SEEDS do
+        local fitted = anomaly.fit.run {
+          train = train, normaliser = normaliser, mask = false, model = { hidden = { 128, 64 }, latent = 32 }, epochs = EPOCHS, batch = 32,
+          learning_rate = 1e-3, seed = seed, quiet = true,
+        }
+        loss = loss + fitted.history.train[EPOCHS] / SEEDS
+        local model = { normaliser = normaliser, mask = false, pca = pca, reconstruct = function(x, n) return fitted.model:reconstruct(x, n) end }
+        local scored = {}
+        for i = 1, 12 do
+          scored[i] = anomaly.scores.of_sequence(motion.windows({ list[i] }, options), 1, model, ("%02d"):format(i))
+          means[i] = (means[i] or 0) + scored[i].mean / SEEDS
+        end
+        limits[seed] = anomaly.thresholds.calibrate({ scored[7], scored[8] }, 95).threshold
+      end
+      log.setup { level = "info" }
+      local golden, worst, line = GOLDEN[post], 0, {}
+      for i = 1, 12 do
+        local off = means[i] / golden.scores[i] - 1
+        line[i] = ("%02d %.3f (%+.0f %%)"):format(i, means[i], 100 * off)
+        worst = math.max(worst, math.abs(off) / (TRAINING[i] and .35 or .10))
+      end
+      print(("\npost %s: training loss %.3f (golden %.3f), threshold %.2f (golden %.2f to %.2f)\n%s"):format(
+        post, loss, golden.loss, statistics.mean(limits), golden.threshold[1], golden.threshold[2], table.concat(line, ", ")))
+      assert.is_near(golden.loss, loss, .06)
+      assert.is_true(worst <= 1, table.concat(line, ", "))
+    end)
+  end
+end)
