@@ -101,6 +101,19 @@ describe("graph", function()
     end
   end)
 
+  it("loaded and first run inside scopes, it lives on after them", function()
+    files.write(folder .. "/small.tflite", helper_tflite.small())
+    local network
+    lr.scope(function()
+      lr.scope(function()
+        network = assert(graph.load(folder .. "/small.tflite"))
+        assert.is_true(difference(network:run(small_image()).map, map) < 1e-4)
+      end)
+    end)
+    assert.is_true(difference(network:run(small_image()).map, map) < 1e-4)
+    assert.same({ 2, 6, 6, 3 }, network:run(small_image(2)).map.shape)
+  end)
+
   it("only the outputs that are asked for are computed", function()
     local network = assert(graph.compile(imported(helper_tflite.small()), { outputs = { "probability" } }))
     assert.is_nil(network.graph:count().resize_bilinear)

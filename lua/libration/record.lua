@@ -146,7 +146,7 @@ function Recorded:plan(...)
   local key = key_of(args, n)
   local plan = self.plans[key]
   if not plan then
-    plan = make(self.fn, args, n)
+    plan = tensor.unscoped(make, self.fn, args, n) -- the plan outlives the scopes that the caller stands in
     remember(self, key, plan)
     return plan, true
   end

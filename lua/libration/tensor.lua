@@ -99,6 +99,21 @@ function tensor.scope(fn, ...)
   return finish(list, outer, pcall(fn, ...))
 end
 
+local function resume(outer, ok, ...)
+  scope = outer
+  if not ok then error((...), 0) end
+  return ...
+end
+
+--- Runs fn(...) as if outside of every scope: what it makes lives until it is collected (a network's constants, a plan's arguments).
+---@param fn function
+---@return any ... what fn returned
+function tensor.unscoped(fn, ...)
+  local outer = scope
+  scope = nil
+  return resume(outer, pcall(fn, ...))
+end
+
 --- Lets a tensor outlive the scope it was made in.
 ---@param t Tensor
 ---@return Tensor t

@@ -6,6 +6,7 @@ local passes = require "libration.graph.passes"
 local lower = require "libration.graph.lower"
 local precision = require "libration.graph.precision"
 local record = require "libration.record"
+local tensor = require "libration.tensor"
 
 local M = {}
 
@@ -50,7 +51,7 @@ end
 function M.compile(graph, options)
   options = options or {}
   if not precisions[options.precision or "f32"] then error(("graph: precision '%s', want f32 or bf16"):format(tostring(options.precision)), 2) end
-  local ran, ok, err = pcall(prepare, graph, options)
+  local ran, ok, err = pcall(tensor.unscoped, prepare, graph, options)
   if not ran then return nil, reader.one_line(ok) end
   if not ok then return nil, err end
   local self = setmetatable({ name = graph.name, graph = graph, inputs = outline(graph.inputs), outputs = outline(graph.outputs) }, Network)
@@ -68,7 +69,7 @@ function M.load(path, options)
   local kind = tostring(path):match("%.([%w]+)$")
   local importer = importers[kind or ""]
   if not importer then return nil, ("%s: a network file ends in .tflite"):format(tostring(path)) end
-  local model, err = importer[1](path)
+  local model, err = tensor.unscoped(importer[1], path)
   if not model then return nil, err end
   local graph
   graph, err = importer[2](model)
