@@ -68,7 +68,7 @@ describe("prompt", function()
       "for i = 1, 10 do local b = a * a end", "print 'well'",
     }, "\n") .. "\n")
     local text = shell(([[
-LUA_PATH='./lua/?.lua;./lua/?/init.lua;;' timeout -s KILL 20 luajit -l libration -i < %s > %s/out 2>&1 & pid=$!
+LUA_PATH='./lua/?.lua;./lua/?/init.lua;;' timeout --foreground -s KILL 20 luajit -l libration -i < %s > %s/out 2>&1 & pid=$!
 n=0; while [ ! -e %s/started ] && [ $n -lt 100 ]; do sleep .1; n=$((n+1)); done
 sleep .5; kill -INT $pid
 wait $pid; echo "exit $?"; cat %s/out]]):format(input, folder, folder, folder))
@@ -96,6 +96,12 @@ describe("help", function()
     has(text, "returns number low 0..1")
     local twin = help.text "libration.report.statistics.wilson"
     assert.equal(text, twin)
+  end)
+
+  it("shows a class with what can be called on it", function()
+    local text = help.text "libration.report.Figure"
+    has(text, "class libration.report.Figure")
+    has(text, "Figure:save(path, options)")
   end)
 
   it("lists a room, and names what is near a mistake", function()

@@ -133,6 +133,7 @@ local function index()
             module = file.module,
             signature = name .. arguments,
             text = readable(block),
+            class = class and true or nil,
           }
         end
         block = {}
@@ -236,16 +237,32 @@ function help.rooms()
   return table.concat(rooms, "\n") .. '\n\nhelp "nn" lists a room, help "lstm" shows a docstring.'
 end
 
+-- a class with what can be called on it
+local function show_class(entry)
+  local members = {}
+  for _, other in ipairs(index()) do
+    if other.module == entry.module and not other.class and other.name:match "^(.-)[.:][^.:]+$" == entry.last then
+      members[#members + 1] = other
+    end
+  end
+  if #members == 0 then
+    return show(entry)
+  elseif #members == 1 then
+    return show(entry) .. "\n" .. show(members[1])
+  end
+  return show(entry) .. "\n" .. listed(members)
+end
+
 ---The docstring of a name, the functions of a room, or names that are near. Case does not matter.
 ---@param name string "lstm", "plot.figure", "libration.report"
 ---@return string text
 ---@return boolean found
 function help.text(name)
   local wanted = name:lower():gsub("^libration%.", ""):gsub("^lr%.", ""):gsub("%(.*$", "")
-  local found, same_room, partial = {}, {}, {}
+  local found, same_room, same_file, partial = {}, {}, {}, {}
   for _, entry in ipairs(index()) do
     local full = entry.module:lower():gsub("^libration%.?", "") .. "." .. entry.last:lower()
-    local plain = entry.name:lower():gsub(":", ".")
+    local plain = entry.name:lower():gsub("^libration%.", ""):gsub(":", ".")
     if entry.last:lower() == wanted or plain == wanted:gsub(":", ".") or full == wanted then
       found[#found + 1] = entry
     elseif plain:find(wanted, 1, true) then
@@ -254,18 +271,25 @@ function help.text(name)
     local module = entry.module:lower():gsub("^libration%.?", "")
     if module == wanted or module:sub(1, #wanted + 1) == wanted .. "." then
       same_room[#same_room + 1] = entry
+    elseif module:match "[^.]+$" == wanted then
+      same_file[#same_file + 1] = entry
     end
   end
   if #found > 0 and #found <= 4 then
     local out = {}
     for i, entry in ipairs(found) do
-      out[i] = show(entry)
+      out[i] = entry.class and show_class(entry) or show(entry)
+    end
+    if #same_room > 0 then
+      out[#out + 1] = "In the room " .. wanted .. ":\n" .. listed(same_room)
     end
     return table.concat(out, "\n\n"), true
   elseif #found > 0 then
     return listed(found), true
   elseif #same_room > 0 then
     return listed(same_room), true
+  elseif #same_file > 0 then
+    return #same_file == 1 and show(same_file[1]) or listed(same_file), true
   elseif #partial > 0 and #wanted > 2 then
     return ("nothing is called %s; names that hold it:\n%s"):format(name, listed(partial)), false
   end
