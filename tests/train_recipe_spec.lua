@@ -164,6 +164,38 @@ describe("train", function()
     end
   end)
 
+  it("killed twice and resumed ends with the same bytes, and no epoch is repeated", function()
+    local arguments = ("%s --data %s/bodies --train 1-4 --validate 5,6 --test 7,8 --epochs 80 --patience 0 --stride 1"):format(FAST, quote(folder))
+    local said, status = shell(("luajit recipes/train.lua %s --output %s/whole"):format(arguments, quote(folder)))
+    assert.equal(0, status, said)
+    local log = folder .. "/torn/training.log"
+    for _, epoch in ipairs { 9, 33 } do
+      shell(([[luajit recipes/train.lua %s --resume --output %s/torn >/dev/null 2>&1 & pid=$!
+n=0; while ! grep -q "epoch %d/80" %s && [ $n -lt 400 ] && kill -0 $pid; do sleep .05; n=$((n+1)); done; kill -9 $pid; wait $pid]]):format(
+        arguments, quote(folder), epoch, quote(log)))
+      assert.is_false(files.exists(folder .. "/torn/detector.safetensors"))
+    end
+    said, status = shell(("luajit recipes/train.lua %s --resume --output %s/torn"):format(arguments, quote(folder)))
+    assert.equal(0, status, said)
+    for _, name in ipairs { "best.safetensors", "epoch_040.safetensors", "detector.safetensors", "test.csv" } do
+      assert.equal(files.sha256(folder .. "/whole/" .. name), files.sha256(folder .. "/torn/" .. name), name)
+    end
+    local seen = {}
+    for epoch in assert(files.read(log)):gmatch("epoch (%d+)/80: train") do
+      assert.is_nil(seen[epoch], "epoch " .. epoch .. " twice")
+      seen[epoch] = true
+    end
+    for epoch = 1, 80 do assert.is_true(seen[tostring(epoch)], "epoch " .. epoch) end
+  end)
+
+  it("resumes only what is the same run", function()
+    local said, status = shell(("luajit recipes/train.lua %s --data %s/bodies --train 1-4 --validate 5,6 --test 7,8 --epochs 80 --patience 0 --stride 2 --resume --output %s/torn")
+      :format(FAST, quote(folder), quote(folder)))
+    assert.are_not.equal(0, status)
+    assert.truthy(said:find("cannot resume", 1, true), said)
+    assert.truthy(said:find("stride=", 1, true) or said:find("windows=", 1, true), said)
+  end)
+
   it("refuses a second run with the same output folder", function()
     local lock = assert(files.lock(folder .. "/run"))
     local said, status = train "--train 1-4 --validate 5,6"
