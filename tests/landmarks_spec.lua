@@ -115,6 +115,23 @@ describe("landmarks", function()
     end)
   end
 
+  it("bf16 products stay within 1 px (median) and 5 px (95th percentile) of ta_chi's recorded landmarks, found alike #slow", function()
+    local why = missing()
+    if why then return pending(why) end
+    local roi, raw = golden("video", "ta_chi", "roi"), golden("video", "ta_chi", "raw.landmarks")
+    local landmarker, off = pose.landmarker { precision = "bf16" }, {}
+    each_frame(videos.ta_chi[1], 24, function(frame, i)
+      local h, w, g = frame:size(1), frame:size(2), raw:ptr() + 165 * i
+      local found = landmarker:mark(frame, roi:ptr() + 6 * i)
+      for k = 0, 32 do
+        off[#off + 1] = math.sqrt(((found.landmarks[5 * k] - g[5 * k]) * w) ^ 2 + ((found.landmarks[5 * k + 1] - g[5 * k + 1]) * h) ^ 2)
+      end
+    end)
+    local median, p95 = percentile(off, 50), percentile(off, 95)
+    io.write(("bf16: ta_chi median %.3f px 95th percentile %.3f max %.2f\n"):format(median, p95, off[#off]))
+    assert.is_true(median <= 1 and p95 <= 5)
+  end)
+
   it("bound: whole chain again: median <= .5 px, 95th percentile <= 3 px, the same frames", function()
     local why = missing()
     if why then return pending(why) end
