@@ -320,6 +320,8 @@ static LSTM_TARGET void FN(backward_rows)(const lstm_backward_job *j, int64_t b0
                 int64_t left = H - u;
                 float *hp = dh + (b - b0) * Hp + u, *cp = dc + (b - b0) * Hp + u;
                 float *d = j->d + ((u / 16) * j->N + b * T + t) * 64 + u % 16;
+                if (u % 16 == 0 && b + 1 < b1) /* rows of d lie T apart: fetch the next one ahead */
+                    for (int line = 0; line < 4; line++) __builtin_prefetch(d + T * 64 + line * 16, 1);
                 V i = FN(load_some)(gates + u, left), f = FN(load_some)(gates + H + u, left), g = FN(load_some)(gates + 2 * H + u, left);
                 V o = FN(load_some)(gates + 3 * H + u, left), tc = FN(tanh)(FN(load_some)(cells + u, left));
                 V e = FN(load)(hp);
@@ -382,13 +384,14 @@ static LSTM_TARGET void FN(weight_gradients)(const lstm_backward_job *j, int64_t
             f += rows;
         }
     }
-    for (int64_t i = 0; i < 64; i++) {
-        int64_t u = ub * 16 + i % 16, row = i / 16 * H + u;
-        if (u >= H) continue;
-        float *dw = (float *)j->g->dw + row * F, *dr = (float *)j->g->dr + row * H - F;
-        if (f0 == 0) ((float *)j->g->db)[row] = scratch[i];
-        for (int64_t f = f0; f < f1; f++) (f < F ? dw : dr)[f] = sum[(f - f0) * 64 + i];
-    }
+    for (int64_t from = f0; from < f1; from += 16)
+        for (int64_t i = 0; i < 64; i++) {
+            int64_t u = ub * 16 + i % 16, row = i / 16 * H + u, to = from + 16 < f1 ? from + 16 : f1;
+            if (u >= H) continue;
+            float *dw = (float *)j->g->dw + row * F, *dr = (float *)j->g->dr + row * H - F;
+            if (from == 0) ((float *)j->g->db)[row] = scratch[i];
+            for (int64_t f = from; f < to; f++) (f < F ? dw : dr)[f] = sum[(f - f0) * 64 + i];
+        }
 }
 
 #undef LSTM_JOIN2
