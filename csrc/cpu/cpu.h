@@ -51,7 +51,7 @@ static inline float lbr_expf(float x)
     p = p * r * r + r + 1.0f;
     int32_t exponent = bits.i - 0x4b400000;
     /* two factors, so that 2^128 does not overflow before the product */
-    union { int32_t i; float f; } half = {.i = ((exponent >> 1) + 127) << 23}, rest = {.i = (exponent - (exponent >> 1) + 127) << 23};
+    union { uint32_t i; float f; } half = {.i = (uint32_t)((exponent >> 1) + 127) << 23}, rest = {.i = (uint32_t)(exponent - (exponent >> 1) + 127) << 23};
     float y = p * half.f * rest.f;
     y = x > 88.72283f ? INFINITY : y;
     return x < -87.33654f ? 0.0f : y;
