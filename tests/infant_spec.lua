@@ -122,7 +122,7 @@ describe("infant body", function()
 end)
 
 describe("infant data set", function()
-  it("matches the measured speed of the abnormal sequence to the normals' mean within 5 %", function()
+  it("matches the measured speed of the abnormal sequence to the normals' mean within 5 % #slow", function()
     local sums, counts = {}, {}
     for _, row in ipairs(infant.plan(options)) do
       local s = infant.sequence(row, options)

@@ -85,10 +85,10 @@ function infant.sequence(row, options)
   self.camera = body.camera(self.body, self.width, self.height)
   local side = math.min(self.width * 0.75, self.height)
   local noise = movement.landmark_noise(dice.new(seed, index, NOISE), frames, movement.POINTS, infant.NOISE * side / 240)
-  local points = {}
-  self.gain = movement.match(function(gain) return movement.speed(track(self, gain, points), frames, infant.FPS, noise) end, row.target)
+  local points, seen = {}, movement.kinds[row.kind].seen
+  self.gain = movement.match(function(gain) return seen * movement.speed(track(self, gain, points), frames, infant.FPS, noise) end, row.target)
   track(self, self.gain, points)
-  self.speed = movement.speed(points, frames, infant.FPS, noise)
+  self.speed = seen * movement.speed(points, frames, infant.FPS, noise)
   self.clean = movement.speed(points, frames, infant.FPS)
   return self
 end

@@ -33,7 +33,7 @@ function body.new(rng)
   b.x, b.y = rng:uniform(-20, 20), rng:uniform(-12, 12)
   b.plump = rng:uniform(1, 1.13)
   b.head = rng:uniform(1.04, 1.13)
-  b.gaze = rad(rng:uniform(-12, 12))
+  b.gaze = rad(rng:uniform(-9, 9))
   return b
 end
 
@@ -107,7 +107,7 @@ function body.pose(b, q, pose)
     else
       upper, lower, clear1, clear2 = 0.135, 0.115, 0.036, 0.028
       az, el, fl = within(az + rad(72), 18, 140, 12), within(el + rad(16), -4, 52, 12), within(fl + rad(58), 8, 125, 12)
-      az2, el2 = within(az + fl, 30, 186, 14), within(0.6 * el + 0.15 * fl, -4, 50, 12)
+      az2, el2 = within(az + fl, 30, 172, 14), within(0.6 * el + 0.15 * fl, -4, 50, 12)
     end
     upper, lower = upper * b.length[2 * l - 1], lower * b.length[2 * l]
     local root, mid, fin, tip = chain[1], chain[2], chain[3], chain[4]
@@ -126,7 +126,7 @@ function body.pose(b, q, pose)
     put(j, tip, x + tx * norm, y + ty * norm, z + tz * norm)
   end
   -- the head tilts in the plane and turns about the long axis
-  local tilt, yaw = within(0.5 * q[13], -22, 22, 10), within(b.gaze + 0.8 * q[13], -36, 36, 12)
+  local tilt, yaw = within(0.5 * q[13], -22, 22, 10), within(b.gaze + 0.7 * q[13], -27, 27, 10)
   put(j, 15, 0.06 * sin(tilt), -0.2 - 0.06 * cos(tilt), 0.01)
   local skull, a = pose.skull, pose.head_axes
   skull[0], skull[1], skull[2] = 0.13 * sin(tilt), -0.2 - 0.13 * cos(tilt), 0.1 * b.head + body.FLOOR - 0.006
