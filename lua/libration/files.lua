@@ -280,6 +280,12 @@ function files.cache(...)
   return path
 end
 
+---The path from the root of the file system; . and .. stay as they are.
+---@return string path
+function files.absolute(path)
+  return path:sub(1, 1) == "/" and path or files.join(lfs.currentdir(), path)
+end
+
 ---One argument for a shell command line, quoted so that nothing in it is special.
 function files.quote(argument)
   return "'" .. tostring(argument):gsub("'", "'\\''") .. "'"
