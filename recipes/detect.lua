@@ -14,7 +14,8 @@ local rows = {
   {"detector", "", "detector.safetensors of a training run", required = true, metavar = "D"},
   {"output", "detections", "folder for the results, made when missing", metavar = "DIR"},
   {"overlay", false, "write overlay.mp4: the frames with skeleton, error and flag"},
-  {"mask-faces", false, "cover the head in the overlay"},
+  {"frames", true, "show key frames in the report; --no-frames: nothing of the picture leaves the recording"},
+  {"mask-faces", false, "cover the head in overlay and key frames"},
   {"model", "full", "landmark network", choices = {"lite", "full", "heavy"}},
   {"precision", "f32", "number type of the landmark network's products", choices = {"f32", "bf16"}},
   {"smooth", "one-euro", "smoothing of the landmarks", choices = {"one-euro", "offline", "none"}},
@@ -47,12 +48,14 @@ local function inputs_of(o)
   local function id_of(path) return (files.name((path:gsub("/+$", ""))):gsub("%.%w+$", "")) end
   for _, kind in ipairs {"video", "landmarks"} do
     for _, path in ipairs(o[kind]) do
-      local inside = files.is_folder(path) and Dataset.open(path, {kind = kind == "landmarks" and "landmarks" or "auto"})
-      local pictures = files.is_folder(path) and (files.list(path, "%.png$") or {})[1] or (files.list(path, "%.jpe?g$") or {})[1]
-      if inside and not pictures then
+      local rgb = files.join(path, "rgb")
+      local pictures = files.is_folder(path) and (#(files.list(path, "%.png$") or {}) > 0 or #(files.list(path, "%.jpe?g$") or {}) > 0)
+      local inside = files.is_folder(path) and not files.is_folder(rgb) and not pictures
+        and Dataset.open(path, {kind = kind == "landmarks" and "landmarks" or "auto"})
+      if inside then
         for _, e in ipairs(inside.entries) do add(e.path, e.id, e.kind == "landmarks" and "landmarks" or "video") end
-      elseif files.is_folder(files.join(path, "rgb")) then
-        add(files.join(path, "rgb"), id_of(path), "video")
+      elseif files.is_folder(rgb) then
+        add(rgb, id_of(path), "video")
       else
         local name = id_of(path)
         add(path, name == "rgb" and id_of(files.folder((path:gsub("/+$", "")))) or name, kind)
@@ -103,6 +106,60 @@ local function write_overlay(input, recording, scored, verdict, o, path)
   end
 end
 
+-- Frames for the page: where the error is largest in each of the longest flagged stretches, else where it is largest; with the skeleton.
+local function key_frames(input, recording, scored, verdict, o)
+  local media, draw, cairo = require "libration.media", require "libration.pose.draw", require "libration.report.cairo"
+  local extract, files, lr = require "libration.pose.extract", require "libration.files", require "libration"
+  local paint = require "libration.anomaly.overlay"
+  local stretches = {}
+  for i, e in ipairs(verdict.episodes) do stretches[i] = e end
+  table.sort(stretches, function(a, b) return a.last - a.first > b.last - b.first end)
+  if #stretches == 0 then stretches[1] = {first = 0, last = scored.frames - 1} end
+  local times = {}
+  for i = 1, math.min(3, #stretches) do
+    local best, most = nil, -1
+    for t = stretches[i].first, stretches[i].last do
+      local e = scored.frame_error[t + 1]
+      if e == e and e > most then best, most = t, e end
+    end
+    if best then times[#times + 1] = scored.begin + best / scored.fps end
+  end
+  table.sort(times)
+  local source = assert(media.open(input.path, extract.source_options(setmetatable({fps = o.fps}, {__index = extract.defaults}))))
+  local overlay = draw.overlay(source.width, source.height, cairo.over)
+  local covers = o.mask_faces and paint.covers(recording.landmarks) or {}
+  local pictures, t = {}, 0
+  local half = .5 / recording.fps
+  local temporary = files.temporary_folder()
+  local ok, err = pcall(function()
+    while #pictures < #times do
+      local frame, time = source:next()
+      if not frame then break end
+      t = t + 1
+      if time >= times[#pictures + 1] - half then
+        local k = math.min(scored.frames, math.max(1, math.floor((time - scored.begin) * scored.fps + .5) + 1))
+        lr.scope(function()
+          overlay:paint(frame, function(canvas)
+            paint.paint(canvas, {
+              points = recording.landmarks:select(1, math.min(t, recording.frames)), width = source.width, height = source.height, cover = covers[t],
+              flagged = verdict.frame_flag[k], error = scored.frame_error[k], threshold = verdict.threshold, time = time,
+            })
+          end)
+          media.write_png(files.join(temporary, "frame.png"), frame)
+        end)
+        pictures[#pictures + 1] = {
+          data = assert(files.read(files.join(temporary, "frame.png"))), type = "image/png",
+          caption = ("%.2f s, error %.2f (threshold %.2f)"):format(time, scored.frame_error[k], verdict.threshold),
+        }
+      end
+    end
+  end)
+  source:close()
+  files.remove(temporary)
+  if not ok then error(err, 0) end
+  return pictures
+end
+
 -- Scores one input and writes its files; gives a row for the summary.
 local function detect(input, detector, o, folder, facts)
   local files, progress, lr = require "libration.files", require "libration.progress", require "libration"
@@ -133,7 +190,7 @@ local function detect(input, detector, o, folder, facts)
 
   files.mkdirs(folder)
   local more = {
-    video = input.path, fps = fps, memory = {cpu = outputs.peak_memory()}, device = facts.device,
+    video = (input.path:gsub("/rgb/*$", "")), fps = fps, memory = {cpu = outputs.peak_memory()}, device = facts.device,
     config = {detector = o.detector, window = detector.motion.window, features = detector.motion.features, skeleton = detector.skeleton,
       model = input.kind == "video" and o.model or nil, smooth = input.kind == "video" and o.smooth or nil},
     versions = {libration = lr.version}, timings = {["decode, landmarks and score"] = seconds},
@@ -151,6 +208,7 @@ local function detect(input, detector, o, folder, facts)
   outputs.json(files.join(folder, "anomaly.json"), detector, scored, verdict, {
     input = input.path, frames_per_second = fps, peak_memory_cpu = more.memory.cpu, device = facts.device, version = lr.version, warnings = notes[1] and notes or nil,
   })
+  if o.frames and recording and verdict.abnormal ~= nil then result.pictures = key_frames(input, recording, scored, verdict, o) end
   report.detection(folder, result)
   if o.overlay and not recording then log.warn("%s: --overlay needs a video, this is a landmark file", input.id) end
   return {input = input.path, scored = scored, verdict = verdict, fps = fps, output = folder}
@@ -183,6 +241,12 @@ options.main(function()
   local lock
   lock, reason = files.lock(folder)
   if not lock then error(reason, 0) end
+  if fresh and #inputs == 1 then -- an input that cannot be scored leaves nothing; of several, summary.csv says why
+    options.undo(function()
+      lock:release()
+      files.remove(folder)
+    end)
+  end
 
   local summary, failed = {}, 0
   for i, input in ipairs(inputs) do
@@ -206,12 +270,9 @@ options.main(function()
     summary[i] = row
     if ok or #inputs > 1 then outputs.summary(files.join(folder, "summary.csv"), summary) end
   end
-  lock:release()
   log.info("%s", honesty.explained(detector.calibration))
-  if #inputs == 1 and failed == 1 then
-    if fresh then files.remove(folder) end -- nothing but the lock is in it
-    error(summary[1].reason, 0)
-  end
+  if #inputs == 1 and failed == 1 then error(summary[1].reason, 0) end
   if failed == #inputs then error(("none of the %d inputs could be scored; %s says why"):format(#inputs, files.join(folder, "summary.csv")), 0) end
+  lock:release()
   log.info("%s", files.join(folder, #inputs == 1 and "report.html" or "summary.csv"))
 end)

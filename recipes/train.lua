@@ -48,7 +48,7 @@ local rows = {
   {"resume", false, "go on from the last checkpoint in the output folder, to the same numbers"},
   {"output", "", "folder for the results; empty: runs/NAME of the data", metavar = "DIR"},
   {"device", "auto", "where the network runs", choices = {"auto", "cpu", "cuda"}},
-  {"amp", false, "bf16 products where the processor has them"},
+  {"amp", false, "bf16 products in the linear layers, where the processor has fast ones"},
   {"workers", 1, "threads that prepare batches", min = 0, max = 64},
   {"threads", 0, "processor threads; 0: all cores", min = 0},
   {"model", "full", "landmark network", choices = {"lite", "full", "heavy"}},
@@ -215,7 +215,9 @@ options.main(function()
     local who
     folder_of_data, who = embedded(o)
     population = population ~= "" and population or who
+    timings.render = clock() - begin
   end
+  local mark = clock()
   local dataset, reason = data.dataset.open(folder_of_data, {kind = o.kind, labels = o.labels ~= "" and o.labels or nil})
   if not dataset then error(reason, 0) end
   local want = data.splits.default(#dataset.entries)
@@ -249,10 +251,10 @@ options.main(function()
   if not audit then error(reason, 0) end
   for _, line in ipairs(audit.lines) do log.info("%s", line) end
   for _, text in ipairs(audit.warnings) do log.warn("%s", text) end
-  timings.audit = clock() - begin
+  timings.audit = clock() - mark
 
   -- 2. landmarks and features of the training and validation recordings
-  local mark = clock()
+  mark = clock()
   local how = {
     fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = tonumber(width), height = tonumber(height), settings = data.landmarks.settings(o),
   }
@@ -322,7 +324,7 @@ options.main(function()
   local fit = anomaly.fit.run {
     train = training_windows, watch = watched, normaliser = normaliser, mask = o.mask, model = {hidden = o.hidden, latent = o.latent}, epochs = o.epochs,
     batch = o.batch, accumulate = o.accumulate, learning_rate = o.learning_rate, schedule = o.schedule, clip = o.clip, patience = o.patience, seed = o.seed,
-    folder = folder, checkpoint_every = o.checkpoint_every, resume = o.resume, workers = o.workers,
+    folder = folder, checkpoint_every = o.checkpoint_every, resume = o.resume, workers = o.workers, amp = o.amp,
     about = {data = audit.content.train, split = want, motion = m, hidden = o.hidden, latent = o.latent, stop_on = o.stop_on, augment = o.augment, stride = o.stride},
   }
   if fit.stopped == "interrupted" then error("interrupted", 0) end

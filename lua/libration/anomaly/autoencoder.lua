@@ -78,6 +78,19 @@ function Autoencoder.of_config(config, F, T)
   return Autoencoder.new { input = F, window = T, hidden = config.hidden, latent = config.latent }
 end
 
+--- Chooses bf16 operands (accumulated in f32) for the linear layers while training; weights stay f32. The LSTM kernels are f32.
+---@param wanted boolean
+---@return boolean on false where the processor has no fast bf16 products
+function Autoencoder:half(wanted)
+  self.half_products = wanted and lr.core.C.lbr_cpu_bf16() ~= 0
+  return self.half_products
+end
+
+local function linear(self, layer, x)
+  if not (self.half_products and self.training) then return layer(x) end
+  return lr.matmul(x:to("bf16"), layer.weight:to("bf16"), false, true):to("f32") + layer.bias
+end
+
 --- Reconstruction of windows.
 ---@param x Tensor f32 [B,T,F]
 ---@return Tensor f32 [B,T,F]
@@ -88,11 +101,11 @@ function Autoencoder:forward(x)
     y, states = layer(y)
     last = states[1]
   end
-  local z = self.latent(last)
+  local z = linear(self, self.latent, last)
   -- the decoder sees the latent at every step
   y = z:unsqueeze(2):expand(z:size(1), x:size(2), z:size(2))
   for _, layer in ipairs(self.decoder) do y = layer(y) end
-  return self.output(y)
+  return linear(self, self.output, y)
 end
 
 --- Takes weights from a file: every one checked for name, shape and finite numbers before anything changes. Raises one line.

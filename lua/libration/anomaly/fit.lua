@@ -2,6 +2,7 @@
 
 local lr = require "libration"
 local json = require "libration.formats.json"
+local log = require "libration.log"
 local optim = require "libration.optim"
 local train = require "libration.train"
 local Autoencoder = require "libration.anomaly.autoencoder"
@@ -43,11 +44,13 @@ end
 --- model       table         {hidden, latent}
 --- epochs, batch, learning_rate, schedule "constant", clip 0, accumulate 1, patience 0, seed 1, workers 1
 --- folder      string|nil    for checkpoints; checkpoint_every 0; resume boolean; about table: what a resumed run must share
+--- amp         boolean       bf16 operands in the linear layers, where the processor has them
 --- on_epoch    fun(row)|nil, quiet boolean
 ---@return table {model: Autoencoder, history = {train, validation, ...} a number an epoch, best: epoch, stopped}
 function fit.run(o)
   local T, F = o.train.length, o.train:width(o.mask)
   local model = Autoencoder.new { input = F, window = T, hidden = o.model.hidden, latent = o.model.latent, seed = o.seed or 1 }
+  if o.amp and not model:half(true) then log.warn("--amp: this processor has no fast bf16 products; training in f32") end
   local settings = { epochs = o.epochs, learning_rate = o.learning_rate, schedule = o.schedule, patience = o.patience or 0 }
   local optimizer = optim.Adam(model, { rate = o.learning_rate, clip = o.clip or 0 })
   local loader = train.loader {
@@ -56,7 +59,10 @@ function fit.run(o)
   local watch = o.watch and o.watch.count > 0 and train.loader {
     streams = tensors(o.watch, o.normaliser, o.mask), batch = EVALUATION, shuffle = false, workers = 0,
   } or nil
-  local about = { learning_rate = o.learning_rate, clip = o.clip or 0, seed = o.seed or 1, patience = o.patience or 0, mask = o.mask, watch = o.watch and o.watch.count or 0 }
+  local about = {
+    learning_rate = o.learning_rate, clip = o.clip or 0, seed = o.seed or 1, patience = o.patience or 0, mask = o.mask, amp = o.amp or false,
+    watch = o.watch and o.watch.count or 0,
+  }
   for name, value in pairs(o.about or {}) do about[name] = value end
   if o.schedule and o.schedule ~= "constant" then about.epochs = o.epochs end
   local ok, run = pcall(train.run, {
