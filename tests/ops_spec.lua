@@ -212,7 +212,8 @@ describe("fast kernels against their slow twins", function()
   it("conv2d f32 within 1e-5: act, residual, prelu, groups, dilation, odd sizes", function()
     local x, w, b = lr.randn({2, 9, 7, 6}, {seed = 1}), lr.randn({10, 3, 3, 6}, {seed = 2}), lr.randn({10}, {seed = 3})
     local r, s = lr.randn({2, 9, 7, 10}, {seed = 4}), lr.randn({10}, {seed = 5})
-    for _, o in ipairs {{pad = 1}, {pad = 1, act = "relu"}, {pad = 1, act = "relu6", residual = r}, {pad = 1, act = "prelu", slope = s}, {pad = 1, act = "prelu", slope = s, residual = r},
+    for _, o in ipairs {{pad = 1}, {pad = 1, act = "relu"}, {pad = 1, act = "relu6", residual = r}, {pad = 1, act = "prelu", slope = s},
+      {pad = 1, act = "prelu", slope = s, residual = r},
       {stride = 2, pad = {0, 1, 0, 1}}, {dilation = 2, pad = 2}} do
       twin(1e-5, function(a) return lr.conv2d(a, w, b, o) end, x)
     end

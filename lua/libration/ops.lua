@@ -62,7 +62,8 @@ for i = 0, 1e6 do
   local info = C.lbr_op_info(i)
   if info == nil then break end
   local name = ffi.string(info.name)
-  local row = {inputs = words(ffi.string(info.inputs)), outputs = words(ffi.string(info.outputs)), attr = ffi.typeof("lbr_" .. name .. "_attr"), attributes = ffi.string(info.attributes)}
+  local row = {inputs = words(ffi.string(info.inputs)), outputs = words(ffi.string(info.outputs)), attr = ffi.typeof("lbr_" .. name .. "_attr"),
+    attributes = ffi.string(info.attributes)}
   rows[name] = row
   raw[name] = in_place[name] and door_in_place(name) or door(name, row.inputs, row.outputs)
 end
@@ -496,7 +497,8 @@ end
 
 local methods = tensor.methods
 for _, name in ipairs {
-  "add", "sub", "mul", "div", "maximum", "minimum", "pow", "eq", "ne", "lt", "le", "gt", "ge", "neg", "abs", "sign", "exp", "log", "sqrt", "square", "reciprocal", "sin", "cos", "sigmoid", "tanh",
+  "add", "sub", "mul", "div", "maximum", "minimum", "pow", "eq", "ne", "lt", "le", "gt", "ge", "neg", "abs", "sign", "exp", "log",
+  "sqrt", "square", "reciprocal", "sin", "cos", "sigmoid", "tanh",
   "relu", "gelu", "silu", "isnan", "clamp", "to", "clone", "copy_", "fill_", "add_", "sum", "mean", "max", "min", "argmax", "matmul", "softmax", "log_softmax", "affine",
 } do methods[name] = ops[name] end
 
