@@ -344,7 +344,7 @@ options.main(function()
     model = fit.model, motion = m, skeleton = skeleton, joints = joints, normaliser = normaliser, pca = pca, calibration = calibration,
     training = {
       sequences = trained,
-      population = ("%d sequences, %d frames%s"):format(#trained, frames, population ~= "" and ", " .. population or ""),
+      population = ("%d sequences, %d frames%s"):format(#trained, frames, population ~= "" and ", " .. population or ", " .. name),
     },
     about = {version = lr.version, seed = o.seed, size = width and {tonumber(width), tonumber(height)} or nil},
   }

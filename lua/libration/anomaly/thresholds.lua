@@ -135,8 +135,9 @@ function thresholds.judge(c, s)
   end
   for _, b in ipairs(thresholds.BASELINES) do
     local values = column(c.sequences, b.field)
-    local p = statistics.conformal(values, s[b.field])
-    v.baselines[b.key] = { name = b.name, value = s[b.field], p = p, abnormal = s[b.field] > math.max(unpack(values)) }
+    local p, smallest = statistics.conformal(values, s[b.field])
+    -- the smallest p means: above every calibration sequence
+    v.baselines[b.key] = { name = b.name, value = s[b.field], p = p, abnormal = p == smallest }
   end
   return v
 end
