@@ -17,7 +17,7 @@ local LUAJIT = arg[-1] or "luajit"
 local passed, failed, pendings, order = 0, 0, {}, {}
 
 local function environment(build, preload)
-  local words = {"LIBRATION_BUILD=" .. quote(HERE .. "/" .. build), ("LUA_CPATH=%s"):format(quote(("%s/%s/?.so;;"):format(HERE, build)))}
+  local words = {("LUA_CPATH=%s"):format(quote(("%s/%s/?.so;;"):format(HERE, build)))}
   if preload then
     local libraries = {}
     -- libstdc++ too: oneDNN throws, and the sanitizer looks for the thrower when the process starts
