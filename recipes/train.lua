@@ -137,11 +137,19 @@ local function training_features(list, m, augment, seed)
   return features, originals
 end
 
+-- All recordings must have the skeleton of the first training recording.
+local function same_skeleton(row, first)
+  if row.sequence.skeleton ~= first.sequence.skeleton then
+    error(("sequences %s (%s) and %s (%s) have different skeletons"):format(first.id, first.sequence.skeleton, row.id, row.sequence.skeleton), 0)
+  end
+end
+
 -- Scores a list of loaded sequences with a model; ids and checksums go along for the calibration.
-local function score_all(list, m, model)
+local function score_all(list, m, model, first)
   local motion, scores = require "libration.motion", require "libration.anomaly.scores"
   local scored = {}
   for _, row in ipairs(list) do
+    same_skeleton(row, first)
     row.features = row.features or motion.prepare(row.sequence, m)
     local w = motion.windows({row.features}, m, 1)
     local s = scores.of_sequence(w, 1, model, row.id)
@@ -269,10 +277,8 @@ options.main(function()
     m.rate = motion.statistics.median(rates)
   end
   local skeleton, joints = train[1].sequence.skeleton
-  for _, row in ipairs(train) do
-    if row.sequence.skeleton ~= skeleton then
-      error(("sequences %s (%s) and %s (%s) have different skeletons"):format(train[1].id, skeleton, row.id, row.sequence.skeleton), 0)
-    end
+  for _, list in ipairs {train, validate} do
+    for _, row in ipairs(list) do same_skeleton(row, train[1]) end
   end
   local stop
   if o.stop_on == "training" and #train >= 3 then
@@ -335,7 +341,7 @@ options.main(function()
   local model = {
     normaliser = normaliser, mask = o.mask, pca = pca, reconstruct = function(x, n) return fit.model:reconstruct(x, n) end,
   }
-  local calibrating = score_all(validate, m, model)
+  local calibrating = score_all(validate, m, model, train[1])
   local calibration = anomaly.thresholds.calibrate(calibrating, o.percentile, anomaly.scores.explained(calibrating))
   local trained, frames = {}, 0
   for _, e in ipairs(split.train) do trained[#trained + 1] = {id = e.id, sha256 = e.sha256} end
@@ -358,7 +364,7 @@ options.main(function()
   local test = load_part(split.test, how, audit, true)
   for _, row in ipairs(test) do
     if row.sequence then
-      local scored_ok, err = pcall(score_all, {row}, m, model)
+      local scored_ok, err = pcall(score_all, {row}, m, model, train[1])
       if scored_ok then
         row.verdict = anomaly.thresholds.judge(calibration, row.scored)
         local v = row.verdict

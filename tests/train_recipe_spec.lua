@@ -153,6 +153,20 @@ describe("train", function()
     assert.is_true(files.exists(folder .. "/late/detector.safetensors"))
   end)
 
+  it("names a recording of another skeleton: fatal among training and validation, a row with the reason in the test", function()
+    local mixed = folder .. "/mixed"
+    for i = 1, 7 do files.copy(("%s/bodies/%02d.npy"):format(folder, i), ("%s/%02d.npy"):format(mixed, i)) end
+    npy.save(mixed .. "/08.npy", lr.full({ 40, 17, 3 }, 50))
+    local command = ("luajit recipes/train.lua %s --data %s --output %s/mix --train 1-4 "):format(FAST, quote(mixed), quote(folder))
+    local said, status = shell(command .. "--validate 5,8 --test none")
+    assert.are_not.equal(0, status)
+    assert.truthy(said:find("sequences 01 (openpose18) and 08 (coco17) have different skeletons", 1, true), said)
+    said, status = shell(command .. "--validate 5,6 --test 7,8")
+    assert.equal(0, status, said)
+    local _, test = csv.read(folder .. "/mix/test.csv")
+    assert.truthy(test[2][#test[2]]:find("different skeletons", 1, true))
+  end)
+
   it("takes every option of features and normalisation", function()
     for _, more in ipairs {
       "--features velocities --no-mask", "--features both --rotation frame --post unit", "--gaps akima --outliers 8 --rotation sequence --post none",

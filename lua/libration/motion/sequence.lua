@@ -24,6 +24,7 @@ Sequence.__index = Sequence
 ---@field x ffi.cdata* double[frames*joints*2], pixels or torso lengths; NaN where missing
 ---@field fps number
 ---@field times number[]? seconds
+---@field start number seconds of the first frame
 ---@field names string[]
 ---@field roles table<string, integer>
 
@@ -128,7 +129,7 @@ function Sequence:track(options)
   for k = 1, n do names[k] = self.names[keep[k]] end
   local track = {
     frames = T, joints = n, x = x, fps = self.fps, times = self.times, names = names, roles = body.roles(names),
-    width = self.width, height = self.height, id = self.id,
+    width = self.width, height = self.height, id = self.id, start = self.times and self.times[1] or 0,
   }
   return track, points -- points is returned so that it outlives p
 end
