@@ -185,13 +185,15 @@ int lbr_lstm_forward_f32(const lbr_lstm *a)
     if (a->B == 0) return 0;
     j->blocks = (a->H + 15) / 16, j->Hp = j->blocks * 16, j->G = j->blocks * 64;
     int64_t most = 96;
-    f.chunk = share_rows(a->B, most);
-    if (a->T > 1 && a->xt == 0) j->mode = LSTM_CONSTANT;
-    else if (a->T > 1 && a->B > 1 && a->xb % a->xt == 0 && a->xb / a->xt >= 0 && a->xb / a->xt * 2 <= a->T) {
+    if (a->T > 1 && a->xt == 0) {
+        j->mode = LSTM_CONSTANT;
+    } else if (a->T > 1 && a->B > 1 && a->xb % a->xt == 0 && a->xb / a->xt >= 0 && a->xb / a->xt * 2 <= a->T) {
         j->mode = LSTM_FRAMES;
         j->hop = a->xb / a->xt;
-    } else
-        j->mode = f.chunk < 4 ? LSTM_BY_STEP : LSTM_FUSED;
+        if (j->hop > 5) most = j->hop < 80 ? 480 / j->hop : 6; /* the products of a task stay in the cache */
+    }
+    f.chunk = share_rows(a->B, most);
+    if (j->mode == LSTM_FUSED && f.chunk < 4) j->mode = LSTM_BY_STEP;
     int64_t products = 0;
     if (j->mode == LSTM_BY_STEP) products = f.chunk * a->T;
     if (j->mode == LSTM_FRAMES) products = (f.chunk - 1) * j->hop + a->T;
