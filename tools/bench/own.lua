@@ -72,8 +72,9 @@ local function memory(h)
     h:measure(planned(function(x) return lr.resize_bilinear(x, {128, 128}, {half_pixel = true}) end, random(1, 64, 64, 8))), {bytes = 4 * 8 * (64 * 64 + 128 * 128)})
 end
 
---- A chain of adds of one element: seconds an op, eager or replayed.
-function own.chain(h)
+--- A chain of adds of one element.
+---@return fun() eager, fun() replayed, integer ops of a run
+function own.chain()
   local N = 1000
   local x, y = random(1), random(1)
   local function eager()

@@ -27,7 +27,7 @@ function workloads.frames(n) return lr.keep(lr.randn({n or workloads.FRAMES, wor
 ---@param chunk integer windows at once
 ---@return fun(): Tensor f32 [n-29] mean squared error of each window
 function workloads.scorer(model, frames, chunk)
-  local T, F = workloads.WINDOW, workloads.FEATURES
+  local T = workloads.WINDOW
   local windows = frames:size(1) - T + 1
   local errors = lr.keep(lr.empty {windows})
   local score = lr.record(function(part)
@@ -39,6 +39,24 @@ function workloads.scorer(model, frames, chunk)
       local n = math.min(chunk, windows - first + 1)
       local part = frames:narrow(1, first, n + T - 1)
       local e = score(part)
+      ffi.copy(errors:ptr() + first - 1, e:ptr(), n * 4)
+    end
+    return errors
+  end
+end
+
+--- The same over windows that are copies of their own, as detect.lua makes them (a window's own mean is taken off each).
+---@return fun(): Tensor f32 [n-29]
+function workloads.window_scorer(model, frames, chunk)
+  local T = workloads.WINDOW
+  local all = lr.keep(frames:unfold(T, 1):contiguous())
+  local windows = all:size(1)
+  local errors = lr.keep(lr.empty {windows})
+  local score = lr.record(function(x) return lr.mean(lr.square(lr.sub(model(x), x)), {2, 3}) end)
+  return function()
+    for first = 1, windows, chunk do
+      local n = math.min(chunk, windows - first + 1)
+      local e = score(all:narrow(1, first, n))
       ffi.copy(errors:ptr() + first - 1, e:ptr(), n * 4)
     end
     return errors
