@@ -4,7 +4,11 @@ local ffi = require "ffi"
 
 local blazepose = {}
 
-local exp, floor, sqrt, atan2, cos, sin, pi = math.exp, math.floor, math.sqrt, math.atan2, math.cos, math.sin, math.pi
+-- The C library's own single-precision functions: not each of their answers is the nearest one, and MediaPipe has them as they are.
+ffi.cdef "float expf(float x); float atan2f(float y, float x); float cosf(float x); float sinf(float x);"
+local libm = ffi.C
+
+local floor, sqrt, pi = math.floor, math.sqrt, math.pi
 
 blazepose.detector_size = 224    -- pixels a side of the detector's input
 blazepose.landmark_size = 256    -- pixels a side of the landmark network's input
@@ -24,7 +28,7 @@ blazepose.f32 = f32
 -- In single precision, as every number below: the region of a frame hangs on the frame before, and a last bit that differs there moves points by hundredths of a
 -- pixel, which then move the next region. So each operation is rounded where MediaPipe's is.
 local function sigmoid(v)
-  return f32(1 / f32(1 + f32(exp(-v))))
+  return f32(1 / f32(1 + libm.expf(-v)))
 end
 
 local anchors
@@ -141,7 +145,7 @@ function blazepose.rect(x, y, far_x, far_y, width, height, rect)
   rect = rect or ffi.new("float[5]")
   x, y, far_x, far_y = f32(x), f32(y), f32(far_x), f32(far_y)
   local dx, dy = f32(far_x - x), f32(far_y - y)
-  local angle = f32(f32(pi / 2) - f32(atan2(-dy, dx)))
+  local angle = f32(f32(pi / 2) - libm.atan2f(-dy, dx))
   local size = f32(sqrt(f32(f32(dx * dx) + f32(dy * dy)))) * 2
   local w, h = f32(size / width), f32(size / height)
   size = f32((f32(w * width) + f32(h * height)) / 2)
@@ -226,7 +230,7 @@ function blazepose.project(out, rect, beside, above, kernel, pose)
     xy[2 * i], xy[2 * i + 1] = raw[5 * i] / size, raw[5 * i + 1] / size
   end
   blazepose.refine(xy, out.heatmap, n, kernel)
-  local c, s, w, h = f32(cos(rect[4])), f32(sin(rect[4])), rect[2], rect[3]
+  local c, s, w, h = libm.cosf(rect[4]), libm.sinf(rect[4]), rect[2], rect[3]
   for i = 0, n - 1 do
     local x, y = f32(f32(xy[2 * i] - beside / 2) / f32(1 - beside)), f32(f32(xy[2 * i + 1] - above / 2) / f32(1 - above))
     x, y = f32(x - .5), f32(y - .5)
