@@ -4,6 +4,7 @@ local lr = require "libration"
 local media = require "libration.media"
 local npy = require "libration.formats.npy"
 local shell = require "shell"
+local small_disk = require "small_disk"
 local weights = require "libration.weights"
 
 local quote = files.quote
@@ -311,15 +312,11 @@ describe("full disk", function()
   local function on_small_disk(size, command)
     local disk = folder .. "/disk"
     files.mkdirs(disk)
-    local inner = ("mount -t tmpfs -o size=%s none %s || exit 77; (%s) 2>&1 >/dev/null; echo \"status $?\"; cd %s && find . -type f | sort"):format(
-      size, quote(disk), command:gsub("DIR", quote(disk)), quote(disk))
-    for _, how in ipairs { "unshare -m", "unshare -rm" } do
-      local text, code = shell(("%s sh -c %s"):format(how, quote(inner)))
-      if code == 0 then
-        local said, status, left = text:match "^(.-)status (%d+)\n(.*)$"
-        return said, tonumber(status), left
-      end
-    end
+    local text = small_disk(disk, size, ("(%s) 2>&1 >/dev/null; echo \"status $?\"; cd %s && find . -type f | sort"):format(
+      command:gsub("DIR", quote(disk)), quote(disk)))
+    if not text then return end
+    local said, status, left = text:match "^(.-)status (%d+)\n(.*)$"
+    return said, tonumber(status), left
   end
 
   local function one_line(recipe, said, status, left)
