@@ -212,11 +212,33 @@ static void job_run(void *ctx, int64_t n, char *const *data, const int64_t *stri
     }
 }
 
+/* Step over a dense operand beside an output of n elements: 1, or 0 for a single element; -1 where it needs a walk. */
+static int64_t step_of(const lbr_tensor *t, const lbr_tensor *out, int64_t n)
+{
+    if (lbr_same_shape(t, out)) return lbr_tensor_contiguous(t) ? 1 : -1;
+    return n > 0 && lbr_tensor_numel(t) == 1 ? 0 : -1;
+}
+
+/* Small dense operands: no walk, no threads; its divisions would cost more than the work. */
+static bool run_small(const lbr_call *c, const struct job *j)
+{
+    enum { SMALL = 8192 };
+    int64_t n = lbr_tensor_numel(&c->out[0]);
+    if (n > SMALL || !direct(j->in) || !lbr_tensor_contiguous(&c->out[0])) return false;
+    int loop = loop_of(j->in);
+    int64_t sa = step_of(&c->in[0], &c->out[0], n), sb = j->two[0] ? step_of(&c->in[1], &c->out[0], n) : 0;
+    if (sa < 0 || sb < 0) return false;
+    if (j->two[0]) j->two[loop](n, c->in[0].data, sa, c->in[1].data, sb, c->out[0].data);
+    else j->one[loop](n, c->in[0].data, sa, c->out[0].data, j->p, j->q);
+    return true;
+}
+
 static int run(lbr_call *c, struct job *j)
 {
     const lbr_tensor *in[2] = {&c->in[0], &c->in[1]};
     lbr_walk w;
     j->in = c->in[0].dtype, j->out = c->out[0].dtype;
+    if (run_small(c, j)) return 0;
     lbr_walk_init(&w, &c->out[0], in, j->two[0] ? 2 : 1);
     lbr_walk_run(&w, job_run, j);
     return 0;

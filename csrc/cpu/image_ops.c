@@ -95,10 +95,13 @@ int lbr_cpu_avg_pool2d_backward(lbr_call *c)
 
 /* ---- bilinear resize; coordinates as TFLite's reference kernel ---- */
 
+struct column { int64_t low, high; double weight; }; /* of the second neighbour */
+
 struct resize {
     const lbr_tensor *small, *large; /* forward: input, output; backward: gradient of the input, gradient of the output */
     int align, half;
     bool back;
+    struct column *columns; /* [OW], the same for every row */
 };
 
 static double source(int64_t i, int64_t in, int64_t out, int align, int half)
@@ -118,32 +121,42 @@ static void neighbours(double at, int64_t n, int64_t *low, int64_t *high, double
     *w = at - f;
 }
 
-#define RESIZE(T)                                                                                                       \
-    LBR_CLONES static void resize_##T(void *ctx, int64_t begin, int64_t end, int thread)                                 \
-    {                                                                                                                   \
-        (void)thread;                                                                                                   \
-        const struct resize *k = ctx;                                                                                   \
-        int64_t H = k->small->shape[1], W = k->small->shape[2], C = k->small->shape[3], OH = k->large->shape[1], OW = k->large->shape[2]; \
-        for (int64_t row = begin; row < end; row++) {                                                                   \
-            int64_t b = k->back ? row : row / OH, first = k->back ? 0 : row % OH, last = k->back ? OH : first + 1;      \
-            T *x = (T *)k->small->data + b * H * W * C, *y = (T *)k->large->data + b * OH * OW * C;                     \
-            if (k->back) memset(x, 0, sizeof(T) * (size_t)(H * W * C));                                                 \
-            for (int64_t i = first; i < last; i++) {                                                                    \
-                int64_t y0, y1, x0, x1;                                                                                 \
-                double wy, wx;                                                                                          \
-                neighbours(source(i, H, OH, k->align, k->half), H, &y0, &y1, &wy);                                      \
-                for (int64_t j = 0; j < OW; j++) {                                                                      \
-                    neighbours(source(j, W, OW, k->align, k->half), W, &x0, &x1, &wx);                                  \
-                    T a = (T)((1 - wy) * (1 - wx)), d = (T)((1 - wy) * wx), e = (T)(wy * (1 - wx)), f = (T)(wy * wx);   \
-                    T *o = y + (i * OW + j) * C, *p = x + (y0 * W + x0) * C, *q = x + (y0 * W + x1) * C;                \
-                    T *r = x + (y1 * W + x0) * C, *s = x + (y1 * W + x1) * C;                                           \
-                    if (k->back)                                                                                        \
-                        for (int64_t ch = 0; ch < C; ch++) { T g = o[ch]; p[ch] += a * g; q[ch] += d * g; r[ch] += e * g; s[ch] += f * g; } \
-                    else                                                                                                \
-                        for (int64_t ch = 0; ch < C; ch++) o[ch] = a * p[ch] + d * q[ch] + e * r[ch] + f * s[ch];       \
-                }                                                                                                       \
-            }                                                                                                           \
-        }                                                                                                               \
+/* One pixel of all channels from its four neighbours; eights are spelled out so that a small C costs no set-up of a vector loop. */
+#define RESIZE(T)                                                                                                                             \
+    static inline __attribute__((always_inline)) void blend_##T(T *restrict o, const T *restrict p, const T *restrict q, const T *restrict r, \
+                                                                const T *restrict s, T a, T d, T e, T f, int64_t C)                           \
+    {                                                                                                                                         \
+        int64_t ch = 0;                                                                                                                       \
+        for (; ch + 8 <= C; ch += 8)                                                                                                          \
+            for (int64_t i = ch; i < ch + 8; i++) o[i] = a * p[i] + d * q[i] + e * r[i] + f * s[i];                                           \
+        for (; ch < C; ch++) o[ch] = a * p[ch] + d * q[ch] + e * r[ch] + f * s[ch];                                                           \
+    }                                                                                                                                         \
+    LBR_CLONES static void resize_##T(void *ctx, int64_t begin, int64_t end, int thread)                                                      \
+    {                                                                                                                                         \
+        (void)thread;                                                                                                                         \
+        const struct resize *k = ctx;                                                                                                         \
+        int64_t H = k->small->shape[1], W = k->small->shape[2], C = k->small->shape[3], OH = k->large->shape[1], OW = k->large->shape[2];     \
+        for (int64_t row = begin; row < end; row++) {                                                                                         \
+            int64_t b = k->back ? row : row / OH, first = k->back ? 0 : row % OH, last = k->back ? OH : first + 1;                            \
+            T *x = (T *)k->small->data + b * H * W * C, *y = (T *)k->large->data + b * OH * OW * C;                                           \
+            if (k->back) memset(x, 0, sizeof(T) * (size_t)(H * W * C));                                                                       \
+            for (int64_t i = first; i < last; i++) {                                                                                          \
+                struct column v;                                                                                                              \
+                neighbours(source(i, H, OH, k->align, k->half), H, &v.low, &v.high, &v.weight);                                               \
+                double wy = v.weight;                                                                                                         \
+                for (int64_t j = 0; j < OW; j++) {                                                                                            \
+                    double wx = k->columns[j].weight;                                                                                         \
+                    int64_t x0 = k->columns[j].low, x1 = k->columns[j].high;                                                                  \
+                    T a = (T)((1 - wy) * (1 - wx)), d = (T)((1 - wy) * wx), e = (T)(wy * (1 - wx)), f = (T)(wy * wx);                         \
+                    T *o = y + (i * OW + j) * C, *p = x + (v.low * W + x0) * C, *q = x + (v.low * W + x1) * C;                                \
+                    T *r = x + (v.high * W + x0) * C, *s = x + (v.high * W + x1) * C;                                                         \
+                    if (k->back)                                                                                                              \
+                        for (int64_t ch = 0; ch < C; ch++) { T g = o[ch]; p[ch] += a * g; q[ch] += d * g; r[ch] += e * g; s[ch] += f * g; }   \
+                    else                                                                                                                      \
+                        blend_##T(o, p, q, r, s, a, d, e, f, C);                                                                              \
+                }                                                                                                                             \
+            }                                                                                                                                 \
+        }                                                                                                                                     \
     }
 RESIZE(float)
 RESIZE(double)
@@ -152,21 +165,26 @@ static int resize(lbr_call *c, struct resize k)
 {
     int rc = plain(c);
     if (rc) return rc;
-    int64_t n = k.back ? k.small->shape[0] : (int64_t)k.large->shape[0] * k.large->shape[1];
+    int64_t n = k.back ? k.small->shape[0] : (int64_t)k.large->shape[0] * k.large->shape[1], W = k.small->shape[2], OW = k.large->shape[2];
+    int64_t bytes = OW * (int64_t)sizeof *k.columns;
+    k.columns = lbr_alloc(bytes);
+    if (!k.columns) return lbr_fail(LBR_ENOMEM, "%s: out of memory", lbr_op_name(c->op));
+    for (int64_t j = 0; j < OW; j++) neighbours(source(j, W, OW, k.align, k.half), W, &k.columns[j].low, &k.columns[j].high, &k.columns[j].weight);
     lbr_parallel(n, k.back ? 1 : 4, c->out[0].dtype == LBR_F64 ? resize_double : resize_float, &k);
+    lbr_free(k.columns, bytes);
     return 0;
 }
 
 int lbr_cpu_resize_bilinear(lbr_call *c)
 {
     const lbr_resize_bilinear_attr *a = c->attr;
-    return resize(c, (struct resize){&c->in[0], &c->out[0], a->align_corners, a->half_pixel, false});
+    return resize(c, (struct resize){&c->in[0], &c->out[0], a->align_corners, a->half_pixel, false, NULL});
 }
 
 int lbr_cpu_resize_bilinear_backward(lbr_call *c)
 {
     const lbr_resize_bilinear_backward_attr *a = c->attr;
-    return resize(c, (struct resize){&c->out[0], &c->in[0], a->align_corners, a->half_pixel, true});
+    return resize(c, (struct resize){&c->out[0], &c->in[0], a->align_corners, a->half_pixel, true, NULL});
 }
 
 int lbr_cpu_depth_to_space(lbr_call *c)
