@@ -58,7 +58,8 @@ return function(options)
     if path then
       local out = assert(io.open(path, "w"))
       for _, entry in ipairs(handler.pendings) do
-        out:write(("pending\t%s\t%s\n"):format(entry.name:gsub("%s+", " "), entry.message and text(entry.message):gsub("%s+", " ") or "no reason given"))
+        local reason = entry.message and text(entry.message):gsub("%s+", " "):gsub("^[^%s:]+:%d+: ", "") or "no reason given"
+        out:write(("pending\t%s\t%s\n"):format((entry.name:gsub("%s+", " ")), reason))
       end
       out:write(("counts\t%d\t%d\n"):format(handler.successesCount, handler.failuresCount + handler.errorsCount))
       out:close()
