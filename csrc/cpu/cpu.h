@@ -32,6 +32,9 @@ void lbr_walk_init(lbr_walk *w, const lbr_tensor *out, const lbr_tensor *const *
 /* Calls inner for runs along the last collapsed dim, over all threads. */
 void lbr_walk_run(const lbr_walk *w, void (*inner)(void *ctx, int64_t n, char *const *data, const int64_t *stride), void *ctx);
 
+/* y [m,n] = a [m,k] b [k,n], dense f32; ta, tb: a, b are given transposed. 1: too large for it or no memory, nothing done. */
+int lbr_gemm_small(int ta, int tb, int64_t m, int64_t n, int64_t k, const float *a, const float *b, float *y);
+
 /* exp in f32, relative error below 2e-7, exact at infinities, NaN passes. Branch-free, so loops over it vectorise. Source: Cephes' range reduction. */
 static inline float lbr_expf(float x)
 {

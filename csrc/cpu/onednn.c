@@ -68,6 +68,8 @@ static dnnl_status_t describe_image(descriptor *d, const int32_t *shape, dnnl_da
 /* ---- a cache of prepared convolutions: shapes decide, packed weights hang below ---- */
 
 enum direction { FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT };
+/* How a residual gets in: a second operand of the kernel, or copied to where the result goes and added to by the kernel. */
+enum residual { NONE, ADDED, SUMMED };
 
 struct geometry {
     int32_t direction, dtype, groups, act, has_bias, has_residual, threads;
@@ -135,7 +137,12 @@ static dnnl_status_t attributes(const struct geometry *k, descriptor_ref y, dnnl
     dnnl_status_t s = dnnl_primitive_attr_create(attr);
     if (s == dnnl_success) s = dnnl_post_ops_create(&post);
     if (s != dnnl_success) return s;
-    if (k->has_residual) s = dnnl_post_ops_append_binary(post, dnnl_binary_add, y);
+#if DNNL_VERSION_MAJOR >= 3
+    if (k->has_residual == SUMMED) s = dnnl_post_ops_append_sum(post, 1, 0, dnnl_data_type_undef);
+#else
+    if (k->has_residual == SUMMED) s = dnnl_post_ops_append_sum(post, 1);
+#endif
+    if (k->has_residual == ADDED) s = dnnl_post_ops_append_binary(post, dnnl_binary_add, y);
 #if DNNL_VERSION_MAJOR >= 3
     if (k->act == 1 && s == dnnl_success) s = dnnl_post_ops_append_eltwise(post, dnnl_eltwise_relu, 0, 0);
     if (k->act == 2 && s == dnnl_success) s = dnnl_post_ops_append_eltwise(post, dnnl_eltwise_clip, 0, 6);
@@ -205,7 +212,7 @@ static int build(const lbr_call *c, struct prepared *p)
     if (s == dnnl_success) s = dnnl_memory_create(&p->dst, REF(y), engine, DNNL_MEMORY_NONE);
     if (s == dnnl_success) s = dnnl_memory_create(&p->plain, REF(w), engine, DNNL_MEMORY_NONE);
     if (s == dnnl_success && k->has_bias) s = dnnl_memory_create(&p->bias, REF(b), engine, DNNL_MEMORY_NONE);
-    if (s == dnnl_success && k->has_residual) s = dnnl_memory_create(&p->residual, REF(y), engine, DNNL_MEMORY_NONE);
+    if (s == dnnl_success && k->has_residual == ADDED) s = dnnl_memory_create(&p->residual, REF(y), engine, DNNL_MEMORY_NONE);
     if (s == dnnl_success && k->act == 3) s = dnnl_memory_create(&p->slope, REF(slope), engine, DNNL_MEMORY_NONE);
     if (s == dnnl_success) {
         descriptor_ref packed = query(pd, k->direction == BACKWARD_WEIGHT ? dnnl_query_diff_weights_md : dnnl_query_weights_md);
@@ -292,12 +299,24 @@ static int pack_weights(const lbr_call *c, struct prepared *p, const lbr_tensor 
     return check(s, c, "packing of weights");
 }
 
+struct twins { char *to; const char *from; };
+
+static void duplicate(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    const struct twins *t = ctx;
+    memcpy(t->to + begin, t->from + begin, (size_t)(end - begin));
+}
+
 static int forward(lbr_call *c, struct geometry *k)
 {
     const lbr_tensor *x = &c->in[0], *w = &c->in[1], *b = &c->in[2], *residual = &c->in[3], *slope = &c->in[4];
     if (!lbr_tensor_numel(&c->out[0])) return 0;
     if ((lbr_present(b) && b->dtype != LBR_F32) || (lbr_present(slope) && slope->dtype != LBR_F32)) return lbr_fail(LBR_EDTYPE, "%s: b is %s, slope %s, want f32", lbr_op_name(c->op), lbr_describe(b), lbr_describe(slope));
-    k->direction = FORWARD, k->dtype = x->dtype, k->has_bias = lbr_present(b), k->has_residual = lbr_present(residual);
+    k->direction = FORWARD, k->dtype = x->dtype, k->has_bias = lbr_present(b);
+    /* the sum is 1.1 to 1.5 times as fast, except where half a vector of channels is left over */
+    bool sum = !k->depthwise && (c->out[0].shape[3] < 16 || c->out[0].shape[3] % 16 == 0);
+    k->has_residual = !lbr_present(residual) ? NONE : sum ? SUMMED : ADDED;
     memcpy(k->x, x->shape, sizeof k->x);
     memcpy(k->y, c->out[0].shape, sizeof k->y);
     struct prepared *p;
@@ -305,7 +324,11 @@ static int forward(lbr_call *c, struct geometry *k)
     int rc = prepare(c, k, &p);
     if (rc || (rc = pack_weights(c, p, w, &weights))) return rc;
     dnnl_exec_arg_t args[6];
-    int n = 0, post = 0;
+    int n = 0, post = k->has_residual == SUMMED;
+    if (k->has_residual == SUMMED && residual->data != c->out[0].data) {
+        struct twins t = {c->out[0].data, residual->data};
+        lbr_parallel(lbr_tensor_numel(residual) * lbr_dtype_size(residual->dtype), 1 << 18, duplicate, &t);
+    }
     dnnl_memory_set_data_handle(p->src, x->data);
     dnnl_memory_set_data_handle(p->dst, c->out[0].data);
     args[n++] = (dnnl_exec_arg_t){DNNL_ARG_SRC, p->src};
@@ -434,6 +457,7 @@ int lbr_cpu_depthwise_backward_weight(lbr_call *c)
 
 static int gemm(const lbr_call *c, int ta, int tb, int64_t m, int64_t n, int64_t k, const char *a, const char *b, char *y)
 {
+    if (!lbr_gemm_small(ta, tb, m, n, k, (const float *)a, (const float *)b, (float *)y)) return 0;
     int rc = start();
     if (rc) return rc;
     dnnl_status_t s = dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, 1.0f, (const float *)a, ta ? m : k, (const float *)b, tb ? k : n, 0.0f, (float *)y, n);
