@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-enum { BLOCK = 256 };
+enum { BLOCK = 256, WIDE = 512 };
 enum kind { SUM, MEAN, MAX, MIN };
 
 /* Kept and reduced dims of a contiguous tensor, neighbours joined, strides in elements. */
@@ -32,11 +32,11 @@ static void add_dim(int *n, int64_t *shape, int64_t *stride, int64_t size, int64
 static int64_t offset(int64_t index, int n, const int64_t *shape, const int64_t *stride)
 {
     int64_t at = 0;
-    for (int d = n - 1; d >= 0; d--) {
+    for (int d = n - 1; d > 0; d--) { /* no division for the outermost */
         at += index % shape[d] * stride[d];
         index /= shape[d];
     }
-    return at;
+    return n ? at + index * stride[0] : 0;
 }
 
 static inline double combine(enum kind kind, double acc, double v)
@@ -90,20 +90,31 @@ static void by_output(void *ctx, int64_t begin, int64_t end, int thread)
     }
 }
 
+LBR_CLONES static void add_row_f32(double *acc, const float *x, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++) acc[k] += (double)x[k];
+}
+
 /* The last dim is kept: blocks of neighbouring outputs accumulate row by row. */
 static void by_row(void *ctx, int64_t begin, int64_t end, int thread)
 {
     (void)thread;
     const struct plan *p = ctx;
     int size = lbr_dtype_size(p->x->dtype);
-    int64_t parts = (p->row + BLOCK - 1) / BLOCK;
+    int64_t parts = (p->row + WIDE - 1) / WIDE;
+    bool plain = p->x->dtype == LBR_F32 && p->kind <= MEAN;
     for (int64_t job = begin; job < end; job++) {
-        int64_t first = job % parts * BLOCK, m = p->row - first < BLOCK ? p->row - first : BLOCK, o = job / parts * p->row + first;
+        int64_t first = job % parts * WIDE, m = p->row - first < WIDE ? p->row - first : WIDE, o = job / parts * p->row + first;
         const char *base = p->x->data + offset(o, p->kept, p->kept_shape, p->kept_stride) * size;
-        double acc[BLOCK], block[BLOCK];
+        double acc[WIDE], block[WIDE];
         for (int64_t k = 0; k < m; k++) acc[k] = start(p->kind);
         for (int64_t r = 0; r < p->count; r++) {
-            lbr_load_f64(p->x->dtype, base + offset(r, p->reduced, p->reduced_shape, p->reduced_stride) * size, 1, m, block);
+            const char *x = base + offset(r, p->reduced, p->reduced_shape, p->reduced_stride) * size;
+            if (plain) {
+                add_row_f32(acc, (const float *)x, m);
+                continue;
+            }
+            lbr_load_f64(p->x->dtype, x, 1, m, block);
             if (p->kind <= MEAN) for (int64_t k = 0; k < m; k++) acc[k] += block[k];
             else for (int64_t k = 0; k < m; k++) acc[k] = combine(p->kind, acc[k], block[k]);
         }
@@ -125,8 +136,8 @@ static int reduce(lbr_call *c, enum kind kind, uint32_t dims)
     if (!p.outputs) return 0;
     if (p.kept && p.kept_stride[p.kept - 1] == 1) p.row = p.kept_shape[p.kept - 1];
     if (p.row > 1) {
-        int64_t parts = (p.row + BLOCK - 1) / BLOCK;
-        lbr_parallel(p.outputs / p.row * parts, 1 + 65536 / (p.count * (p.row < BLOCK ? p.row : BLOCK) + 1), by_row, &p);
+        int64_t parts = (p.row + WIDE - 1) / WIDE;
+        lbr_parallel(p.outputs / p.row * parts, 1 + 65536 / (p.count * (p.row < WIDE ? p.row : WIDE) + 1), by_row, &p);
     } else
         lbr_parallel(p.outputs, 1 + 65536 / (p.count + 1), by_output, &p);
     return 0;
