@@ -15,7 +15,7 @@ CHECKS := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize
 endif
 BUILD ?= build
 
-MEDIA_PKG := libavformat libavcodec libavutil libswscale libswresample libpng
+MEDIA_PKG := libavformat libavcodec libavutil libswscale libswresample libpng libjpeg
 MEDIA_CFLAGS = $(shell pkg-config --cflags $(MEDIA_PKG))
 MEDIA_LIBS = $(shell pkg-config --libs $(MEDIA_PKG))
 ALL_CFLAGS := $(CFLAGS) $(CHECKS) -std=gnu11 -Wall -Wextra -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -MMD -MP -Icsrc -I$(BUILD)
@@ -53,6 +53,8 @@ $(BUILD)/csrc/%.o: csrc/%.c $(BUILD)/cdef.inc $(BUILD)/doors.inc
 	$(CC) $(ALL_CFLAGS) $(OPENMP) -c $< -o $@
 
 # Linked beside and renamed, so that a running process keeps the library it has mapped.
+# A bilinear enlargement is rounded step by step, as other engines round it.
+$(BUILD)/csrc/cpu/image_ops.o: ALL_CFLAGS += -ffp-contract=off
 $(BUILD)/libration_core.so: $(CORE_OBJ)
 	$(CC) -shared $(OPENMP) $(CFLAGS) $(CHECKS) $(LDFLAGS) -Wl,-soname,libration_core.so -o $@.tmp $^ -ldnnl -lm -lpthread && mv $@.tmp $@
 $(BUILD)/libration_media.so: $(MEDIA_OBJ) $(BUILD)/libration_core.so

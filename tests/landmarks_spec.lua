@@ -149,12 +149,13 @@ describe("landmarks", function()
   end
 
   -- In 8 of its 100 frames (36, 60, 62, 71, 72, 74, 81, 83) the landmark network itself moves points by 10 to 150 pixels when the region, 1000 pixels wide, moves by
-  -- .02. Whoever does not sum in the order of MediaPipe's kernels to the last bit ends 6 to 10 pixels apart at the 95th percentile, so that is what is held here.
-  it("bound: whole chain pose2sim_cam02: median <= .5 px, 95th percentile <= 12 px, the same frames #slow", function()
+  -- .02: only sums in the order of MediaPipe's own kernels (csrc/cpu/convolve.c, AVX-512) stay with it; others end 6 to 10 pixels apart at the 95th percentile.
+  it("bound: whole chain pose2sim_cam02: median <= .5 px, 95th percentile <= 3 px (12 without AVX-512), the same frames #slow", function()
     local why = missing()
     if why then return pending(why) end
     local median, p95, different = chain("pose2sim_cam02", 1e9)
-    assert.is_true(median <= .5 and p95 <= 12 and different == 0)
+    local core = require "libration.core"
+    assert.is_true(median <= .5 and p95 <= (core.C.lbr_cpu_isa() >= core.C.LBR_ISA_AVX512 and 3 or 12) and different == 0)
   end)
 
   it("bound: whole chain sports2d_walk: a pose in 215-230 frames, median <= 3 px #slow", function()
@@ -171,10 +172,9 @@ describe("landmarks", function()
     assert.is_true(median <= .5 and p95 <= 3 and different == 0)
   end)
 
-  -- MediaPipe saw the JPEG pictures as Pillow decodes them, up to 3 levels apart from FFmpeg; that alone moves its answer by pixels (goldens/README.md).
-  for still, most in pairs { ["images/grace_hopper.bmp"] = .1, ["stills/coco/000000000785.jpg"] = 6, ["stills/coco/000000040083.jpg"] = 6,
-    ["stills/coco/000000196141.jpg"] = 6, ["stills/coco/000000197388.jpg"] = 6, ["stills/footballers.jpg"] = 6 } do
-    it(("bound: still %s: mean <= %g px, found alike"):format(still, most), function()
+  for _, still in ipairs { "images/grace_hopper.bmp", "stills/coco/000000000785.jpg", "stills/coco/000000040083.jpg", "stills/coco/000000196141.jpg",
+    "stills/coco/000000197388.jpg", "stills/footballers.jpg" } do
+    it(("bound: still %s: mean <= .1 px, found alike"):format(still), function()
       local why = missing()
       if why then return pending(why) end
       local name = still:match("([^/]+)%.%w+$")
@@ -190,7 +190,7 @@ describe("landmarks", function()
           sum, max = sum + d / 33, math.max(max, d)
         end
         io.write(("bound: still %s mean %.4f px max %.3f\n"):format(name, sum, max))
-        assert.is_true(sum <= most)
+        assert.is_true(sum <= .1)
       end)
     end)
   end

@@ -1,4 +1,4 @@
-/* image.c: single pictures: PNG both ways through libpng, JPEG and others in through FFmpeg's decoders. Not sequences of them. */
+/* image.c: single pictures: PNG both ways through libpng, JPEG in through jpeg.c, others through FFmpeg's decoders. Not sequences of them. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdio.h>
@@ -67,19 +67,9 @@ static int png_decode(const char *function, const char *path, const uint8_t *dat
 
 /* ---- the others in ---- */
 
-/* FFmpeg fills what is missing of a JPEG with grey; a whole one ends with its end marker, but for some padding. */
-static bool is_cut(enum AVCodecID id, const uint8_t *data, size_t size)
-{
-    if (id != AV_CODEC_ID_MJPEG) return false;
-    for (size_t i = size; i >= 2 && i + 4096 > size; i--)
-        if (data[i - 2] == 0xff && data[i - 1] == 0xd9) return false;
-    return true;
-}
-
 static int ffmpeg_decode(const char *function, const char *path, enum AVCodecID id, uint8_t *data, size_t size, struct lbr_frame *picture)
 {
     const AVCodec *codec = avcodec_find_decoder(id);
-    if (is_cut(id, data, size)) return lbr_fail(LBR_EFORMAT, "%s: %s: broken JPEG: the file ends too early", function, path);
     if (!codec) return lbr_fail(LBR_EUNSUPPORTED, "%s: %s: this FFmpeg has no decoder for %s", function, path, avcodec_get_name(id));
     lbr_ffmpeg_start();
     AVCodecContext *decoder = avcodec_alloc_context3(codec);
@@ -149,6 +139,7 @@ int lbr_picture_decode(const char *function, const char *path, struct lbr_frame 
     enum AVCodecID id = kind_of(data, size);
     if (id == AV_CODEC_ID_NONE) status = lbr_fail(LBR_EFORMAT, "%s: %s: not a picture (want PNG, JPEG, BMP, WebP or TIFF)", function, path);
     else if (id == AV_CODEC_ID_PNG) status = png_decode(function, path, data, size, picture);
+    else if (id == AV_CODEC_ID_MJPEG) status = lbr_jpeg_decode(function, path, data, size, picture);
     else status = ffmpeg_decode(function, path, id, data, size, picture);
     av_free(data);
     return status;

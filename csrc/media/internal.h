@@ -75,6 +75,8 @@ void lbr_converter_release(struct lbr_converter *converter);
 /* Orientation that the frame or, in its absence, the stream asks for. */
 int lbr_turn_of_frame(const AVFrame *frame, const AVStream *stream, bool *exact);
 
+/* Decodes a JPEG in memory (jpeg.c). Errors: LBR_EFORMAT (broken, cut), LBR_EUNSUPPORTED (CMYK), LBR_ENOMEM. */
+int lbr_jpeg_decode(const char *function, const char *path, const uint8_t *data, size_t size, struct lbr_frame *picture);
 /* Decodes the file into picture (its orientation set). Text names the file. */
 int lbr_picture_decode(const char *function, const char *path, struct lbr_frame *picture);
 

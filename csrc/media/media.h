@@ -63,7 +63,7 @@ LBR_API void lbr_source_close(lbr_source *source);
 
 /* ---- single pictures ---- */
 
-/* Reads a PNG (libpng; palette, grey and 16 bits become RGB8, alpha is dropped), JPEG, BMP, WebP or TIFF (FFmpeg, colours as its rgb24;
+/* Reads a PNG (libpng; palette, grey and 16 bits become RGB8, alpha is dropped), JPEG (libjpeg), BMP, WebP or TIFF (FFmpeg, colours as its rgb24;
  * a stored orientation is applied). *rgb out [height,width,3] u8, free it with lbr_picture_free.
  * Errors: LBR_EIO, LBR_EFORMAT (empty, broken, not a picture), LBR_ENOMEM; the text names the file. */
 LBR_API int lbr_picture_read(const char *path, uint8_t **rgb, int *width, int *height);
