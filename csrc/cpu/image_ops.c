@@ -121,15 +121,17 @@ static void neighbours(double at, int64_t n, int64_t *low, int64_t *high, double
     *w = at - f;
 }
 
-/* One pixel of all channels from its four neighbours; eights are spelled out so that a small C costs no set-up of a vector loop. */
+/* One pixel of all channels from its four neighbours; eights are spelled out so that a small C costs no set-up of a vector loop. Rounded after each operation, across before down, as XNNPACK's kernel rounds; the Makefile forbids contraction in this file. */
+#define BETWEEN(a, b, w) ((a) + ((b) - (a)) * (w))
+
 #define RESIZE(T)                                                                                                                             \
     static inline __attribute__((always_inline)) void blend_##T(T *restrict o, const T *restrict p, const T *restrict q, const T *restrict r, \
-                                                                const T *restrict s, T a, T d, T e, T f, int64_t C)                           \
+                                                                const T *restrict s, T wx, T wy, int64_t C)                                   \
     {                                                                                                                                         \
         int64_t ch = 0;                                                                                                                       \
         for (; ch + 8 <= C; ch += 8)                                                                                                          \
-            for (int64_t i = ch; i < ch + 8; i++) o[i] = a * p[i] + d * q[i] + e * r[i] + f * s[i];                                           \
-        for (; ch < C; ch++) o[ch] = a * p[ch] + d * q[ch] + e * r[ch] + f * s[ch];                                                           \
+            for (int64_t i = ch; i < ch + 8; i++) o[i] = BETWEEN(BETWEEN(p[i], q[i], wx), BETWEEN(r[i], s[i], wx), wy);                        \
+        for (; ch < C; ch++) o[ch] = BETWEEN(BETWEEN(p[ch], q[ch], wx), BETWEEN(r[ch], s[ch], wx), wy);                                     \
     }                                                                                                                                         \
     LBR_CLONES static void resize_##T(void *ctx, int64_t begin, int64_t end, int thread)                                                      \
     {                                                                                                                                         \
@@ -153,7 +155,7 @@ static void neighbours(double at, int64_t n, int64_t *low, int64_t *high, double
                     if (k->back)                                                                                                              \
                         for (int64_t ch = 0; ch < C; ch++) { T g = o[ch]; p[ch] += a * g; q[ch] += d * g; r[ch] += e * g; s[ch] += f * g; }   \
                     else                                                                                                                      \
-                        blend_##T(o, p, q, r, s, a, d, e, f, C);                                                                              \
+                        blend_##T(o, p, q, r, s, (T)wx, (T)wy, C);                                                                            \
                 }                                                                                                                             \
             }                                                                                                                                 \
         }                                                                                                                                     \

@@ -37,7 +37,7 @@ local function prepare(graph, options)
     ok, err = passes.remove_dead(graph, options.outputs)
     if ok then passes.fold_constants(graph) end
   else
-    ok, err = passes.run(graph, options.outputs)
+    ok, err = passes.run(graph, options.outputs, options.precision == "bf16") -- f32 answers what TensorFlow Lite answers, bit for bit where the kernels can
   end
   if ok then precisions[options.precision or "f32"](graph) end
   return ok, err

@@ -268,15 +268,16 @@ end
 ---All passes in order. What constants that cannot be folded raise goes through.
 ---@param g IrGraph
 ---@param outputs? string[] names of the outputs to keep
+---@param loose? boolean also passes that change the order of rounding (delay_resize)
 ---@return true? ok
 ---@return string? error one line
-function M.run(g, outputs)
+function M.run(g, outputs, loose)
   local ok, err = M.remove_dead(g, outputs)
   if not ok then return nil, err end
   M.fold_constants(g)
   M.fold_pads(g)
   M.fold_affine(g)
-  M.delay_resize(g)
+  if loose then M.delay_resize(g) end
   M.fuse_activations(g)
   M.fuse_residuals(g)
   M.fuse_activations(g)

@@ -52,13 +52,13 @@ function OneEuro:apply(values, time, scale)
     return
   end
   local rate, min_cutoff, beta = self.rate, self.min_cutoff, self.beta
-  local turn = rate / (2 * pi)
-  local a = f32(1 / (1 + turn / self.derivative_cutoff))
+  local step = 1 / rate -- written as MediaPipe writes it, so that the same last bits come out
+  local a = f32(1 / (1 + 1 / (2 * pi * self.derivative_cutoff) / step))
   for i = 0, self.n - 1 do
     local v = values[i]
     local d = f32((v - raw[i]) * scale * rate)
     slope[i] = f32(a * d) + (1 - a) * slope[i]
-    local b = f32(1 / (1 + turn / (min_cutoff + beta * abs(slope[i]))))
+    local b = f32(1 / (1 + 1 / (2 * pi * (min_cutoff + beta * abs(slope[i]))) / step))
     smooth[i] = f32(b * v) + (1 - b) * smooth[i]
     raw[i], values[i] = v, smooth[i]
   end
