@@ -1,4 +1,5 @@
 /* onednn.c: the only file that knows oneDNN: matmul, linear, convolutions. f64 goes to the slow twins. API 2.x (Debian 12) and 3.x. */
+#include "convolve.h"
 #include "cpu.h"
 #include "reference/reference.h"
 
@@ -363,6 +364,8 @@ int lbr_cpu_conv2d(lbr_call *c)
 {
     const lbr_conv2d_attr *a = c->attr;
     if (c->in[0].dtype == LBR_F64) return lbr_reference_conv2d(c);
+    int served, rc = lbr_convolve(c, &served);
+    if (rc || served) return rc;
     GEOMETRY(k, a, c->in[1].shape[1], c->in[1].shape[2])
     k.groups = a->groups, k.act = a->act;
     return forward(c, &k);
@@ -372,6 +375,8 @@ int lbr_cpu_depthwise(lbr_call *c)
 {
     const lbr_depthwise_attr *a = c->attr;
     if (c->in[0].dtype == LBR_F64 || c->in[0].shape[3] == 1) return lbr_reference_depthwise(c);
+    int served, rc = lbr_convolve_depthwise(c, &served);
+    if (rc || served) return rc;
     GEOMETRY(k, a, c->in[1].shape[0], c->in[1].shape[1])
     k.groups = c->in[0].shape[3], k.act = a->act, k.depthwise = 1;
     return forward(c, &k);
