@@ -1,8 +1,8 @@
--- The anomaly room: model, scores, baselines, thresholds, the detector file. Each part is loaded when it is first named.
+-- The anomaly room: model, scores, baselines, the movement profile, protocols, thresholds, the detector file. Each part is loaded when it is first named.
 
 local parts = {
   autoencoder = true, fit = true, baselines = true, pca = true, scores = true, thresholds = true, honesty = true, detector = true,
-  outputs = true, overlay = true,
+  outputs = true, overlay = true, profile = true,
 }
 
 return setmetatable({}, {

@@ -1,0 +1,410 @@
+-- The movement profile: a dozen statistics of how a body moves, fitted on normal recordings; distance, p and words. No network, no windows.
+-- Source: shared/goldens/autoencoder/README.md sections 2 and 3 (the statistics); the definitions below are this file's own.
+
+local ffi = require "ffi"
+local statistics = require "libration.motion.statistics"
+local normalise = require "libration.motion.normalise"
+
+local profile = {}
+
+local LIMBS = {
+  { key = "right_arm", name = "right arm", "right_elbow", "right_wrist" },
+  { key = "left_arm", name = "left arm", "left_elbow", "left_wrist" },
+  { key = "right_leg", name = "right leg", "right_knee", "right_ankle" },
+  { key = "left_leg", name = "left leg", "left_knee", "left_ankle" },
+}
+
+-- Seconds of the centred moving average that positions pass before speeds and jerks are taken: landmark noise is mostly faster.
+local SMOOTH = .2
+-- Seconds of a stretch whose spectrum is taken, and the highest frequency of it, Hz.
+local STRETCH, HIGHEST = 4, 6
+-- Torso lengths a second added before a logarithm: the speed that landmark noise alone leaves after smoothing, so that stillness has a logarithm.
+local STILL = .02
+-- Weight of the diagonal in the correlations.
+local SHRINKAGE = .5
+-- Values farther than so many robust standard deviations from the median count as standing there.
+local WINSOR = 2.5
+-- A statistic of one recording needs this many seconds in which it can be seen.
+local LEAST_SECONDS = 1
+-- Fewer normals than this: calibrate by leaving one out.
+profile.FEW = 40
+-- Fewest normals that a profile can be fitted on.
+profile.LEAST = 4
+
+--- The statistics, in order. `least` is the smallest standard deviation assumed among normals; `log`: differences read as ratios.
+---   speed        log mean joint speed of head and limbs, torso lengths a second
+---   jerk         log (mean jerk / mean speed) of elbows, wrists, knees, ankles, 1/s^2: how often movement changes its mind
+---   asymmetry    log (mean speed of the left arm and leg / that of the right): 0 is even, .69 is twice as much on the left
+---   synchrony    mean correlation of limb speeds over the six pairs of limbs, -1..1
+---   legs, arms   that correlation of the two legs, of the two arms; for words, not part of the distance
+---   centroid     power-weighted mean frequency of the joints' velocity up to 6 Hz, Hz
+---   burstiness   log of SD / mean of a limb's speed, mean of the four limbs
+---   right_arm .. left_leg   log (the limb's mean speed / mean of the four): its share
+profile.STATISTICS = {
+  { key = "speed", name = "mean speed", unit = "log torso lengths/s", log = true, least = .1, whole = true },
+  { key = "jerk", name = "jerk / speed", unit = "log 1/s²", log = true, least = .05, whole = true },
+  { key = "asymmetry", name = "left against right", unit = "log ratio", log = true, least = .05, whole = true },
+  { key = "synchrony", name = "synchrony of the limbs", unit = "correlation", least = .03, whole = true },
+  { key = "legs", name = "synchrony of the legs", unit = "correlation", least = .05 },
+  { key = "arms", name = "synchrony of the arms", unit = "correlation", least = .05 },
+  { key = "centroid", name = "mean frequency", unit = "Hz", least = .05, whole = true },
+  { key = "burstiness", name = "burstiness", unit = "log SD/mean", log = true, least = .05, whole = true },
+  { key = "right_arm", name = "right arm", unit = "log share", log = true, least = .05, whole = true },
+  { key = "left_arm", name = "left arm", unit = "log share", log = true, least = .05, whole = true },
+  { key = "right_leg", name = "right leg", unit = "log share", log = true, least = .05, whole = true },
+  { key = "left_leg", name = "left leg", unit = "log share", log = true, least = .05, whole = true },
+}
+
+-- Magnitude of the nth difference of x, y (arrays from 1, NaN where missing), by frame rate: torso lengths / s^n.
+local function magnitude(x, y, n, fps)
+  local T, out = #x, {}
+  local scale = fps ^ n
+  for t = 1, T - n do
+    local dx, dy
+    if n == 1 then
+      dx, dy = x[t + 1] - x[t], y[t + 1] - y[t]
+    else
+      dx, dy = x[t + 3] - 3 * x[t + 2] + 3 * x[t + 1] - x[t], y[t + 3] - 3 * y[t + 2] + 3 * y[t + 1] - y[t]
+    end
+    out[t] = math.sqrt(dx * dx + dy * dy) * scale
+  end
+  return out
+end
+
+-- Centred moving average over `width` (odd) frames; NaN where a frame of it is missing. The ends lose half a width.
+local function smoothed(x, width)
+  local out, half = {}, (width - 1) / 2
+  for t = 1 + half, #x - half do
+    local sum = 0
+    for k = t - half, t + half do sum = sum + x[k] end
+    out[t - half] = sum / width
+  end
+  return out
+end
+
+-- Mean of what is there, and how many that is.
+local function mean_of(values)
+  local sum, n = 0, 0
+  for i = 1, #values do
+    local v = values[i]
+    if v == v then sum, n = sum + v, n + 1 end
+  end
+  return sum / n, n
+end
+
+-- Mean over several arrays frame by frame, of those that are seen.
+local function mean_frames(list)
+  local out = {}
+  for t = 1, #list[1] do
+    local sum, n = 0, 0
+    for i = 1, #list do
+      local v = list[i][t]
+      if v == v then sum, n = sum + v, n + 1 end
+    end
+    out[t] = sum / n
+  end
+  return out
+end
+
+-- Correlation over the frames that both have.
+local function correlation(a, b, least)
+  local u, v = {}, {}
+  for t = 1, #a do
+    local p, q = a[t], b[t]
+    if p == p and q == q then u[#u + 1], v[#v + 1] = p, q end
+  end
+  if #u < least then return 0 / 0 end
+  return statistics.correlation(u, v)
+end
+
+-- Adds the power of the stretches of a velocity: sums of power and of power x frequency over 1/STRETCH .. HIGHEST Hz, Hann window.
+local function add_spectrum(v, fps, sums)
+  local n = math.min(#v, math.floor(STRETCH * fps + .5))
+  if n < 2 * fps then return end
+  local w = ffi.new("double[?]", n)
+  for start = 0, #v - n, math.max(1, math.floor(n / 2)) do
+    local mean = 0
+    for t = 0, n - 1 do mean = mean + v[start + t + 1] end
+    mean = mean / n
+    if mean == mean then
+      for t = 0, n - 1 do w[t] = (v[start + t + 1] - mean) * (.5 - .5 * math.cos(2 * math.pi * (t + .5) / n)) end
+      for k = 1, math.floor(math.min(HIGHEST, fps / 2) * n / fps + 1e-9) do
+        local step = 2 * math.cos(2 * math.pi * k / n) -- Goertzel 1958
+        local a, b = 0, 0
+        for t = 0, n - 1 do a, b = w[t] + step * a - b, a end
+        local power = a * a + b * b - step * a * b
+        sums[1], sums[2] = sums[1] + power, sums[2] + power * k * fps / n
+      end
+    end
+  end
+end
+
+-- Speeds, jerks and spectra of one limb.
+local function limb_of(track, limb, width, spectrum)
+  local speeds, jerks, J = {}, {}, track.joints
+  for _, role in ipairs(limb) do
+    local j = track.roles[role]
+    if j then
+      local x, y, vx, vy = {}, {}, {}, {}
+      for t = 0, track.frames - 1 do x[t + 1], y[t + 1] = track.x[(t * J + j - 1) * 2], track.x[(t * J + j - 1) * 2 + 1] end
+      for t = 1, #x - 1 do vx[t], vy[t] = x[t + 1] - x[t], y[t + 1] - y[t] end
+      add_spectrum(vx, track.fps, spectrum)
+      add_spectrum(vy, track.fps, spectrum)
+      x, y = smoothed(x, width), smoothed(y, width)
+      speeds[#speeds + 1], jerks[#jerks + 1] = magnitude(x, y, 1, track.fps), magnitude(x, y, 3, track.fps)
+    end
+  end
+  if #speeds == 0 then return nil end
+  return { speed = mean_frames(speeds), jerk = mean_frames(jerks) }
+end
+
+---@class Movement statistics of one recording by key, NaN where they cannot be seen; see `profile.STATISTICS`
+
+--- Measures a track. Frames or joints that are missing (NaN) are left out; a statistic seen for less than a second is NaN.
+---@param track Track normalised: torso-centred, torso lengths
+---@return Movement
+function profile.measure(track)
+  local nan, fps = 0 / 0, track.fps
+  local least = math.max(8, LEAST_SECONDS * fps)
+  local width = 2 * math.floor(SMOOTH * fps / 2) + 1
+  local out, spectrum, limbs, jerk, speed = {}, { 0, 0 }, {}, {}, {}
+  for _, s in ipairs(profile.STATISTICS) do out[s.key] = nan end
+  if track.frames < least + width + 3 then return out end
+  local joint_speed = normalise.mean_speed(track)
+  out.speed = math.log(joint_speed + STILL)
+  for i, limb in ipairs(LIMBS) do
+    local l = limb_of(track, limb, width, spectrum)
+    limbs[i] = { mean = nan }
+    if l then
+      local mean, n = mean_of(l.speed)
+      if n >= least then
+        local square = 0
+        for t = 1, #l.speed do
+          local d = l.speed[t] - mean
+          if d == d then square = square + d * d end
+        end
+        limbs[i] = { speed = l.speed, mean = mean, burst = math.log(math.sqrt(square / n) / (mean + STILL) + 1e-3) }
+        jerk[#jerk + 1], speed[#speed + 1] = mean_of(l.jerk), mean
+      end
+    end
+  end
+  if #speed > 0 then out.jerk = math.log(statistics.mean(jerk) / (statistics.mean(speed) + STILL) + 1e-3) end
+  if spectrum[1] > 0 then out.centroid = spectrum[2] / spectrum[1] end
+  local pairs_sum, pairs_n, burst = 0, 0, {}
+  for i = 1, 4 do
+    if limbs[i].burst then burst[#burst + 1] = limbs[i].burst end
+    for k = i + 1, 4 do
+      if limbs[i].speed and limbs[k].speed then
+        local r = correlation(limbs[i].speed, limbs[k].speed, least)
+        if r == r then pairs_sum, pairs_n = pairs_sum + r, pairs_n + 1 end
+        if i == 1 and k == 2 then out.arms = r end
+        if i == 3 and k == 4 then out.legs = r end
+      end
+    end
+  end
+  if pairs_n >= 3 then out.synchrony = pairs_sum / pairs_n end
+  if #burst >= 2 then out.burstiness = statistics.mean(burst) end
+  local all = (limbs[1].mean + limbs[2].mean + limbs[3].mean + limbs[4].mean) / 4
+  for i, limb in ipairs(LIMBS) do out[limb.key] = math.log((limbs[i].mean + STILL) / (all + STILL)) end
+  out.asymmetry = math.log((limbs[2].mean + limbs[4].mean + 2 * STILL) / (limbs[1].mean + limbs[3].mean + 2 * STILL))
+  return out
+end
+
+---@class MovementProfile
+---@field n integer normals it was fitted on
+---@field location table<string, number> median by key
+---@field scale table<string, number> winsorised SD by key
+---@field correlation table<string, table<string, number>> shrunk, by keys
+
+-- Robust location and scale of what is seen, or nil where fewer than half of the normals show it.
+local function robust(values, n, least)
+  if #values < math.max(2, n / 2) then return nil end
+  local median, off = statistics.median(values), {}
+  for i, v in ipairs(values) do off[i] = math.abs(v - median) end
+  local reach = WINSOR * math.max(1.4826 * statistics.median(off), least)
+  local square = 0
+  for i = 1, #off do square = square + math.min(off[i], reach) ^ 2 end
+  return median, math.max(math.sqrt(square / math.max(1, #off - 1)), least), reach
+end
+
+--- Fits location, scale and correlation: median, SD of values winsorised at 2.5 robust SDs (not below `least`), correlations halved.
+---@param rows Movement[] of normals, at least `profile.LEAST`
+---@return MovementProfile
+function profile.fit(rows)
+  local n = #rows
+  if n < profile.LEAST - 1 then error(("profile: %d normal recordings, want at least %d"):format(n, profile.LEAST), 2) end
+  local self = { n = n, location = {}, scale = {}, correlation = {}, keys = {} }
+  local z = {}
+  for _, s in ipairs(profile.STATISTICS) do
+    local values = {}
+    for _, r in ipairs(rows) do
+      local v = r[s.key]
+      if v - v == 0 then values[#values + 1] = v end
+    end
+    local median, scale, reach = robust(values, n, s.least)
+    if median then
+      self.location[s.key], self.scale[s.key] = median, scale
+      z[s.key] = {}
+      for i, r in ipairs(rows) do
+        local d = r[s.key] - median
+        z[s.key][i] = d - d == 0 and math.max(-reach, math.min(reach, d)) / scale or 0 -- missing: as the median
+      end
+      if s.whole then self.keys[#self.keys + 1] = s.key end
+    end
+  end
+  for _, a in ipairs(self.keys) do
+    self.correlation[a] = {}
+    for _, b in ipairs(self.keys) do
+      local sum = 0
+      for i = 1, n do sum = sum + z[a][i] * z[b][i] end
+      self.correlation[a][b] = a == b and 1 or (1 - SHRINKAGE) * math.max(-1, math.min(1, sum / (n - 1)))
+    end
+  end
+  return self
+end
+
+-- Solves L L' y = z for a positive matrix (rows from 1) and gives z' y.
+local function quadratic(matrix, z)
+  local n, L, u, sum = #z, {}, {}, 0
+  for i = 1, n do
+    L[i] = {}
+    for k = 1, i do
+      local s = matrix[i][k]
+      for j = 1, k - 1 do s = s - L[i][j] * L[k][j] end
+      if i == k then L[i][i] = math.sqrt(math.max(s, 1e-9)) else L[i][k] = s / L[k][k] end
+    end
+    local s = z[i]
+    for j = 1, i - 1 do s = s - L[i][j] * u[j] end
+    u[i] = s / L[i][i]
+    sum = sum + u[i] * u[i]
+  end
+  return sum
+end
+
+--- Distance of a recording from the normals: root of Mahalanobis' square over the number of statistics that are seen, in SDs.
+---@param self MovementProfile
+---@param row Movement
+---@return number distance about 1 for a normal recording; NaN where fewer than half of the statistics are seen
+---@return table<string, number> z robust standard deviations from the median, by key
+function profile.distance(self, row)
+  local z, seen, values = {}, {}, {}
+  for key, location in pairs(self.location) do z[key] = ((row[key] or 0 / 0) - location) / self.scale[key] end
+  for _, key in ipairs(self.keys) do
+    if z[key] == z[key] then seen[#seen + 1], values[#values + 1] = key, z[key] end
+  end
+  if #seen == 0 or #seen < #self.keys / 2 then return 0 / 0, z end
+  local matrix = {}
+  for i, a in ipairs(seen) do
+    matrix[i] = {}
+    for k, b in ipairs(seen) do matrix[i][k] = self.correlation[a][b] end
+  end
+  return math.sqrt(quadratic(matrix, values) / #seen), z
+end
+
+---@class ProfileCalibration
+---@field profile MovementProfile fitted on all normals
+---@field distances number[] of the calibration recordings
+---@field deviations table<string, number[]> |z| of the calibration recordings, by key
+---@field left_out boolean each calibration recording was judged by a profile fitted on the others
+
+--- Fits and calibrates. With few normals each of them, training and validation alike, is left out once and judged by the
+--- others; with `profile.FEW` or more the profile is fitted on the training normals and calibrated on the validation normals.
+---@param training Movement[]
+---@param validation Movement[]? normals too; no training has seen them
+---@return ProfileCalibration
+function profile.calibrate(training, validation)
+  local all = {}
+  for _, list in ipairs { training, validation or {} } do
+    for _, r in ipairs(list) do all[#all + 1] = r end
+  end
+  if #all < profile.LEAST then error(("profile: %d normal recordings, want at least %d"):format(#all, profile.LEAST), 2) end
+  local c = { distances = {}, deviations = {}, left_out = not (#all >= profile.FEW and validation and #validation >= profile.FEW / 2) }
+  c.profile = profile.fit(c.left_out and all or training)
+  local function take(fitted, row)
+    local d, z = profile.distance(fitted, row)
+    if d == d then c.distances[#c.distances + 1] = d end
+    for key, v in pairs(z) do
+      c.deviations[key] = c.deviations[key] or {}
+      if v == v then table.insert(c.deviations[key], math.abs(v)) end
+    end
+  end
+  if c.left_out then
+    for i, row in ipairs(all) do
+      local others = {}
+      for k, r in ipairs(all) do if k ~= i then others[#others + 1] = r end end
+      take(profile.fit(others), row)
+    end
+  else
+    for _, row in ipairs(validation) do take(c.profile, row) end
+  end
+  return c
+end
+
+local function percent(ratio)
+  local off = 100 * (ratio - 1)
+  if off >= 100 then return ("%.1f times as much"):format(ratio) end
+  return ("%.0f %% %s"):format(math.abs(off), off < 0 and "less" or "more")
+end
+
+-- What a statistic that stands out means, in words that end in "than the calibration videos" or need no comparison.
+local THAN = " than the calibration videos"
+local WORDS = {
+  speed = function(d) return "moves " .. percent(math.exp(d)) .. THAN end,
+  jerk = function(d) return (d > 0 and "jerkier: " or "smoother: ") .. percent(math.exp(d)) .. " jerk for its speed" .. THAN end,
+  asymmetry = function(d)
+    return ("%s side %s against the %s%s"):format(d > 0 and "right" or "left", percent(math.exp(-math.abs(d))), d > 0 and "left" or "right", THAN)
+  end,
+  synchrony = function(d) return d > 0 and "all limbs move together" or "limbs move less together" .. THAN end,
+  legs = function(d) return d > 0 and "both legs move together" or "legs move less together" .. THAN end,
+  arms = function(d) return d > 0 and "both arms move together" or "arms move less together" .. THAN end,
+  centroid = function(d)
+    return ("%s to and fro: mean frequency %.1f Hz %s%s"):format(d > 0 and "faster" or "slower", math.abs(d), d > 0 and "higher" or "lower", THAN)
+  end,
+  burstiness = function(d) return d > 0 and "moves in bursts: " .. percent(math.exp(d)) .. " uneven" .. THAN or "moves more evenly" .. THAN end,
+}
+for _, limb in ipairs(LIMBS) do
+  WORDS[limb.key] = function(d) return ("%s %s%s"):format(limb.name, percent(math.exp(d)), THAN) end
+end
+
+---@class ProfileVerdict
+---@field abnormal boolean? nil where too little of the body is seen
+---@field word string "abnormal", "normal" or "not scored"
+---@field distance number
+---@field p number conformal p of the distance, the unit being a recording
+---@field smallest_p number
+---@field statistics table[] {key, name, unit, value, usual, z, p: two-sided, unusual: boolean, words: string}
+---@field words string[] of the statistics that stand out, the most unusual first
+
+--- Judges a recording: abnormal when it is farther from the normals than every calibration recording. A statistic stands out
+--- when it lies farther from the median than that of every calibration recording, and at least two standard deviations.
+---@param c ProfileCalibration
+---@param row Movement
+---@return ProfileVerdict
+function profile.judge(c, row)
+  local distance, z = profile.distance(c.profile, row)
+  local v = { distance = distance, statistics = {}, words = {} }
+  if distance == distance then
+    v.p, v.smallest_p = statistics.conformal(c.distances, distance)
+    v.abnormal = v.p == v.smallest_p
+  end
+  v.word = v.abnormal == nil and "not scored" or v.abnormal and "abnormal" or "normal"
+  local order = {}
+  for _, s in ipairs(profile.STATISTICS) do
+    local d = z[s.key]
+    if d and d == d then
+      local p, smallest = statistics.conformal(c.deviations[s.key], math.abs(d))
+      local off = row[s.key] - c.profile.location[s.key]
+      local entry = {
+        key = s.key, name = s.name, unit = s.unit, value = row[s.key], usual = c.profile.location[s.key], z = d, p = p,
+        unusual = p == smallest and math.abs(d) >= 2, words = WORDS[s.key](off),
+      }
+      v.statistics[#v.statistics + 1] = entry
+      if entry.unusual then order[#order + 1] = entry end
+    end
+  end
+  table.sort(order, function(a, b) return math.abs(a.z) > math.abs(b.z) end)
+  for i, entry in ipairs(order) do v.words[i] = entry.words end
+  return v
+end
+
+return profile
