@@ -22,7 +22,8 @@ int lbr_threads(void)
 
 void lbr_set_threads(int n)
 {
-    chosen = n < 1 ? cores() : n;
+    enum { MOST = 256 }; /* libgomp ends the process when it cannot start them */
+    chosen = n < 1 ? cores() : n < MOST ? n : MOST;
     omp_set_num_threads(chosen); /* oneDNN's own regions follow */
 }
 

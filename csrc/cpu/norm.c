@@ -165,7 +165,7 @@ int lbr_cpu_batch_norm(lbr_call *c)
     const lbr_batch_norm_attr *a = c->attr;
     const lbr_tensor *x = &c->in[0];
     int64_t n = x->shape[x->ndim - 1], rows = n ? lbr_tensor_numel(x) / n : 0;
-    if (!n || !rows) return 0;
+    if (!n) return 0;
     double *mean = calloc((size_t)(4 * n), sizeof *mean);
     if (!mean) return lbr_fail(LBR_ENOMEM, "batch_norm: out of memory for %lld channels", (long long)n);
     double *var = mean + n, *v = var + n, *running = v + n;
@@ -204,7 +204,7 @@ int lbr_cpu_batch_norm_backward(lbr_call *c)
     const lbr_tensor *x = &c->in[1];
     int training = ((const lbr_batch_norm_backward_attr *)c->attr)->training;
     int64_t n = x->shape[x->ndim - 1], rows = n ? lbr_tensor_numel(x) / n : 0;
-    if (!n || !rows) return 0;
+    if (!n) return 0;
     double *dy = calloc((size_t)(7 * n), sizeof *dy);
     if (!dy) return lbr_fail(LBR_ENOMEM, "batch_norm_backward: out of memory for %lld channels", (long long)n);
     double *v = dy + n, *mean = v + n, *rstd = mean + n, *w = rstd + n, *dw = w + n, *db = dw + n;

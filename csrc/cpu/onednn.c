@@ -295,7 +295,7 @@ static int pack_weights(const lbr_call *c, struct prepared *p, const lbr_tensor 
         s = dnnl_primitive_execute(p->pack, stream, 2, args);
     }
     if (s == dnnl_success) s = dnnl_stream_wait(stream);
-    slot->id = w->storage->id, slot->data = w->data, slot->version = w->storage->version;
+    slot->id = s == dnnl_success ? w->storage->id : 0, slot->data = w->data, slot->version = w->storage->version;
     *out = slot->memory;
     return check(s, c, "packing of weights");
 }
@@ -360,26 +360,30 @@ static int forward(lbr_call *c, struct geometry *k)
     memcpy(k.pad, a->pad, sizeof k.pad); \
     memcpy(k.dilation, a->dilation, sizeof k.dilation);
 
+/* oneDNN leaves outputs alone where an input holds nothing, and refuses some sizes (padding past the kernel): the slow twins do those. */
+static bool empty(const lbr_call *c) { return !lbr_tensor_numel(&c->in[0]) || !lbr_tensor_numel(&c->in[1]); }
+static int else_twin(int rc, lbr_call *c, lbr_kernel_fn twin) { return rc == LBR_EUNSUPPORTED && c->in[0].dtype == LBR_F32 ? twin(c) : rc; }
+
 int lbr_cpu_conv2d(lbr_call *c)
 {
     const lbr_conv2d_attr *a = c->attr;
-    if (c->in[0].dtype == LBR_F64) return lbr_reference_conv2d(c);
+    if (c->in[0].dtype == LBR_F64 || empty(c)) return lbr_reference_conv2d(c);
     int served, rc = lbr_convolve(c, &served);
     if (rc || served) return rc;
     GEOMETRY(k, a, c->in[1].shape[1], c->in[1].shape[2])
     k.groups = a->groups, k.act = a->act;
-    return forward(c, &k);
+    return else_twin(forward(c, &k), c, lbr_reference_conv2d);
 }
 
 int lbr_cpu_depthwise(lbr_call *c)
 {
     const lbr_depthwise_attr *a = c->attr;
-    if (c->in[0].dtype == LBR_F64 || c->in[0].shape[3] == 1) return lbr_reference_depthwise(c);
+    if (c->in[0].dtype == LBR_F64 || c->in[0].shape[3] == 1 || empty(c)) return lbr_reference_depthwise(c);
     int served, rc = lbr_convolve_depthwise(c, &served);
     if (rc || served) return rc;
     GEOMETRY(k, a, c->in[1].shape[0], c->in[1].shape[1])
     k.groups = c->in[0].shape[3], k.act = a->act, k.depthwise = 1;
-    return forward(c, &k);
+    return else_twin(forward(c, &k), c, lbr_reference_depthwise);
 }
 
 static int backward_input(lbr_call *c, struct geometry *k)
@@ -425,37 +429,37 @@ static int backward_weight(lbr_call *c, struct geometry *k)
 int lbr_cpu_conv2d_backward_input(lbr_call *c)
 {
     const lbr_conv2d_backward_input_attr *a = c->attr;
-    if (c->in[0].dtype == LBR_F64) return lbr_reference_conv2d_backward_input(c);
+    if (c->in[0].dtype == LBR_F64 || empty(c)) return lbr_reference_conv2d_backward_input(c);
     GEOMETRY(k, a, c->in[1].shape[1], c->in[1].shape[2])
     k.groups = a->groups;
-    return backward_input(c, &k);
+    return else_twin(backward_input(c, &k), c, lbr_reference_conv2d_backward_input);
 }
 
 int lbr_cpu_conv2d_backward_weight(lbr_call *c)
 {
     const lbr_conv2d_backward_weight_attr *a = c->attr;
-    if (c->in[0].dtype == LBR_F64) return lbr_reference_conv2d_backward_weight(c);
+    if (c->in[0].dtype == LBR_F64 || empty(c)) return lbr_reference_conv2d_backward_weight(c);
     GEOMETRY(k, a, a->kernel[0], a->kernel[1])
     k.groups = a->groups;
-    return backward_weight(c, &k);
+    return else_twin(backward_weight(c, &k), c, lbr_reference_conv2d_backward_weight);
 }
 
 int lbr_cpu_depthwise_backward_input(lbr_call *c)
 {
     const lbr_depthwise_backward_input_attr *a = c->attr;
-    if (c->in[0].dtype == LBR_F64 || c->in[0].shape[3] == 1) return lbr_reference_depthwise_backward_input(c);
+    if (c->in[0].dtype == LBR_F64 || c->in[0].shape[3] == 1 || empty(c)) return lbr_reference_depthwise_backward_input(c);
     GEOMETRY(k, a, c->in[1].shape[0], c->in[1].shape[1])
     k.groups = c->in[0].shape[3], k.depthwise = 1;
-    return backward_input(c, &k);
+    return else_twin(backward_input(c, &k), c, lbr_reference_depthwise_backward_input);
 }
 
 int lbr_cpu_depthwise_backward_weight(lbr_call *c)
 {
     const lbr_depthwise_backward_weight_attr *a = c->attr;
-    if (c->in[0].dtype == LBR_F64 || c->in[0].shape[3] == 1) return lbr_reference_depthwise_backward_weight(c);
+    if (c->in[0].dtype == LBR_F64 || c->in[0].shape[3] == 1 || empty(c)) return lbr_reference_depthwise_backward_weight(c);
     GEOMETRY(k, a, a->kernel[0], a->kernel[1])
     k.groups = c->in[0].shape[3], k.depthwise = 1;
-    return backward_weight(c, &k);
+    return else_twin(backward_weight(c, &k), c, lbr_reference_depthwise_backward_weight);
 }
 
 /* ---- matmul ---- */

@@ -152,7 +152,8 @@ int lbr_cpu_argmax(lbr_call *c)
 {
     const lbr_tensor *x = &c->in[0];
     int dim = ((const lbr_argmax_attr *)c->attr)->dim, size = lbr_dtype_size(x->dtype);
-    int64_t inner = x->stride[dim], n = x->shape[dim], outputs = lbr_tensor_numel(&c->out[0]);
+    int64_t inner = 1, n = x->shape[dim], outputs = lbr_tensor_numel(&c->out[0]);
+    for (int d = dim + 1; d < x->ndim; d++) inner *= x->shape[d]; /* strides of dims of size 1 mean nothing */
     int32_t *y = (int32_t *)c->out[0].data;
     for (int64_t o = 0; o < outputs; o++) {
         const char *base = x->data + (o / inner * inner * n + o % inner) * size;

@@ -98,6 +98,7 @@ end
 ---@param n integer|nil
 ---@return integer
 function core.threads(n)
+  if n and (type(n) ~= "number" or not (n < 2 ^ 31)) then core.raise("threads: " .. tostring(n) .. ", want a number") end
   if n then C.lbr_set_threads(n) end
   return C.lbr_threads()
 end

@@ -12,6 +12,7 @@ struct geometry {
 /* Calls visit for each pair of an output element and an input element that a tap joins. Indices are flat. */
 static void each_tap(const struct geometry *g, void (*visit)(void *ctx, int64_t y, int64_t x, int64_t w), void *ctx)
 {
+    if (!g->I || !g->O) return;
     int64_t per_group = g->I / g->groups, outs = g->O / g->groups;
     for (int64_t b = 0; b < g->B; b++)
         for (int64_t oy = 0; oy < g->OH; oy++)
