@@ -37,8 +37,14 @@ static int binary(lbr_call *c, int dtype)
 }
 
 #define BINARY(name, dtype) int lbr_infer_##name(lbr_call *c) { return binary(c, dtype); }
-BINARY(add, -1) BINARY(sub, -1) BINARY(mul, -1) BINARY(div, -1) BINARY(maximum, -1) BINARY(minimum, -1) BINARY(pow, -1) BINARY(gelu_backward, -1)
+BINARY(add, -1) BINARY(sub, -1) BINARY(mul, -1) BINARY(div, -1) BINARY(maximum, -1) BINARY(minimum, -1) BINARY(pow, -1)
 BINARY(eq, LBR_U8) BINARY(ne, LBR_U8) BINARY(lt, LBR_U8) BINARY(le, LBR_U8)
+
+int lbr_infer_gelu_backward(lbr_call *c)
+{
+    if (c->in[0].dtype > LBR_BF16) return lbr_fail(LBR_EDTYPE, "gelu_backward: dy is %s, want a floating point dtype", lbr_describe(&c->in[0]));
+    return binary(c, -1);
+}
 
 int lbr_infer_where(lbr_call *c)
 {
@@ -118,6 +124,8 @@ static int from_attr(lbr_call *c, int dtype, int ndim, const int32_t *shape)
 {
     if (dtype < 0 || dtype >= LBR_DTYPES) return lbr_fail(LBR_EDTYPE, "%s: dtype %d", NAME, dtype);
     if (ndim < 0 || ndim > LBR_MAX_DIMS) return lbr_fail(LBR_ESHAPE, "%s: %d dims, want at most %d", NAME, ndim, LBR_MAX_DIMS);
+    for (int i = 0; i < ndim; i++)
+        if (shape[i] < 0) return lbr_fail(LBR_ESHAPE, "%s: size %d in dim %d", NAME, shape[i], i + 1);
     lbr_out(c, 0, dtype, ndim, shape);
     return 0;
 }
@@ -134,6 +142,7 @@ int lbr_infer_random(lbr_call *c)
 {
     const lbr_random_attr *a = c->attr;
     if (a->dtype != LBR_F32 && a->dtype != LBR_F64) return lbr_fail(LBR_EDTYPE, "random: dtype %d, want f32 or f64", a->dtype);
+    if (a->kind < 0 || a->kind > 1) return lbr_fail(LBR_EINVAL, "random: kind %d, want 0 or 1", a->kind);
     if (lbr_present(&c->in[0]) && (c->in[0].dtype != LBR_I32 || lbr_tensor_numel(&c->in[0]) != 1)) return lbr_fail(LBR_EDTYPE, "random: counter is %s, want i32 [1]", lbr_describe(&c->in[0]));
     return from_attr(c, a->dtype, a->ndim, a->shape);
 }
@@ -191,8 +200,9 @@ int lbr_infer_argmax(lbr_call *c)
 
 /* ---- losses ---- */
 
-static int pair(lbr_call *c, const lbr_tensor *x, const lbr_tensor *target, const lbr_tensor *mask)
+static int pair(lbr_call *c, int kind, const lbr_tensor *x, const lbr_tensor *target, const lbr_tensor *mask)
 {
+    if (kind < 0 || kind > 2) return lbr_fail(LBR_EINVAL, "%s: kind %d, want 0..2", NAME, kind);
     if (!lbr_same_shape(x, target) || x->dtype != target->dtype) return lbr_fail(LBR_ESHAPE, "%s: x is %s, target %s", NAME, lbr_describe(x), lbr_describe(target));
     if (x->dtype > LBR_F64) return lbr_fail(LBR_EDTYPE, "%s: x is %s, want f32 or f64", NAME, lbr_describe(x));
     if (lbr_present(mask) && (!lbr_same_shape(x, mask) || mask->dtype != x->dtype)) return lbr_fail(LBR_ESHAPE, "%s: mask is %s, want %s", NAME, lbr_describe(mask), lbr_describe(x));
@@ -201,7 +211,7 @@ static int pair(lbr_call *c, const lbr_tensor *x, const lbr_tensor *target, cons
 
 int lbr_infer_loss(lbr_call *c)
 {
-    int rc = pair(c, &c->in[0], &c->in[1], &c->in[2]);
+    int rc = pair(c, ((const lbr_loss_attr *)c->attr)->kind, &c->in[0], &c->in[1], &c->in[2]);
     if (rc) return rc;
     lbr_out(c, 0, c->in[0].dtype, 0, NULL);
     lbr_out(c, 1, LBR_F64, 0, NULL);
@@ -210,9 +220,10 @@ int lbr_infer_loss(lbr_call *c)
 
 int lbr_infer_loss_backward(lbr_call *c)
 {
-    int rc = pair(c, &c->in[1], &c->in[2], &c->in[3]);
+    int rc = pair(c, ((const lbr_loss_backward_attr *)c->attr)->kind, &c->in[1], &c->in[2], &c->in[3]);
     if (rc) return rc;
-    if (lbr_tensor_numel(&c->in[0]) != 1 || c->in[0].dtype != c->in[1].dtype) return lbr_fail(LBR_ESHAPE, "loss_backward: dy is %s, want one element", lbr_describe(&c->in[0]));
+    if (lbr_tensor_numel(&c->in[0]) != 1 || c->in[0].dtype != c->in[1].dtype) return lbr_fail(LBR_ESHAPE, "loss_backward: dy is %s, want one element of x's dtype", lbr_describe(&c->in[0]));
+    if (lbr_tensor_numel(&c->in[4]) != 1 || c->in[4].dtype != LBR_F64) return lbr_fail(LBR_ESHAPE, "loss_backward: weight is %s, want one element f64", lbr_describe(&c->in[4]));
     lbr_out_like(c, 0, &c->in[1]);
     return 0;
 }
@@ -229,7 +240,10 @@ int lbr_infer_cross_entropy(lbr_call *c)
 
 int lbr_infer_cross_entropy_backward(lbr_call *c)
 {
-    if (lbr_tensor_numel(&c->in[0]) != 1 || c->in[0].dtype != c->in[1].dtype) return lbr_fail(LBR_ESHAPE, "cross_entropy_backward: dy is %s, want one element", lbr_describe(&c->in[0]));
+    const lbr_tensor *p = &c->in[1], *t = &c->in[2];
+    if (p->ndim != 2 || p->dtype > LBR_F64 || t->ndim != 1 || t->dtype != LBR_I32 || t->shape[0] != p->shape[0])
+        return lbr_fail(LBR_ESHAPE, "cross_entropy_backward: p %s and classes %s, want f32 [N,C] and i32 [N]", lbr_describe(p), lbr_describe(t));
+    if (lbr_tensor_numel(&c->in[0]) != 1 || c->in[0].dtype != c->in[1].dtype) return lbr_fail(LBR_ESHAPE, "cross_entropy_backward: dy is %s, want one element of p's dtype", lbr_describe(&c->in[0]));
     lbr_out_like(c, 0, &c->in[1]);
     return 0;
 }
@@ -240,7 +254,6 @@ int lbr_infer_add_into(lbr_call *c)
 {
     if (!lbr_same_shape(&c->in[0], &c->out[0]) || c->in[0].dtype != c->out[0].dtype || c->in[0].dtype > LBR_F64)
         return lbr_fail(LBR_ESHAPE, "add_into: %s into %s", lbr_describe(&c->in[0]), lbr_describe(&c->out[0]));
-    if (!lbr_tensor_contiguous(&c->out[0])) return lbr_fail(LBR_ESHAPE, "add_into: the target is not contiguous");
     return 0;
 }
 

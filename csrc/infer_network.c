@@ -32,6 +32,8 @@ int lbr_infer_linear(lbr_call *c)
         return lbr_fail(LBR_ESHAPE, "linear: x is %s, w %s, want [..,I] and [O,I] of one floating dtype", lbr_describe(x), lbr_describe(w));
     if (lbr_present(b) && (b->ndim != 1 || b->shape[0] != w->shape[0] || b->dtype != x->dtype))
         return lbr_fail(LBR_ESHAPE, "linear: b is %s, want [%d]", lbr_describe(b), w->shape[0]);
+    int act = ((const lbr_linear_attr *)c->attr)->act;
+    if (act < 0 || act > 2) return lbr_fail(LBR_EINVAL, "linear: act %d, want 0..2", act);
     int32_t shape[LBR_MAX_DIMS];
     memcpy(shape, x->shape, sizeof shape);
     shape[x->ndim - 1] = w->shape[0];
@@ -51,7 +53,8 @@ static int extent(lbr_call *c, int32_t size, int32_t kernel, int32_t stride, int
 {
     if (stride < 1 || dilation < 1 || before < 0 || after < 0 || kernel < 1) return lbr_fail(LBR_EINVAL, "%s: kernel %d, stride %d, dilation %d, pad %d %d", NAME, kernel, stride, dilation, before, after);
     int64_t span = (int64_t)size + before + after - ((int64_t)dilation * (kernel - 1) + 1);
-    if (span < 0) return lbr_fail(LBR_ESHAPE, "%s: a kernel of %d (dilation %d) does not fit into %d + %d", NAME, kernel, dilation, size, before + after);
+    if (span < 0) return lbr_fail(LBR_ESHAPE, "%s: a kernel of %d (dilation %d) does not fit into %d + %d + %d", NAME, kernel, dilation, before, size, after);
+    if (span / stride >= INT32_MAX) return lbr_fail(LBR_ESHAPE, "%s: %d + %d + %d positions, want less than 2^31", NAME, before, size, after);
     *out = (int32_t)(span / stride + 1);
     return 0;
 }
@@ -131,7 +134,9 @@ int lbr_infer_conv2d_backward_input(lbr_call *c)
     const lbr_tensor *dy = &c->in[0], *w = &c->in[1];
     int rc = backward_pair(c);
     if (rc) return rc;
-    if (w->ndim != 4 || w->shape[0] != dy->shape[3] || a->groups < 1) return lbr_fail(LBR_ESHAPE, "%s: dy %s, w %s", NAME, lbr_describe(dy), lbr_describe(w));
+    if (w->ndim != 4 || w->shape[0] != dy->shape[3] || a->groups < 1 || w->shape[0] % a->groups || (int64_t)w->shape[3] * a->groups > INT32_MAX)
+        return lbr_fail(LBR_ESHAPE, "%s: dy %s, w %s, groups %d", NAME, lbr_describe(dy), lbr_describe(w), a->groups);
+    if (a->size[0] < 0 || a->size[1] < 0) return lbr_fail(LBR_ESHAPE, "%s: size %d x %d", NAME, a->size[0], a->size[1]);
     if ((rc = check_extents(c, a->size, w->shape + 1, a->stride, a->pad, a->dilation))) return rc;
     int32_t shape[4] = {dy->shape[0], a->size[0], a->size[1], w->shape[3] * a->groups};
     lbr_out(c, 0, dy->dtype, 4, shape);
@@ -144,7 +149,7 @@ int lbr_infer_conv2d_backward_weight(lbr_call *c)
     const lbr_tensor *dy = &c->in[0], *x = &c->in[1];
     int rc = backward_pair(c);
     if (rc || (rc = image(c, x, "x"))) return rc;
-    if (a->groups < 1 || x->shape[3] % a->groups || x->shape[0] != dy->shape[0]) return lbr_fail(LBR_ESHAPE, "%s: dy %s, x %s, groups %d", NAME, lbr_describe(dy), lbr_describe(x), a->groups);
+    if (a->groups < 1 || x->shape[3] % a->groups || dy->shape[3] % a->groups || x->shape[0] != dy->shape[0]) return lbr_fail(LBR_ESHAPE, "%s: dy %s, x %s, groups %d", NAME, lbr_describe(dy), lbr_describe(x), a->groups);
     if ((rc = check_extents(c, x->shape + 1, a->kernel, a->stride, a->pad, a->dilation))) return rc;
     int32_t shape[4] = {dy->shape[3], a->kernel[0], a->kernel[1], x->shape[3] / a->groups};
     lbr_out(c, 0, dy->dtype, 4, shape);
@@ -158,6 +163,7 @@ int lbr_infer_depthwise_backward_input(lbr_call *c)
     int rc = backward_pair(c);
     if (rc) return rc;
     if (w->ndim != 3 || w->shape[2] != dy->shape[3]) return lbr_fail(LBR_ESHAPE, "%s: dy %s, w %s", NAME, lbr_describe(dy), lbr_describe(w));
+    if (a->size[0] < 0 || a->size[1] < 0) return lbr_fail(LBR_ESHAPE, "%s: size %d x %d", NAME, a->size[0], a->size[1]);
     if ((rc = check_extents(c, a->size, w->shape, a->stride, a->pad, a->dilation))) return rc;
     int32_t shape[4] = {dy->shape[0], a->size[0], a->size[1], dy->shape[3]};
     lbr_out(c, 0, dy->dtype, 4, shape);
@@ -181,17 +187,24 @@ int lbr_infer_depthwise_backward_weight(lbr_call *c)
 
 static const int32_t no_dilation[2] = {1, 1};
 
+/* Every window holds at least one pixel. */
+static int pool_padding(lbr_call *c, const lbr_tensor *x, const int32_t *kernel, const int32_t *pad)
+{
+    if (!x->shape[1] || !x->shape[2]) return lbr_fail(LBR_ESHAPE, "%s: x is %s, it has no pixel", NAME, lbr_describe(x));
+    for (int i = 0; i < 2; i++)
+        if (pad[2 * i] >= kernel[i] || pad[2 * i + 1] >= kernel[i]) return lbr_fail(LBR_EINVAL, "%s: pad %d %d reaches past a kernel of %d", NAME, pad[2 * i], pad[2 * i + 1], kernel[i]);
+    return 0;
+}
+
 static int pool(lbr_call *c, const int32_t *kernel, const int32_t *stride, const int32_t *pad)
 {
     const lbr_tensor *x = &c->in[0];
     int32_t shape[4];
     int rc = image(c, x, "x");
-    if (rc) return rc;
+    if (rc || (rc = pool_padding(c, x, kernel, pad))) return rc;
     shape[0] = x->shape[0], shape[3] = x->shape[3];
-    for (int i = 0; i < 2; i++) {
-        if (pad[2 * i] >= kernel[i] || pad[2 * i + 1] >= kernel[i]) return lbr_fail(LBR_EINVAL, "%s: pad %d %d reaches past a kernel of %d", NAME, pad[2 * i], pad[2 * i + 1], kernel[i]);
+    for (int i = 0; i < 2; i++)
         if ((rc = extent(c, x->shape[1 + i], kernel[i], stride[i], pad[2 * i], pad[2 * i + 1], 1, &shape[1 + i]))) return rc;
-    }
     lbr_out(c, 0, x->dtype, 4, shape);
     return 0;
 }
@@ -199,8 +212,10 @@ static int pool(lbr_call *c, const int32_t *kernel, const int32_t *stride, const
 static int pool_backward(lbr_call *c, const int32_t *kernel, const int32_t *stride, const int32_t *pad)
 {
     int rc = backward_pair(c);
-    if (rc || (rc = image(c, &c->in[1], "x"))) return rc;
-    if ((rc = check_extents(c, c->in[1].shape + 1, kernel, stride, pad, no_dilation))) return rc;
+    const lbr_tensor *dy = &c->in[0], *x = &c->in[1];
+    if (rc || (rc = image(c, x, "x")) || (rc = pool_padding(c, x, kernel, pad))) return rc;
+    if (x->shape[0] != dy->shape[0] || x->shape[3] != dy->shape[3]) return lbr_fail(LBR_ESHAPE, "%s: dy %s, x %s", NAME, lbr_describe(dy), lbr_describe(x));
+    if ((rc = check_extents(c, x->shape + 1, kernel, stride, pad, no_dilation))) return rc;
     lbr_out_like(c, 0, &c->in[1]);
     return 0;
 }
@@ -227,8 +242,9 @@ int lbr_infer_depth_to_space(lbr_call *c)
 {
     const lbr_depth_to_space_attr *a = c->attr;
     const lbr_tensor *x = &c->in[0];
-    if (x->ndim != 4 || a->block < 1 || x->shape[3] % (a->block * a->block)) return lbr_fail(LBR_ESHAPE, "depth_to_space: x is %s, block %d", lbr_describe(x), a->block);
-    int32_t shape[4] = {x->shape[0], x->shape[1] * a->block, x->shape[2] * a->block, x->shape[3] / (a->block * a->block)};
+    int64_t square = (int64_t)a->block * a->block;
+    if (x->ndim != 4 || a->block < 1 || x->shape[3] % square || (int64_t)x->shape[1] * a->block > INT32_MAX || (int64_t)x->shape[2] * a->block > INT32_MAX) return lbr_fail(LBR_ESHAPE, "depth_to_space: x is %s, block %d", lbr_describe(x), a->block);
+    int32_t shape[4] = {x->shape[0], x->shape[1] * a->block, x->shape[2] * a->block, (int32_t)(x->shape[3] / square)};
     lbr_out(c, 0, x->dtype, 4, shape);
     return 0;
 }
@@ -241,7 +257,9 @@ int lbr_infer_pad(lbr_call *c)
     int32_t shape[LBR_MAX_DIMS];
     for (int i = 0; i < c->in[0].ndim; i++) {
         if (a->before[i] < 0 || a->after[i] < 0) return lbr_fail(LBR_EINVAL, "pad: %d and %d in dim %d", a->before[i], a->after[i], i + 1);
-        shape[i] = c->in[0].shape[i] + a->before[i] + a->after[i];
+        int64_t size = (int64_t)c->in[0].shape[i] + a->before[i] + a->after[i];
+        if (size > INT32_MAX) return lbr_fail(LBR_ESHAPE, "pad: %d and %d in dim %d of %s, want less than 2^31", a->before[i], a->after[i], i + 1, lbr_describe(&c->in[0]));
+        shape[i] = (int32_t)size;
     }
     lbr_out(c, 0, c->in[0].dtype, c->in[0].ndim, shape);
     return 0;
@@ -260,6 +278,7 @@ int lbr_infer_concat(lbr_call *c)
         bool fits = t->ndim == first->ndim && t->dtype == first->dtype;
         for (int k = 0; fits && k < t->ndim; k++) fits = k == a->dim || t->shape[k] == first->shape[k];
         if (!fits) return lbr_fail(LBR_ESHAPE, "concat: %s and %s along dim %d", lbr_describe(first), lbr_describe(t), a->dim + 1);
+        if ((int64_t)shape[a->dim] + t->shape[a->dim] > INT32_MAX) return lbr_fail(LBR_ESHAPE, "concat: dim %d grows past 2^31", a->dim + 1);
         shape[a->dim] += t->shape[a->dim];
     }
     lbr_out(c, 0, first->dtype, first->ndim, shape);
@@ -282,7 +301,9 @@ int lbr_infer_gather_backward(lbr_call *c)
     const lbr_gather_backward_attr *a = c->attr;
     const lbr_tensor *dy = &c->in[0], *index = &c->in[1];
     int32_t shape[LBR_MAX_DIMS];
-    if (index->dtype != LBR_I32 || dy->ndim < index->ndim || dy->dtype > LBR_F64 || a->rows < 0) return lbr_fail(LBR_ESHAPE, "gather_backward: dy %s, index %s", lbr_describe(dy), lbr_describe(index));
+    bool fits = index->dtype == LBR_I32 && dy->ndim >= index->ndim && dy->ndim - index->ndim < LBR_MAX_DIMS && dy->dtype <= LBR_F64 && a->rows >= 0;
+    for (int i = 0; fits && i < index->ndim; i++) fits = dy->shape[i] == index->shape[i];
+    if (!fits) return lbr_fail(LBR_ESHAPE, "gather_backward: dy %s, index %s, rows %d", lbr_describe(dy), lbr_describe(index), a->rows);
     int n = 0;
     shape[n++] = a->rows;
     for (int i = index->ndim; i < dy->ndim; i++) shape[n++] = dy->shape[i];
@@ -316,11 +337,26 @@ int lbr_infer_layer_norm(lbr_call *c)
     return 0;
 }
 
-int lbr_infer_layer_norm_backward(lbr_call *c)
+/* dy, x [..,C] and what forward saved: mean, rstd of `count` elements. */
+static int norm_backward(lbr_call *c, bool over_rows, int32_t *channels)
 {
+    const lbr_tensor *x = &c->in[1];
     int rc = like_second(c);
     if (rc) return rc;
-    int32_t channels = c->in[1].shape[c->in[1].ndim - 1];
+    if (x->ndim < 1 || x->shape[x->ndim - 1] < 1) return lbr_fail(LBR_ESHAPE, "%s: x is %s, want [..,C]", NAME, lbr_describe(x));
+    *channels = x->shape[x->ndim - 1];
+    int64_t count = over_rows ? lbr_tensor_numel(x) / *channels : *channels;
+    for (int i = 2; i < 4; i++)
+        if (lbr_tensor_numel(&c->in[i]) != count || c->in[i].dtype != x->dtype)
+            return lbr_fail(LBR_ESHAPE, "%s: %s is %s, want %lld elements for x %s", NAME, i == 2 ? "mean" : "rstd", lbr_describe(&c->in[i]), (long long)count, lbr_describe(x));
+    return 0;
+}
+
+int lbr_infer_layer_norm_backward(lbr_call *c)
+{
+    int32_t channels;
+    int rc = norm_backward(c, true, &channels);
+    if (rc) return rc;
     if ((rc = optional_row(c, &c->in[4], "weight", channels))) return rc;
     lbr_out(c, 1, c->in[0].dtype, 1, &channels);
     lbr_out(c, 2, c->in[0].dtype, 1, &channels);
@@ -346,9 +382,9 @@ int lbr_infer_batch_norm(lbr_call *c)
 
 int lbr_infer_batch_norm_backward(lbr_call *c)
 {
-    int rc = like_second(c);
-    if (rc) return rc;
-    int32_t channels = c->in[1].shape[c->in[1].ndim - 1];
+    int32_t channels;
+    int rc = norm_backward(c, false, &channels);
+    if (rc || (rc = optional_row(c, &c->in[4], "weight", channels))) return rc;
     lbr_out(c, 1, c->in[0].dtype, 1, &channels);
     lbr_out(c, 2, c->in[0].dtype, 1, &channels);
     return 0;
@@ -368,7 +404,7 @@ static int lstm_weights(lbr_call *c)
     const lbr_tensor *x = &c->in[0], *w = &c->in[1], *r = &c->in[2];
     if (x->ndim != 3 || x->dtype > LBR_F64) return lbr_fail(LBR_ESHAPE, "%s: x is %s, want f32 or f64 [B,T,F]", NAME, lbr_describe(x));
     if (x->shape[1] < 1) return lbr_fail(LBR_ESHAPE, "%s: x is %s, want at least one step", NAME, lbr_describe(x));
-    if (r->ndim != 2 || r->shape[0] != 4 * r->shape[1] || r->shape[1] < 1 || r->dtype != x->dtype) return lbr_fail(LBR_ESHAPE, "%s: r is %s, want [4H,H]", NAME, lbr_describe(r));
+    if (r->ndim != 2 || r->shape[0] != 4 * (int64_t)r->shape[1] || r->shape[1] < 1 || r->dtype != x->dtype) return lbr_fail(LBR_ESHAPE, "%s: r is %s, want [4H,H]", NAME, lbr_describe(r));
     if (w->ndim != 2 || w->shape[0] != r->shape[0] || w->shape[1] != x->shape[2] || w->dtype != x->dtype)
         return lbr_fail(LBR_ESHAPE, "%s: x is %s, w is %s, want w [%d,%d]", NAME, lbr_describe(x), lbr_describe(w), r->shape[0], x->shape[2]);
     return 0;
