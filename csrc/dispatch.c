@@ -2,6 +2,7 @@
 #include "core.h"
 
 #include <math.h>
+#include <stdio.h>
 
 /* ---- rows as data ---- */
 
@@ -86,17 +87,84 @@ int lbr_call_run(lbr_call *c)
     return 0;
 }
 
-static int dense_copy(const lbr_tensor *t, lbr_tensor *dense)
+static int dense_copy(int op, const lbr_tensor *t, lbr_tensor *dense)
 {
     memset(dense, 0, sizeof *dense);
-    return lbr_copy(t, dense, NULL);
+    int rc = lbr_copy(t, dense, NULL);
+    if (rc == LBR_ENOMEM || rc == LBR_ESHAPE) return lbr_fail(rc, "%s: no room for a contiguous copy of %s", rows[op].name, lbr_describe(t));
+    return rc;
+}
+
+/* First and last byte (past the end) that t touches. */
+static void span(const lbr_tensor *t, const char **low, const char **high)
+{
+    int64_t size = lbr_dtype_size(t->dtype), above = 1, below = 0;
+    for (int i = 0; i < t->ndim; i++) *(t->stride[i] < 0 ? &below : &above) += ((int64_t)t->shape[i] - 1) * t->stride[i];
+    *low = t->data + below * size;
+    *high = t->data + above * size;
+}
+
+static bool same_layout(const lbr_tensor *a, const lbr_tensor *b)
+{
+    if (a->data != b->data || a->dtype != b->dtype || !lbr_same_shape(a, b)) return false;
+    for (int i = 0; i < a->ndim; i++)
+        if (a->shape[i] != 1 && a->stride[i] != b->stride[i]) return false;
+    return true;
+}
+
+/* Do a and b share bytes? equal: also when it is element by element. */
+static bool collide(const lbr_tensor *a, const lbr_tensor *b, bool equal)
+{
+    const char *a0, *a1, *b0, *b1;
+    if (a->storage != b->storage || !lbr_tensor_numel(a) || !lbr_tensor_numel(b)) return false;
+    if (same_layout(a, b)) return equal;
+    span(a, &a0, &a1);
+    span(b, &b0, &b1);
+    return a0 < b1 && b0 < a1;
+}
+
+/* May two elements of t lie at one place (expanded dims, windows)? */
+static bool overlaps_itself(const lbr_tensor *t)
+{
+    int64_t reach = 0;
+    bool done[LBR_MAX_DIMS] = {false};
+    if (!lbr_tensor_numel(t)) return false;
+    for (int round = 0; round < t->ndim; round++) {
+        int least = -1;
+        for (int i = 0; i < t->ndim; i++)
+            if (!done[i] && t->shape[i] > 1 && (least < 0 || t->stride[i] < t->stride[least])) least = i;
+        if (least < 0) return false;
+        if (t->stride[least] <= reach) return true;
+        done[least] = true;
+        reach += ((int64_t)t->shape[least] - 1) * t->stride[least];
+    }
+    return false;
+}
+
+/* A result of a plan (flag 2) may be used until a replay writes its storage; `seen` is the version it was handed out at. */
+static int usable(int op, const lbr_tensor *t, int i)
+{
+    if (!(t->flags & 2) || t->seen == t->storage->version) return 0;
+    return lbr_fail(LBR_EINVAL, "%s: input %d %s is a result that a later replay of its plan overwrote; clone() it before replaying", rows[op].name, i + 1, lbr_describe(t));
+}
+
+/* Outputs that exist: what may be written. */
+static int check_given(int op, const lbr_call *c, const lbr_tensor *t, int i)
+{
+    bool inplace = row_flags[op] & INPLACE;
+    if ((row_flags[op] & DENSE) && !lbr_tensor_contiguous(t)) return lbr_fail(LBR_ESHAPE, "%s: output %d %s is not contiguous", rows[op].name, i + 1, lbr_describe(t));
+    if (op != LBR_OP_fill_into && overlaps_itself(t)) return lbr_fail(LBR_ESHAPE, "%s: elements of output %d %s share memory", rows[op].name, i + 1, lbr_describe(t));
+    for (int k = 0; !inplace && k < c->nin; k++)
+        if (lbr_present(&c->in[k]) && collide(&c->in[k], t, row_flags[op] & DENSE))
+            return lbr_fail(LBR_EINVAL, "%s: output %d %s shares memory with input %d", rows[op].name, i + 1, lbr_describe(t), k + 1);
+    return 0;
 }
 
 int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *out, int nout, const void *attr)
 {
     lbr_call c;
     c.op = op, c.nin = nin, c.nout = nout, c.attr = attr, c.state = NULL, c.state_free = NULL;
-    uint32_t temporary = 0, made = 0;
+    uint32_t temporary = 0, made = 0, fresh = 0;
     int rc = 0;
     if (lbr_interrupted()) return lbr_fail(LBR_EINTR, "interrupted");
     for (int i = 0; i < nin; i++) {
@@ -108,8 +176,20 @@ int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *
             }
             continue;
         }
-        if ((row_flags[op] & DENSE) && !lbr_tensor_contiguous(in[i])) {
-            if ((rc = dense_copy(in[i], &c.in[i]))) goto done;
+        if ((rc = usable(op, in[i], i))) {
+            memset(&c.in[i], 0, sizeof c.in[i]);
+            goto done;
+        }
+        bool copied = (row_flags[op] & DENSE) && !lbr_tensor_contiguous(in[i]);
+        /* What an op in place reads must not change under it. */
+        for (int k = 0; !copied && (row_flags[op] & INPLACE) && k < nout; k++)
+            copied = out[k]->storage && collide(in[i], out[k], nout > 1);
+        if (copied) {
+            if (op == LBR_OP_batch_norm && i >= 3) {
+                rc = lbr_fail(LBR_ESHAPE, "batch_norm: running statistics %s are updated, want them contiguous", lbr_describe(in[i]));
+                goto done;
+            }
+            if ((rc = dense_copy(op, in[i], &c.in[i]))) goto done;
             temporary |= 1u << i;
         } else {
             c.in[i] = *in[i];
@@ -132,6 +212,7 @@ int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *
                 goto done;
             }
             c.out[i] = *out[i];
+            if ((rc = check_given(op, &c, &c.out[i], i))) goto done;
             continue;
         }
         int device = LBR_CPU;
@@ -139,10 +220,14 @@ int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *
         memcpy(shape, c.out[i].shape, sizeof shape);
         if ((rc = lbr_tensor_new(&c.out[i], c.out[i].dtype, c.out[i].ndim, shape, device))) {
             c.out[i].storage = NULL;
+            char text[256];
+            snprintf(text, sizeof text, "%s", lbr_error());
+            lbr_fail(rc, "%s: output %d: %s", rows[op].name, i + 1, text);
             goto done;
         }
         made |= 1u << i;
     }
+    for (int i = 0; i < nout; i++) fresh |= (uint32_t)((c.out[i].flags & 2) && c.out[i].seen == c.out[i].storage->version) << i;
     if ((rc = lbr_call_run(&c))) goto done;
     if (lbr_recording() && (rc = lbr_record_append(&c, (size_t)rows[op].attribute_bytes))) goto done;
 done:
@@ -154,6 +239,7 @@ done:
         if (made >> i & 1) {
             if (rc) lbr_tensor_release(&c.out[i]);
             else *out[i] = c.out[i];
-        }
+        } else if (fresh >> i & 1)
+            out[i]->seen = out[i]->storage->version; /* its owner wrote it, not a replay */
     return rc;
 }

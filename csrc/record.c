@@ -109,6 +109,12 @@ static life *find(lives *l, lbr_storage *s)
     return bsearch(&key, l->list, (size_t)l->size, sizeof key, by_storage);
 }
 
+/* Does t cover its whole storage? */
+static bool whole(const lbr_tensor *t)
+{
+    return t->data == t->storage->base && lbr_tensor_contiguous(t) && lbr_tensor_numel(t) * lbr_dtype_size(t->dtype) == t->storage->bytes;
+}
+
 static void touch(lives *l, lbr_tensor *t, bool output)
 {
     if (!t->storage) return;
@@ -174,7 +180,7 @@ int lbr_record_end(lbr_plan *p)
         lbr_call *c = &p->steps[l.now].call;
         bool inplace = lbr_op_flags(c->op) & INPLACE;
         for (int i = 0; i < c->nin; i++) touch(&l, &c->in[i], false);
-        for (int i = 0; i < c->nout; i++) touch(&l, &c->out[i], !inplace || c->op == LBR_OP_fill_into);
+        for (int i = 0; i < c->nout; i++) touch(&l, &c->out[i], (!inplace || c->op == LBR_OP_fill_into) && c->out[i].storage && whole(&c->out[i]));
     }
     int n = 0;
     for (int i = 0; i < l.size; i++) {
@@ -231,8 +237,17 @@ void lbr_plan_free(lbr_plan *p)
 
 void lbr_record_abort(lbr_plan *p) { lbr_plan_free(p); }
 
+/* A run inside a recording would be done once and never replayed. */
+static int may_run(void)
+{
+    if (recording) return lbr_fail(LBR_EINVAL, "plan_run: another plan is being recorded");
+    return lbr_interrupted() ? lbr_fail(LBR_EINTR, "interrupted") : 0;
+}
+
 int lbr_plan_run(lbr_plan *p)
 {
+    int ready = may_run();
+    if (ready) return ready;
     for (int i = 0; i < p->size; i++) {
         int rc = lbr_call_run(&p->steps[i].call);
         if (rc) return rc;
@@ -242,6 +257,8 @@ int lbr_plan_run(lbr_plan *p)
 
 int lbr_plan_time(lbr_plan *p)
 {
+    int ready = may_run();
+    if (ready) return ready;
     for (int i = 0; i < p->size; i++) {
         double start = lbr_clock();
         int rc = lbr_call_run(&p->steps[i].call);
@@ -270,17 +287,15 @@ int lbr_plan_at(const lbr_plan *p, int i, lbr_plan_call *out)
 
 static double element(const lbr_tensor *t, int64_t i)
 {
-    switch (t->dtype) {
-    case LBR_F32: return ((const float *)t->data)[i];
-    case LBR_F64: return ((const double *)t->data)[i];
-    case LBR_U8: return ((const uint8_t *)t->data)[i];
-    case LBR_I32: return ((const int32_t *)t->data)[i];
-    default: return 0;
-    }
+    double v;
+    lbr_element_get(t, i, &v);
+    return v;
 }
 
 int lbr_plan_compare(lbr_plan *p, double tolerance, int *index, double *difference)
 {
+    int ready = may_run();
+    if (ready) return ready;
     *index = -1;
     *difference = 0;
     for (int i = 0; i < p->size; i++) {

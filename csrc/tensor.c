@@ -128,8 +128,9 @@ int64_t lbr_tensor_numel(const lbr_tensor *t)
 int lbr_tensor_contiguous(const lbr_tensor *t)
 {
     int64_t want = 1;
-    for (int i = t->ndim - 1; i >= 0; i--) {
+    for (int i = 0; i < t->ndim; i++)
         if (t->shape[i] == 0) return 1;
+    for (int i = t->ndim - 1; i >= 0; i--) {
         if (t->shape[i] != 1 && t->stride[i] != want) return 0;
         want *= t->shape[i];
     }
@@ -184,7 +185,9 @@ int lbr_tensor_view(const lbr_tensor *t, lbr_tensor *view, int ndim, const int32
     if (!t->storage) return lbr_fail(LBR_EINVAL, "view: the tensor was released");
     if (ndim < 0 || ndim > LBR_MAX_DIMS) return lbr_fail(LBR_ESHAPE, "view: %d dims, want at most %d", ndim, LBR_MAX_DIMS);
     int size = dtype_sizes[t->dtype];
-    int64_t low = (t->data - t->storage->base) / size + offset, high = low, n = 1;
+    int64_t low = (t->data - t->storage->base) / size, high, n = 1;
+    if (offset < -low || offset > t->storage->bytes / size) return lbr_fail(LBR_ESHAPE, "view: offset %lld leaves a storage of %lld", (long long)offset, (long long)(t->storage->bytes / size));
+    high = low += offset;
     lbr_tensor v = *t;
     memset(v.shape, 0, sizeof v.shape);
     memset(v.stride, 0, sizeof v.stride);
@@ -193,6 +196,7 @@ int lbr_tensor_view(const lbr_tensor *t, lbr_tensor *view, int ndim, const int32
         v.shape[i] = shape[i];
         v.stride[i] = stride[i];
         n *= shape[i];
+        if (n > INT32_MAX) return lbr_fail(LBR_ESHAPE, "view: more than 2^31 elements");
         if (shape[i] > 0) *(stride[i] < 0 ? &low : &high) += (int64_t)(shape[i] - 1) * stride[i];
     }
     if (n > 0 && (low < 0 || (high + 1) * size > t->storage->bytes))
@@ -200,6 +204,7 @@ int lbr_tensor_view(const lbr_tensor *t, lbr_tensor *view, int ndim, const int32
     v.ndim = (uint8_t)ndim;
     v.data = n > 0 ? t->data + offset * size : t->data;
     v.node = 0;
+    v.flags &= 2; /* a view of a plan's result is one too; it is no leaf and nobody asked to keep it */
     lbr_storage_retain(v.storage);
     *view = v;
     return 0;
