@@ -4,7 +4,7 @@ local core = require "libration.core"
 local tensor = require "libration.tensor"
 
 local C, raise = core.C, core.raise
-local new, is_tensor, dtype_id = tensor.new, tensor.is_tensor, tensor.dtype_id
+local new, is_tensor, dtype_id, whole = tensor.new, tensor.is_tensor, tensor.dtype_id, tensor.whole
 
 local ops = {}
 
@@ -19,18 +19,32 @@ local function words(text)
   return out
 end
 
+local function refuse(op, what, value)
+  raise(("%s: %s is a %s, want a tensor"):format(op, (what:gsub("%?", "")), type(value)))
+end
+
+-- Lines that refuse what is no tensor, before the FFI does it in its own words; nil goes through, the C side names it.
+local function type_checks(name, variables, titles)
+  local lines = {}
+  for i, v in ipairs(variables) do
+    lines[i] = ("if %s ~= nil and not is_tensor(%s) then refuse(%q, %q, %s) end"):format(v, v, name, titles[i], v)
+  end
+  return table.concat(lines, "\n      ")
+end
+
 -- The door of a row as Lua: raw.conv2d(x, w, b, residual, slope, attr) -> y. Written as text so that every op has its own straight trace.
 local function door(name, inputs, outputs)
   local ins, outs, makes = {}, {}, {}
   for i = 1, #inputs do ins[i] = "i" .. i end
+  makes[1] = type_checks(name, ins, inputs)
   for i = 1, #outputs do
     outs[i] = "o" .. i
-    makes[i] = ("local o%d = new()"):format(i)
+    makes[i + 1] = ("local o%d = new()"):format(i)
   end
   local arguments = table.concat(ins, ", ") .. (#ins > 0 and ", " or "")
   local results = table.concat(outs, ", ")
   local text = ([[
-    local C, new, check, tensor, fn, collect = ...
+    local new, check, tensor, fn, collect, is_tensor, refuse = ...
     return function(%sattr)
       %s
       local rc = fn(%s%s, attr)
@@ -45,13 +59,28 @@ local function door(name, inputs, outputs)
       if push then push(%q, {%s}, {%s}, attr) end
       return %s
     end]]):format(arguments, table.concat(makes, "\n      "), arguments, results, arguments, results, name, table.concat(ins, ", "), results, results)
-  return assert(loadstring(text, "=op " .. name))(C, new, core.check, tensor, C["lbr_" .. name], collectgarbage)
+  return assert(loadstring(text, "=op " .. name))(new, core.check, tensor, C["lbr_" .. name], collectgarbage, is_tensor, refuse)
 end
 
--- In place: the outputs are given after the inputs, nothing is pushed on the tape.
-local function door_in_place(name)
-  local fn, check = C["lbr_" .. name], core.check
-  return function(...) return check(fn(...)) end
+-- In place: the outputs are given after the inputs, nothing is pushed on the tape. Out of memory comes before anything is written.
+local function door_in_place(name, inputs, outputs)
+  local arguments, titles = {}, {}
+  for i = 1, #inputs do arguments[i], titles[i] = "i" .. i, inputs[i] end
+  for i = 1, #outputs do arguments[#inputs + i], titles[#inputs + i] = "o" .. i, outputs[i] end
+  local list = table.concat(arguments, ", ")
+  local text = ([[
+    local check, fn, collect, is_tensor, refuse = ...
+    return function(%s, attr)
+      %s
+      if o1 == nil then refuse(%q, %q, nil) end
+      local rc = fn(%s, attr)
+      if rc == -4 then
+        collect()
+        rc = fn(%s, attr)
+      end
+      return check(rc)
+    end]]):format(list, type_checks(name, arguments, titles), name, outputs[1], list, list)
+  return assert(loadstring(text, "=op " .. name))(core.check, C["lbr_" .. name], collectgarbage, is_tensor, refuse)
 end
 
 local in_place = {copy_into = true, fill_into = true, add_into = true, optim_begin = true, sgd = true, adam = true, square_sum_into = true}
@@ -65,7 +94,7 @@ for i = 0, 1e6 do
   local row = {inputs = words(ffi.string(info.inputs)), outputs = words(ffi.string(info.outputs)), attr = ffi.typeof("lbr_" .. name .. "_attr"),
     attributes = ffi.string(info.attributes)}
   rows[name] = row
-  raw[name] = in_place[name] and door_in_place(name) or door(name, row.inputs, row.outputs)
+  raw[name] = (in_place[name] and door_in_place or door)(name, row.inputs, row.outputs)
 end
 
 local attr_of = setmetatable({}, {__index = function(self, name)
@@ -77,6 +106,7 @@ end})
 
 local affine_t = attr_of.affine
 local function affine(x, scale, shift)
+  if type(scale) ~= "number" or type(shift) ~= "number" then raise("affine: scale " .. tostring(scale) .. ", shift " .. tostring(shift) .. ", want numbers") end
   local attr = affine_t()
   attr.scale, attr.shift = scale, shift
   return raw.affine(x, attr)
@@ -89,40 +119,40 @@ end
 ---@return Tensor
 ops.affine = affine
 
-local function as_tensor(value, like)
+local function as_tensor(value, like, name)
   if is_tensor(value) then return value end
-  if type(value) == "number" then return tensor.full({}, value, like.dtype) end
-  raise("an operand is " .. type(value) .. ", want a tensor or a number")
+  if type(value) == "number" and is_tensor(like) then return tensor.full({}, value, like.dtype) end
+  raise(("%s: operands are a %s and a %s, want tensors, one of them may be a number"):format(name, type(value), is_tensor(like) and "tensor" or type(like)))
 end
 
 local function binary(name)
   local fn = raw[name]
   return function(a, b)
-    if not is_tensor(a) then a = as_tensor(a, b) end
-    if not is_tensor(b) then b = as_tensor(b, a) end
+    if not is_tensor(a) then a = as_tensor(a, b, name) end
+    if not is_tensor(b) then b = as_tensor(b, a, name) end
     return fn(a, b, nil)
   end
 end
 
 --- a + b with broadcasting; one operand may be a number.
 function ops.add(a, b)
-  if type(b) == "number" then return affine(a, 1, b) end
-  if type(a) == "number" then return affine(b, 1, a) end
-  return raw.add(as_tensor(a, b), as_tensor(b, a), nil)
+  if type(b) == "number" and is_tensor(a) then return affine(a, 1, b) end
+  if type(a) == "number" and is_tensor(b) then return affine(b, 1, a) end
+  return raw.add(as_tensor(a, b, "add"), as_tensor(b, a, "add"), nil)
 end
 
 --- a - b with broadcasting; one operand may be a number.
 function ops.sub(a, b)
-  if type(b) == "number" then return affine(a, 1, -b) end
-  if type(a) == "number" then return affine(b, -1, a) end
-  return raw.sub(as_tensor(a, b), as_tensor(b, a), nil)
+  if type(b) == "number" and is_tensor(a) then return affine(a, 1, -b) end
+  if type(a) == "number" and is_tensor(b) then return affine(b, -1, a) end
+  return raw.sub(as_tensor(a, b, "sub"), as_tensor(b, a, "sub"), nil)
 end
 
 --- a * b with broadcasting; one operand may be a number.
 function ops.mul(a, b)
-  if type(b) == "number" then return affine(a, b, 0) end
-  if type(a) == "number" then return affine(b, a, 0) end
-  return raw.mul(as_tensor(a, b), as_tensor(b, a), nil)
+  if type(b) == "number" and is_tensor(a) then return affine(a, b, 0) end
+  if type(a) == "number" and is_tensor(b) then return affine(b, a, 0) end
+  return raw.mul(as_tensor(a, b, "mul"), as_tensor(b, a, "mul"), nil)
 end
 
 --- a / b with broadcasting; one operand may be a number. i32: towards zero, x / 0 = 0.
@@ -152,8 +182,8 @@ ops.prelu = binary "prelu"
 ---@param condition Tensor u8
 ---@return Tensor
 function ops.where(condition, a, b)
-  if not is_tensor(a) then a = as_tensor(a, is_tensor(b) and b or tensor.zeros({})) end
-  b = as_tensor(b, a)
+  if not is_tensor(a) then a = as_tensor(a, is_tensor(b) and b or tensor.zeros({}), "where") end
+  b = as_tensor(b, a, "where")
   return raw.where(condition, a, b, nil)
 end
 
@@ -185,7 +215,8 @@ function ops.clone(x) return raw.copy(x, nil) end
 
 --- Copies x into y (same shape, or x broadcasts; dtypes are converted). In place, without a gradient.
 function ops.copy_(y, x)
-  raw.copy_into(as_tensor(x, y), y, nil)
+  if not is_tensor(y) then refuse("copy_into", "y", y) end
+  raw.copy_into(as_tensor(x, y, "copy_into"), y, nil)
   return y
 end
 
@@ -208,15 +239,16 @@ end
 ---------------------------------------------------------------------------------------------------- reductions
 
 local function dim_index(x, d, name)
-  local n = x.ndim
-  if type(d) ~= "number" or d == 0 or d > n or d < -n then raise(name .. ": dim " .. tostring(d) .. " of " .. n) end
-  return d > 0 and d - 1 or n + d
+  if not is_tensor(x) then refuse(name, "x", x) end
+  return tensor.dim_of(x, d, name)
 end
 
 local function mask_of(x, dims, name)
+  if not is_tensor(x) then refuse(name, "x", x) end
   if dims == nil then return bit.lshift(1, x.ndim) - 1 end
   if type(dims) == "number" then return bit.lshift(1, dim_index(x, dims, name)) end
   local mask = 0
+  if type(dims) ~= "table" then raise(name .. ": dims are " .. tostring(dims) .. ", want a dim or a table of dims") end
   for _, d in ipairs(dims) do mask = bit.bor(mask, bit.lshift(1, dim_index(x, d, name))) end
   return mask
 end
@@ -274,22 +306,26 @@ end
 function ops.linear(x, w, b, act)
   local attr = attr_of.linear()
   attr.act = act_id(act, "linear")
+  if attr.act == 3 then raise "linear: activation prelu, want none, relu or relu6" end
   return raw.linear(x, w, b, attr)
 end
 
-local function pair(value, default)
+local function pair(value, default, name, what)
   if value == nil then return default, default end
-  if type(value) == "number" then return value, value end
-  return value[1], value[2]
+  if type(value) ~= "table" then
+    whole(value, name, what)
+    return value, value
+  end
+  return whole(value[1], name, what), whole(value[2], name, what)
 end
 
-local function window(attr, options)
-  attr.stride[0], attr.stride[1] = pair(options.stride, 1)
+local function window(attr, options, name)
+  attr.stride[0], attr.stride[1] = pair(options.stride, 1, name, "stride")
   local pad = options.pad
   if type(pad) == "table" and #pad == 4 then
-    for i = 0, 3 do attr.pad[i] = pad[i + 1] end
+    for i = 0, 3 do attr.pad[i] = whole(pad[i + 1], name, "pad") end
   else
-    local h, w = pair(pad, 0)
+    local h, w = pair(pad, 0, name, "pad")
     attr.pad[0], attr.pad[1], attr.pad[2], attr.pad[3] = h, h, w, w
   end
 end
@@ -306,9 +342,9 @@ local none = {}
 function ops.conv2d(x, w, b, options)
   options = options or none
   local attr = attr_of.conv2d()
-  window(attr, options)
-  attr.dilation[0], attr.dilation[1] = pair(options.dilation, 1)
-  attr.groups, attr.act = options.groups or 1, act_id(options.act, "conv2d")
+  window(attr, options, "conv2d")
+  attr.dilation[0], attr.dilation[1] = pair(options.dilation, 1, "conv2d", "dilation")
+  attr.groups, attr.act = whole(options.groups or 1, "conv2d", "groups"), act_id(options.act, "conv2d")
   return raw.conv2d(x, w, b, options.residual, options.slope, attr)
 end
 
@@ -320,8 +356,8 @@ end
 function ops.depthwise(x, w, b, options)
   options = options or none
   local attr = attr_of.depthwise()
-  window(attr, options)
-  attr.dilation[0], attr.dilation[1] = pair(options.dilation, 1)
+  window(attr, options, "depthwise")
+  attr.dilation[0], attr.dilation[1] = pair(options.dilation, 1, "depthwise", "dilation")
   attr.act = act_id(options.act, "depthwise")
   return raw.depthwise(x, w, b, options.residual, options.slope, attr)
 end
@@ -330,8 +366,8 @@ local function pooling(name)
   return function(x, kernel, options)
     options = options or none
     local attr = attr_of[name]()
-    attr.kernel[0], attr.kernel[1] = pair(kernel, 2)
-    window(attr, {stride = options.stride or kernel, pad = options.pad})
+    attr.kernel[0], attr.kernel[1] = pair(kernel, 2, name, "kernel")
+    window(attr, {stride = options.stride or kernel or 2, pad = options.pad}, name)
     return raw[name](x, attr)
   end
 end
@@ -346,7 +382,7 @@ ops.avg_pool2d = pooling "avg_pool2d"
 function ops.resize_bilinear(x, size, options)
   options = options or {half_pixel = true}
   local attr = attr_of.resize_bilinear()
-  attr.size[0], attr.size[1] = size[1], size[2]
+  attr.size[0], attr.size[1] = pair(size or 0, 0, "resize_bilinear", "size")
   attr.align_corners, attr.half_pixel = options.align_corners and 1 or 0, options.half_pixel and 1 or 0
   return raw.resize_bilinear(x, attr)
 end
@@ -354,7 +390,7 @@ end
 --- [B,H,W,C*r*r] -> [B,H*r,W*r,C].
 function ops.depth_to_space(x, block)
   local attr = attr_of.depth_to_space()
-  attr.block = block
+  attr.block = whole(block, "depth_to_space", "the block")
   return raw.depth_to_space(x, attr)
 end
 
@@ -364,8 +400,9 @@ end
 ---@param value number|nil 0
 function ops.pad(x, before, after, value)
   local attr = attr_of.pad()
+  if not is_tensor(x) then refuse("pad", "x", x) end
   if #before ~= x.ndim or #after ~= x.ndim then raise("pad: " .. #before .. " and " .. #after .. " sizes for " .. tensor.describe(x)) end
-  for i = 1, x.ndim do attr.before[i - 1], attr.after[i - 1] = before[i], after[i] end
+  for i = 1, x.ndim do attr.before[i - 1], attr.after[i - 1] = whole(before[i], "pad", "before"), whole(after[i], "pad", "after") end
   attr.value = value or 0
   return raw.pad(x, attr)
 end
@@ -472,9 +509,9 @@ local function random(kind)
     local attr = attr_of.random()
     attr.seed, attr.stream, attr.kind = options.seed or 0, options.stream or 0, kind
     attr.low, attr.high = options.low or options.mean or 0, options.high or options.sd or 1
-    attr.dtype, attr.ndim = dtype_id(options.dtype), #shape
-    if #shape > 6 then raise("random: " .. #shape .. " dims, want at most 6") end
-    for i = 1, #shape do attr.shape[i - 1] = shape[i] end
+    local dims, n = tensor.dims(shape, "random")
+    attr.dtype, attr.ndim = dtype_id(options.dtype), n
+    for i = 0, n - 1 do attr.shape[i] = dims[i] end
     return raw.random(options.counter, attr)
   end
 end
@@ -489,6 +526,7 @@ ops.randn = random(1)
 ---@param options table {p=, seed=, stream=}
 function ops.dropout(x, counter, options)
   local attr = attr_of.dropout()
+  if type(options) ~= "table" or type(options.p) ~= "number" then raise "dropout: want options {p = probability}" end
   attr.p, attr.seed, attr.stream = options.p, options.seed or 0, options.stream or 0
   return (raw.dropout(x, counter, attr))
 end

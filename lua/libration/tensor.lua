@@ -14,7 +14,7 @@ local pointers = {
   [0] = ffi.typeof "float *", [1] = ffi.typeof "double *", [2] = ffi.typeof "uint16_t *",
   [3] = ffi.typeof "uint16_t *", [4] = ffi.typeof "uint8_t *", [5] = ffi.typeof "int32_t *",
 }
-local FLAG_KEEP, FLAG_RESULT = 1, 2
+local FLAG_KEEP, FLAG_RESULT, FLAG_GRAD = 1, 2, 4 -- dispatch.c knows the second
 
 --- Number of a dtype's name for the C side; an unknown name raises and lists the known.
 ---@param name string|nil "f32" (default), "f64", "f16", "bf16", "u8", "i32"
@@ -57,11 +57,16 @@ local function new()
 end
 tensor.new = new
 
-local function mark(value, depth)
+-- Marks the tensors in value, however deep its tables; `marked` lists them, `seen` knows the tables that were visited.
+local function mark(value, marked, seen)
   if ffi.istype(tensor_t, value) then
-    value.flags = bit.bor(value.flags, FLAG_KEEP)
-  elseif type(value) == "table" and depth > 0 then
-    for _, v in pairs(value) do mark(v, depth - 1) end
+    if bit.band(value.flags, FLAG_KEEP) == 0 then
+      value.flags = bit.bor(value.flags, FLAG_KEEP)
+      marked[#marked + 1] = value
+    end
+  elseif type(value) == "table" and not seen[value] then
+    seen[value] = true
+    for _, v in next, value do mark(v, marked, seen) end
   end
 end
 
@@ -84,17 +89,23 @@ end
 
 local function finish(list, outer, ok, ...)
   scope = outer
-  if ok then mark({...}, 4) end
+  local marked = {}
+  if ok then mark({...}, marked, {}) end
   leave(list, outer)
-  if not ok then error((...), 0) end
+  for i = 1, #marked do marked[i].flags = bit.band(marked[i].flags, bit.bnot(FLAG_KEEP)) end -- also those of outer scopes
+  if not ok then
+    if tensor.tape_restore then tensor.tape_restore(list.tape) end
+    error((...), 0)
+  end
   return ...
 end
 
 --- Runs fn(...); tensors made in it are freed when it returns, except those it returns (also in tables) or passed to `keep`.
+--- An error in fn frees them too, closes the tape that fn left open, and goes on.
 ---@param fn function
 ---@return any ... what fn returned
 function tensor.scope(fn, ...)
-  local outer, list = scope, {n = 0}
+  local outer, list = scope, {n = 0, tape = tensor.tape_state and tensor.tape_state()}
   scope = list
   return finish(list, outer, pcall(fn, ...))
 end
@@ -142,22 +153,45 @@ end
 
 ---------------------------------------------------------------------------------------------------- hooks of autograd and record
 
--- Set by autograd.lua: called after an op with its name, inputs, outputs and attributes while a tape is open.
-tensor.tape_push = nil
+-- Set by autograd.lua. tape_push: called after an op with its name, inputs, outputs and attributes while a tape is open.
+-- tape_state() -> the open tape or nil; tape_restore(state) closes what was opened since.
+tensor.tape_push, tensor.tape_state, tensor.tape_restore = nil, nil, nil
 
 ---------------------------------------------------------------------------------------------------- creation
 
-local function fill_dims(shape)
-  if type(shape) ~= "table" then raise("shape is " .. type(shape) .. ", want a table such as {2, 3}") end
-  local dims = dims_t()
-  if #shape > 6 then raise("shape has " .. #shape .. " dims, want at most 6") end
-  for i = 1, #shape do
-    local n = shape[i]
-    if type(n) ~= "number" or n < 0 or n ~= math.floor(n) then raise("shape: dim " .. i .. " is " .. tostring(n) .. ", want a whole number >= 0") end
-    dims[i - 1] = n
-  end
-  return dims, #shape
+local WHOLE = 2 ^ 31 - 1
+
+--- v when it is a whole number in [low, 2^31 - 1]; else raises "name: what is v".
+---@param v any
+---@param name string the function
+---@param what string the argument
+---@param low integer|nil default -2^31
+---@return integer v
+function tensor.whole(v, name, what, low)
+  low = low or -2 ^ 31
+  if type(v) == "number" and v >= low and v <= WHOLE and v == math.floor(v) then return v end
+  raise(("%s: %s is %s, want a whole number >= %d"):format(name, what, tostring(v), low))
 end
+local whole = tensor.whole
+
+--- Sizes of a shape as the C side takes them: at most 6 whole numbers >= least (default 0).
+---@return ffi.cdata* dims, integer n
+function tensor.dims(shape, name, least)
+  if type(shape) ~= "table" then raise(name .. ": shape is " .. type(shape) .. ", want a table such as {2, 3}") end
+  local dims, n = dims_t(), #shape
+  if n > 6 then raise(name .. ": shape has " .. n .. " dims, want at most 6") end
+  for i = 1, n do
+    local v = shape[i]
+    if type(v) ~= "number" or not (v >= (least or 0) and v <= WHOLE) or v ~= math.floor(v) then
+      raise(("%s: dim %d is %s, want a whole number >= %d below 2^31"):format(name, i, tostring(v), least or 0))
+    end
+    dims[i - 1] = v
+  end
+  return dims, n
+end
+local dims_of = tensor.dims
+
+local function fill_dims(shape) return dims_of(shape, "shape") end
 
 --- Tensor with undefined contents.
 ---@param shape integer[] sizes
@@ -188,7 +222,12 @@ function tensor.full(shape, value, dtype)
   attr.value, attr.dtype, attr.ndim = value, dtype_id(dtype), n
   for i = 0, n - 1 do attr.shape[i] = dims[i] end
   local t = new()
-  check(C.lbr_fill(t, attr))
+  local rc = C.lbr_fill(t, attr)
+  if rc == -4 then
+    collectgarbage()
+    rc = C.lbr_fill(t, attr)
+  end
+  check(rc)
   return t
 end
 
@@ -205,15 +244,26 @@ local function measure(value, shape, depth)
   measure(value[1], shape, depth + 1)
 end
 
-local function scatter(value, shape, depth, p, at)
+-- Integers as the cast op makes them: nearest even, saturated, NaN becomes 0.
+local ranges = {[4] = {0, 255}, [5] = {-2 ^ 31, 2 ^ 31 - 1}}
+local function integer(v, range)
+  if v ~= v then return 0 end
+  if v <= range[1] then return range[1] end
+  if v >= range[2] then return range[2] end
+  local low = math.floor(v)
+  if v - low > .5 or (v - low == .5 and low % 2 == 1) then return low + 1 end
+  return low
+end
+
+local function scatter(value, shape, depth, p, at, range)
   if depth > #shape then
     if type(value) == "boolean" then value = value and 1 or 0 end
     if type(value) ~= "number" then raise("tensor: element " .. tostring(value) .. " is not a number") end
-    p[at] = value
+    p[at] = range and integer(value, range) or value
     return at + 1
   end
   if type(value) ~= "table" or #value ~= shape[depth] then raise("tensor: tables of unequal length in dim " .. depth) end
-  for i = 1, #value do at = scatter(value[i], shape, depth + 1, p, at) end
+  for i = 1, #value do at = scatter(value[i], shape, depth + 1, p, at, range) end
   return at
 end
 
@@ -227,16 +277,18 @@ function tensor.tensor(values, dtype)
   local id = dtype_id(dtype)
   local wide = id == 2 or id == 3
   local t = tensor.empty(shape, wide and "f32" or dtype)
-  scatter(values, shape, 1, ffi.cast(pointers[t.dtype_], t.data), 0)
+  scatter(values, shape, 1, ffi.cast(pointers[t.dtype_], t.data), 0, ranges[id])
   if wide then return t:to(dtype) end
   return t
 end
 
---- 0, 1, ... n - 1, or start, start + step, ...
+--- 0, 1, ... n - 1.
 ---@param n integer
 ---@param dtype string|nil "f32"
 ---@return Tensor [n]
 function tensor.arange(n, dtype)
+  local id = dtype_id(dtype)
+  if id == 2 or id == 3 then return tensor.arange(n):to(dtype) end
   local t = tensor.empty({n}, dtype)
   local p = ffi.cast(pointers[t.dtype_], t.data)
   for i = 0, n - 1 do p[i] = i end
@@ -256,23 +308,26 @@ local function view(t, ndim, shape, stride, offset, kind, detail)
   return v
 end
 
-local function dim_of(t, d, name)
+--- Position from 0 of dim d (from 1, negative ones from the end).
+function tensor.dim_of(t, d, name)
   local n = t.ndim
-  if type(d) ~= "number" or d == 0 or d > n or d < -n then raise(name .. ": dim " .. tostring(d) .. " of " .. n) end
+  if type(d) ~= "number" or d == 0 or not (d <= n and d >= -n) or d ~= math.floor(d) then raise(name .. ": dim " .. tostring(d) .. " of " .. n) end
   return d > 0 and d - 1 or n + d
 end
+local dim_of = tensor.dim_of
 
 --- View with another shape, the same number of elements; one size may be -1. Copies when the strides forbid a view.
 ---@return Tensor
 function methods.reshape(t, ...)
   local shape = type((...)) == "table" and (...) or {...}
+  local dims, n = dims_of(shape, "reshape", -1)
   local known, open = 1, nil
   local total = t:numel()
-  for i = 1, #shape do
-    if shape[i] == -1 then open = i else known = known * shape[i] end
+  for i = 1, n do
+    if shape[i] ~= -1 then known = known * shape[i]
+    elseif open then raise("reshape: two sizes are -1")
+    else open = i end
   end
-  local dims, n = dims_t(), #shape
-  for i = 1, n do dims[i - 1] = shape[i] == -1 and 0 or shape[i] end
   if open then
     if known == 0 or total % known ~= 0 then raise("reshape: " .. tensor.describe(t) .. " to [" .. table.concat(shape, ",") .. "]") end
     dims[open - 1] = total / known
@@ -296,6 +351,8 @@ methods.view = methods.reshape
 ---@return Tensor
 function methods.narrow(t, d, start, length)
   local k = dim_of(t, d, "narrow")
+  whole(start, "narrow", "start")
+  whole(length, "narrow", "length")
   if start < 1 or length < 0 or start + length - 1 > t.shape_[k] then
     raise(("narrow: %d..%d of dim %d of %s"):format(start, start + length - 1, d, tensor.describe(t)))
   end
@@ -339,8 +396,10 @@ end
 --- View with a new dim of size 1 at d.
 function methods.unsqueeze(t, d)
   local n = t.ndim
+  whole(d, "unsqueeze", "the dim")
   local k = d < 0 and n + 1 + d or d - 1
   if k < 0 or k > n then raise("unsqueeze: dim " .. d .. " of " .. n .. " + 1") end
+  if n == 6 then raise("unsqueeze: " .. tensor.describe(t) .. " has 6 dims already") end
   local dims, strides = dims_t(), dims_t()
   for i = 0, n do
     local from = i < k and i or i - 1
@@ -371,7 +430,7 @@ end
 ---@param ... integer the wanted sizes (-1 keeps one)
 function methods.expand(t, ...)
   local shape = type((...)) == "table" and (...) or {...}
-  local dims, strides, shift = dims_t(), dims_t(), #shape - t.ndim
+  local dims, strides, shift = dims_of(shape, "expand", -1), dims_t(), #shape - t.ndim
   if shift < 0 then raise("expand: " .. tensor.describe(t) .. " to " .. #shape .. " dims") end
   for i = 0, #shape - 1 do
     local own, want = i - shift, shape[i + 1]
@@ -389,11 +448,13 @@ end
 ---@param stride integer|nil 1
 ---@return Tensor [N,T,F], N = floor((M - T) / stride) + 1
 function methods.unfold(t, window, stride)
-  stride = stride or 1
+  stride = whole(stride or 1, "unfold", "the stride")
+  whole(window, "unfold", "the window")
   if t.ndim ~= 2 or window < 1 or stride < 1 then raise("unfold: " .. tensor.describe(t) .. ", window " .. window .. ", stride " .. stride .. "; want [M,F]") end
   local n = t.shape_[0] < window and 0 or math.floor((t.shape_[0] - window) / stride) + 1
-  local dims, strides = dims_t(n, window, t.shape_[1]), dims_t(stride * t.stride_[0], t.stride_[0], t.stride_[1])
-  return view(t, 3, dims, strides, 0, "unfold")
+  local step = n > 1 and stride * t.stride_[0] or t.stride_[0] -- of one window the step means nothing and may not fit
+  local dims, strides = dims_t(n, window, t.shape_[1]), dims_t(step, t.stride_[0], t.stride_[1])
+  return view(t, 3, dims, strides, 0, "unfold", {window, stride})
 end
 
 ---------------------------------------------------------------------------------------------------- access
@@ -419,11 +480,23 @@ local function readable(t, what)
 end
 
 --- Typed FFI pointer to the first element of a contiguous tensor (index from 0; keep the tensor alive meanwhile).
+--- Nobody sees a write through it: call t:touch() after one to a tensor that ops have read before, so that packed weights are packed
+--- again and a gradient that needs the old values raises.
 ---@return ffi.cdata* float*, double*, uint16_t* (f16, bf16), uint8_t* or int32_t*
 function methods.ptr(t)
   readable(t, "ptr")
   if C.lbr_tensor_contiguous(t) == 0 then raise("ptr: " .. tensor.describe(t) .. " is not contiguous; take t:contiguous()") end
   return ffi.cast(pointers[t.dtype_], t.data)
+end
+
+--- Says that the tensor's memory was written through a pointer. See ptr.
+---@return Tensor t
+function methods.touch(t)
+  readable(t, "touch")
+  local storage = t.storage
+  storage.version = (storage.version + 1) % 2 ^ 32
+  if bit.band(t.flags, FLAG_RESULT) ~= 0 then t.seen = storage.version end
+  return t
 end
 
 local wide = ffi.new "double[1]"
@@ -434,7 +507,9 @@ local function offset_of(t, name, ...)
   local at = 0
   for d = 0, n - 1 do
     local i = select(d + 1, ...)
-    if type(i) ~= "number" or i < 1 or i > t.shape_[d] then raise(name .. ": position " .. tostring(i) .. " in dim " .. d + 1 .. " of " .. tensor.describe(t)) end
+    if type(i) ~= "number" or not (i >= 1 and i <= t.shape_[d]) or i ~= math.floor(i) then
+      raise(name .. ": position " .. tostring(i) .. " in dim " .. d + 1 .. " of " .. tensor.describe(t))
+    end
     at = at + (i - 1) * t.stride_[d]
   end
   return at
@@ -450,7 +525,9 @@ end
 --- Sets one element: t:set(value, i, j, ...).
 function methods.set(t, value, ...)
   readable(t, "set")
+  if type(value) ~= "number" then raise("set: value is " .. tostring(value) .. ", want a number before the positions") end
   C.lbr_element_set(t, offset_of(t, "set", ...), value)
+  if bit.band(t.flags, FLAG_RESULT) ~= 0 then t.seen = t.storage.version end
   return t
 end
 
@@ -541,7 +618,7 @@ local properties = {
   end,
   dtype = function(t) return dtype_names[t.dtype_] end,
   device = function() return "cpu" end,
-  requires_grad = function(t) return bit.band(t.flags, 4) ~= 0 end,
+  requires_grad = function(t) return bit.band(t.flags, FLAG_GRAD) ~= 0 end,
 }
 
 local metatype = {
@@ -565,6 +642,6 @@ function tensor.is_tensor(value) return ffi.istype(tensor_t, value) end
 --- Address of the storage as a number: equal for views of one storage.
 function tensor.storage_key(t) return tonumber(ffi.cast("uintptr_t", t.storage)) end
 
-tensor.FLAG_RESULT, tensor.FLAG_GRAD = FLAG_RESULT, 4
+tensor.FLAG_RESULT, tensor.FLAG_GRAD = FLAG_RESULT, FLAG_GRAD
 tensor.type = tensor_t
 return tensor
