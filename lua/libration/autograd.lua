@@ -146,7 +146,11 @@ backward.max, backward.min = reduced_extreme, reduced_extreme
 
 ---------------------------------------------------------------------------------------------------- products and layers
 
-local function flat(t) return t:reshape(-1, t.shape_[t.ndim - 1]) end
+local function flat(t) -- [..,n] -> [rows,n]; -1 could not tell the rows of an empty tensor
+  local count, n = 1, t.ndim - 1
+  for i = 0, n - 1 do count = count * t.shape_[i] end
+  return t:reshape(count, t.shape_[n])
+end
 
 uses.matmul = "a b"
 function backward.matmul(row, need, dy)
@@ -162,7 +166,7 @@ function backward.matmul(row, need, dy)
   return da, db
 end
 
--- dy before the activation that was fused into an op.
+-- dy before the activation that was fused into an op; prelu needs what went into it, see convolution.
 local function before_act(dy, y, act)
   if act == 1 then return dy * flag(y:gt(0), dy) end
   if act == 2 then return dy * flag(y:gt(0), dy) * flag(y:lt(6), dy) end
@@ -178,11 +182,19 @@ end
 
 local convolution_fields = {"stride", "pad", "dilation"}
 local function convolution(op, fields)
-  uses[op] = "x w y"
+  uses[op] = "x w b residual slope y"
   return function(row, need, dy)
     local x, w, attr = row.inputs[1], row.inputs[2], row.attr
-    local g = before_act(dy, row.outputs[1], attr.act)
-    local dx, dw
+    local g, dx, dw, dslope = before_act(dy, row.outputs[1], attr.act), nil, nil, nil
+    if attr.act == 3 then
+      local plain = rows[op].attr(attr)
+      plain.act = 0
+      local s = row.inputs[5]
+      local u = raw[op](x, w, row.inputs[3], row.inputs[4], nil, plain)
+      local up = u:gt(0)
+      g = ops.where(up, dy, dy * s:reshape(s:numel()))
+      if need[5] then dslope = ops.sum(ops.where(up, tensor.zeros({}, dy.dtype), dy * u), {1, 2, 3}):reshape(s.shape) end
+    end
     if need[1] then
       local a = attr_copy(op .. "_backward_input", attr, fields)
       a.size[0], a.size[1] = x.shape_[1], x.shape_[2]
@@ -194,7 +206,7 @@ local function convolution(op, fields)
       a.kernel[0], a.kernel[1] = w.shape_[first], w.shape_[first + 1]
       dw = raw[op .. "_backward_weight"](g, x, a)
     end
-    return dx, dw, need[3] and ops.sum(g, {1, 2, 3}), need[4] and g
+    return dx, dw, need[3] and ops.sum(g, {1, 2, 3}):reshape(row.inputs[3].shape), need[4] and g, dslope
   end
 end
 backward.conv2d = convolution("conv2d", {"stride", "pad", "dilation", "groups"})
@@ -304,6 +316,14 @@ function backward.narrow(row, _, dy)
   return ops.pad(dy, before, after)
 end
 
+function backward.unfold(row, _, dy)
+  local x, window, stride = row.inputs[1], row.attr[1], row.attr[2]
+  local n, attr = dy.shape_[0], rows.gather_backward.attr()
+  local starts = ops.affine(tensor.arange(n, "i32"), stride, 0):unsqueeze(2)
+  attr.rows = x.shape_[0]
+  return raw.gather_backward(dy, starts + tensor.arange(window, "i32"), attr)
+end
+
 ---------------------------------------------------------------------------------------------------- the tape
 
 local Tape = {}
@@ -340,6 +360,9 @@ local function push(op, inputs, outputs, attr)
     any = any or need[i]
   end
   if not any then return end
+  local floating = false
+  for i = 1, #outputs do floating = floating or outputs[i].dtype_ <= 3 end
+  if not floating then return end -- comparisons, indices: no gradient flows through them
   local versions = {}
   if uses[op] then
     local positions = names_of(op)
@@ -350,9 +373,11 @@ local function push(op, inputs, outputs, attr)
     end
   end
   for i = 1, #outputs do
-    local n = #tape.nodes + 1
-    tape.nodes[n] = outputs[i]
-    outputs[i].node = n
+    if outputs[i].dtype_ <= 3 then
+      local n = #tape.nodes + 1
+      tape.nodes[n] = outputs[i]
+      outputs[i].node = n
+    end
   end
   tape.rows[#tape.rows + 1] = {op = op, inputs = inputs, outputs = outputs, attr = attr, need = need, versions = versions}
 end
@@ -370,10 +395,10 @@ end
 
 --- Runs fn() without pushing ops on the open tape.
 function autograd.no_grad(fn, ...)
-  local saved = tensor.tape_push
+  local saved, tape = tensor.tape_push, open
   tensor.tape_push = nil
   local function finish(ok, ...)
-    tensor.tape_push = saved
+    if open == tape then tensor.tape_push = saved end -- fn may have closed the tape, or opened one
     if not ok then error((...), 0) end
     return ...
   end
@@ -381,43 +406,63 @@ function autograd.no_grad(fn, ...)
 end
 
 --- Opens a tape: ops on leaves (`requires_grad`) and what follows from them are kept until `gradient` or `close`.
+--- An error that leaves a `scope` or a recorded function closes the tape opened there; elsewhere `close_tape` does.
 ---@return table tape
 function autograd.tape()
-  if open then raise "tape: another tape is open; call its gradient() or close() first" end
+  if open then raise "tape: another tape is open; call its gradient() or close() first, or close_tape() when an error left it open" end
   open = setmetatable({rows = {}, nodes = {}}, Tape)
   tensor.tape_push = push
   return open
 end
 
---- Closes the tape without gradients.
+--- Closes the tape without gradients and forgets what it kept.
 function Tape:close()
   if open == self then
     open = nil
     tensor.tape_push = nil
   end
+  self.rows, self.nodes = nil, nil
 end
 
---- Gradients of a one-element tensor with respect to the leaves; closes the tape.
----@param y Tensor one element
+--- Closes the tape that is open, if one is (after an error between `tape` and `gradient`).
+function autograd.close_tape()
+  if open then open:close() end
+end
+
+tensor.tape_state = function() return open end
+tensor.tape_restore = function(state)
+  if open ~= state then
+    autograd.close_tape()
+    if state and state.rows then open, tensor.tape_push = state, push end
+  end
+end
+
+--- Gradients of a one-element tensor with respect to the leaves; closes the tape, which gives gradients once.
+---@param y Tensor f32 or f64, one element
 ---@param leaves Tensor[]
 ---@param seed Tensor|nil gradient of y (default 1); a loss scale goes here
 ---@return Tensor[] gradients in the order of leaves; zeros where y does not depend on one
 function Tape:gradient(y, leaves, seed)
+  local rows_kept, nodes = self.rows, self.nodes
+  if not rows_kept then raise "gradient: this tape is closed; a tape gives gradients once" end
+  if open and open ~= self then raise "gradient: another tape is open" end
   self:close()
-  if y:numel() ~= 1 then raise("gradient: of " .. tensor.describe(y) .. ", want one element") end
+  if not tensor.is_tensor(y) or y:numel() ~= 1 or y.dtype_ > 1 then
+    raise("gradient: of " .. (tensor.is_tensor(y) and tensor.describe(y) or type(y)) .. ", want one element f32 or f64")
+  end
   local grads = {}
   local function give(t, g)
     local n = t.node
-    if not rawequal(self.nodes[n], t) then return end
+    if not rawequal(nodes[n], t) then return end
     local have = grads[n]
     grads[n] = have and raw.add(have, g, nil) or g
   end
-  if rawequal(self.nodes[y.node], y) then grads[y.node] = seed or tensor.ones(y.shape, y.dtype) end
-  for r = #self.rows, 1, -1 do
-    local row = self.rows[r]
+  if rawequal(nodes[y.node], y) then grads[y.node] = seed or tensor.ones(y.shape, y.dtype) end
+  for r = #rows_kept, 1, -1 do
+    local row = rows_kept[r]
     local outs, any = {}, false
     for i = 1, #row.outputs do
-      outs[i] = grads[row.outputs[i].node]
+      outs[i] = rawequal(nodes[row.outputs[i].node], row.outputs[i]) and grads[row.outputs[i].node] or nil
       any = any or outs[i] ~= nil
     end
     if any then
@@ -431,12 +476,19 @@ function Tape:gradient(y, leaves, seed)
       for i, wanted in pairs(row.need) do
         if wanted and results[i] then give(row.inputs[i], results[i]) end
       end
-      for i = 1, #row.outputs do grads[row.outputs[i].node] = nil end
+      for i = 1, #row.outputs do
+        if outs[i] then grads[row.outputs[i].node] = nil end
+      end
     end
   end
-  local out = {}
+  -- Each gradient is the caller's own: contiguous, in memory that no other shares (x + y gives both the same, a sum gives a view).
+  local out, owned = {}, {}
+  if seed then owned[tensor.storage_key(seed)] = true end
   for i, leaf in ipairs(leaves) do
-    out[i] = rawequal(self.nodes[leaf.node], leaf) and grads[leaf.node] or tensor.zeros(leaf.shape, leaf.dtype)
+    local g = rawequal(nodes[leaf.node], leaf) and grads[leaf.node] or tensor.zeros(leaf.shape, leaf.dtype)
+    if owned[tensor.storage_key(g)] or not g:is_contiguous() then g = ops.clone(g) end
+    owned[tensor.storage_key(g)] = true
+    out[i] = g
   end
   return out
 end

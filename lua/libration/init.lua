@@ -12,7 +12,7 @@ for name, fn in pairs(ops) do
   if type(fn) == "function" then libration[name] = fn end
 end
 libration.record, libration.compare, libration.debug_nan = record.record, record.compare, record.debug_nan
-libration.tape, libration.requires_grad, libration.no_grad = autograd.tape, autograd.requires_grad, autograd.no_grad
+libration.tape, libration.close_tape, libration.requires_grad, libration.no_grad = autograd.tape, autograd.close_tape, autograd.requires_grad, autograd.no_grad
 
 -- Rooms and the interactive parts load when they are first touched.
 local lazy = {help = "libration.help", nn = "libration.nn", optim = "libration.optim", train = "libration.train", formats = "libration.formats", media = "libration.media",

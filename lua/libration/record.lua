@@ -17,8 +17,12 @@ local function key_of(args, n)
   local parts = {}
   for i = 1, n do
     local a = args[i]
-    if is_tensor(a) then parts[i] = tensor.describe(a)
-    elseif a == nil or type(a) == "boolean" or type(a) == "number" or type(a) == "string" then parts[i] = type(a) .. tostring(a)
+    if is_tensor(a) then
+      if a.storage == nil then raise("record: argument " .. i .. " is a freed tensor") end
+      parts[i] = tensor.describe(a) .. (bit.band(a.flags, tensor.FLAG_GRAD) ~= 0 and " leaf" or "")
+    elseif type(a) == "number" then parts[i] = ("%.17g"):format(a) -- tostring would take 0.1 + 0.2 for 0.3
+    elseif type(a) == "string" then parts[i] = ("%q"):format(a)
+    elseif a == nil or type(a) == "boolean" then parts[i] = type(a) .. tostring(a)
     else raise("record: argument " .. i .. " is " .. type(a) .. ", want a tensor, number, string or boolean") end
   end
   return table.concat(parts, ";")
@@ -33,19 +37,20 @@ local function handle(t)
   return v
 end
 
-local function hand_out(value, depth)
+local function hand_out(value, seen)
   if is_tensor(value) then return handle(value) end
-  if type(value) == "table" and depth > 0 then
+  if type(value) ~= "table" then return value end
+  if not seen[value] then
     local out = {}
-    for k, v in pairs(value) do out[k] = hand_out(v, depth - 1) end
-    return out
+    seen[value] = out
+    for k, v in next, value do out[k] = hand_out(v, seen) end
   end
-  return value
+  return seen[value]
 end
 
-local function unpack_results(list, i)
+local function unpack_results(list, i, seen)
   if i > list.n then return end
-  return hand_out(list[i], 4), unpack_results(list, i + 1)
+  return hand_out(list[i], seen), unpack_results(list, i + 1, seen)
 end
 
 local function pack(...) return {n = select("#", ...), ...} end
@@ -57,14 +62,19 @@ local function make(fn, args, n)
     if is_tensor(args[i]) then
       held[i] = tensor.empty(args[i].shape, args[i].dtype)
       check(C.lbr_copy_into(args[i], held[i], nil))
-      tensor.keep(held[i])
+      held[i].flags = bit.band(args[i].flags, tensor.FLAG_GRAD)
     else
       held[i] = args[i]
     end
   end
   local raw = C.lbr_record_begin()
   if raw == nil then raise(ffi.string(C.lbr_error())) end
-  local ok, results = pcall(tensor.scope, function() return pack(fn(unpack(held, 1, n))) end)
+  local tape = tensor.tape_state()
+  local ok, results = pcall(tensor.scope, function()
+    local results = pack(fn(unpack(held, 1, n)))
+    if tensor.tape_state() ~= tape then raise "record: the function left a tape open; call its gradient() or close()" end
+    return results
+  end)
   if not ok then
     C.lbr_record_abort(raw)
     error(results, 0)
@@ -81,12 +91,13 @@ function Plan:run(...)
     local h = held[i]
     if is_tensor(h) then
       local a = select(i, ...)
-      if not (a.storage == h.storage and a.data == h.data) then check(C.lbr_copy_into(a, h, nil)) end
+      if not is_tensor(a) then raise("plan: argument " .. i .. " is a " .. type(a) .. ", want " .. tensor.describe(h)) end
+      if not (a.storage == h.storage and a.data == h.data and a:is_contiguous()) then check(C.lbr_copy_into(a, h, nil)) end
     end
   end
   check(C.lbr_plan_run(self.plan))
   self.replays = self.replays + 1
-  return unpack_results(self.results, 1)
+  return unpack_results(self.results, 1, {})
 end
 
 --- Replays without handing anything out; arguments stay what they were.
@@ -141,6 +152,10 @@ end
 --- The plan for these arguments, made if there is none yet.
 ---@return table plan
 function Recorded:plan(...)
+  if C.lbr_recording() ~= 0 then raise "record: a plan cannot be made while another is being recorded; call the recorded function, which joins it" end
+  if tensor.tape_push then
+    raise "record: called while a tape is open: no gradient flows through a plan; open the tape in the recorded function, or call it in no_grad"
+  end
   local n = select("#", ...)
   local args = {...}
   local key = key_of(args, n)
@@ -163,14 +178,16 @@ function Recorded:plan(...)
 end
 
 function Recorded:__call(...)
+  if C.lbr_recording() ~= 0 then return self.fn(...) end -- inside another recording its ops belong to that plan
   local plan, fresh = self:plan(...)
-  if fresh then return unpack_results(plan.results, 1) end
+  if fresh then return unpack_results(plan.results, 1, {}) end
   return plan:run(...)
 end
 
 --- A callable that records fn's ops on the first call with given shapes and dtypes and replays them afterwards, bit for bit.
 --- fn gets copies of the tensor arguments; numbers, strings and booleans freeze into the plan (a new value makes a new plan).
---- Reading a value inside fn raises. Results are valid until the next call; clone() what must last.
+--- Reading a value inside fn raises. Results are valid until the next call; clone() what must last. What else fn depends on (a model's
+--- training mode) freezes as well: pass it as an argument. Inside another recorded function it simply joins that one's plan.
 ---@param fn fun(...): ...
 ---@return table callable
 function record.record(fn)
