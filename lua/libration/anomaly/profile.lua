@@ -340,30 +340,33 @@ function profile.calibrate(training, validation)
   return c
 end
 
-local function percent(ratio)
-  local off = 100 * (ratio - 1)
-  if off >= 100 then return ("%.1f times as much"):format(ratio) end
-  return ("%.0f %% %s"):format(math.abs(off), off < 0 and "less" or "more")
+-- "40 % less than the calibration videos", "3.0 times as much as the calibration videos"; `what` stands behind less, more or much.
+local VIDEOS = " the calibration videos"
+local function compared(d, what)
+  local ratio = math.exp(d)
+  what = what and " " .. what or ""
+  if ratio >= 2 then return ("%.1f times as much%s as%s"):format(ratio, what, VIDEOS) end
+  return ("%.0f %% %s%s than%s"):format(100 * math.abs(ratio - 1), d < 0 and "less" or "more", what, VIDEOS)
 end
 
--- What a statistic that stands out means, in words that end in "than the calibration videos" or need no comparison.
-local THAN = " than the calibration videos"
+-- What a statistic that stands out means: words of its distance from the usual value.
 local WORDS = {
-  speed = function(d) return "moves " .. percent(math.exp(d)) .. THAN end,
-  jerk = function(d) return (d > 0 and "jerkier: " or "smoother: ") .. percent(math.exp(d)) .. " jerk for its speed" .. THAN end,
+  speed = function(d) return "moves " .. compared(d) end,
+  jerk = function(d) return (d > 0 and "jerkier: " or "smoother: ") .. compared(d, "jerk for its speed") end,
   asymmetry = function(d)
-    return ("%s side %s against the %s%s"):format(d > 0 and "right" or "left", percent(math.exp(-math.abs(d))), d > 0 and "left" or "right", THAN)
+    local weak, strong = d > 0 and "right" or "left", d > 0 and "left" or "right"
+    return ("%s side, against the %s, %s"):format(weak, strong, compared(-math.abs(d)))
   end,
-  synchrony = function(d) return d > 0 and "all limbs move together" or "limbs move less together" .. THAN end,
-  legs = function(d) return d > 0 and "both legs move together" or "legs move less together" .. THAN end,
-  arms = function(d) return d > 0 and "both arms move together" or "arms move less together" .. THAN end,
+  synchrony = function(d) return d > 0 and "all limbs move together" or "limbs move together less than" .. VIDEOS end,
+  legs = function(d) return d > 0 and "both legs move together" or "legs move together less than" .. VIDEOS end,
+  arms = function(d) return d > 0 and "both arms move together" or "arms move together less than" .. VIDEOS end,
   centroid = function(d)
-    return ("%s to and fro: mean frequency %.1f Hz %s%s"):format(d > 0 and "faster" or "slower", math.abs(d), d > 0 and "higher" or "lower", THAN)
+    return ("%s to and fro: mean frequency %.1f Hz %s than%s"):format(d > 0 and "faster" or "slower", math.abs(d), d > 0 and "higher" or "lower", VIDEOS)
   end,
-  burstiness = function(d) return d > 0 and "moves in bursts: " .. percent(math.exp(d)) .. " uneven" .. THAN or "moves more evenly" .. THAN end,
+  burstiness = function(d) return (d > 0 and "moves in bursts: speed varies " or "moves evenly: speed varies ") .. compared(d) end,
 }
 for _, limb in ipairs(LIMBS) do
-  WORDS[limb.key] = function(d) return ("%s %s%s"):format(limb.name, percent(math.exp(d)), THAN) end
+  WORDS[limb.key] = function(d) return limb.name .. " " .. compared(d) end
 end
 
 ---@class ProfileVerdict

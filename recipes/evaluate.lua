@@ -1,0 +1,298 @@
+-- Evaluates detectors on labelled recordings: AUC with intervals, p and false alarms of the autoencoder beside simpler methods.
+local here = arg and arg[0] and arg[0]:match("^(.*)[/\\]") or "."
+package.path = here .. "/../lua/?.lua;" .. here .. "/../lua/?/init.lua;" .. package.path
+local options = require "libration.options"
+
+local about = "Evaluates detectors on labelled recordings: the autoencoder beside simpler methods and the movement profile.\n\n" ..
+  "--protocol L1 (the number to publish) leaves each normal recording or subject out once and compares scores within one model only; L0 is one label-aware split;\n" ..
+  "split is the split of train.lua, with --train, --validate and --test. AUC with a bootstrap interval over recordings, or subjects where labels.csv names them.\n" ..
+  "Writes evaluation.csv (a row a method), evaluation.json (every score and p) and report.html. Research use, not a diagnosis."
+
+local rows = {
+  {"data", "", "folder of recordings: MINI-RGBD tree, videos or landmark files", required = true, metavar = "DIR"},
+  {"labels", "", "CSV with the columns sequence,label (and subject); empty: labels.csv in the folder", metavar = "FILE"},
+  {"kind", "auto", "what to take from the folder where it holds several kinds", choices = {"auto", "frames", "videos", "landmarks"}},
+  {"protocol", "L1", "how recordings train and are judged", choices = {"split", "L0", "L1"}},
+  {"train", "", "of --protocol split: sequences to train on; empty: 1-8 of twelve, else 60 %", metavar = "LIST"},
+  {"validate", "", "of --protocol split: normal sequences that calibrate; empty: 9,10 of twelve, else 20 %", metavar = "LIST"},
+  {"test", "", "of --protocol split: sequences to judge; empty: 11,12 of twelve, else the rest", metavar = "LIST"},
+  {"methods", {"all"}, "all, or some of autoencoder,speed,projection,pca,nearest,variance,profile"},
+  {"seeds", 3, "runs of the methods that chance enters: autoencoder and random projection", min = 1, max = 1000},
+  {"seed", 1, "of the first run", min = 0, max = 4294960000},
+  {"window", 30, "frames a window", min = 2, max = 4096},
+  {"stride", 5, "frames between training windows; scores take every window", min = 1, max = 4096},
+  {"features", "positions", "what is seen of each joint", choices = {"positions", "velocities", "both"}},
+  {"post", "window", "window: each window minus its own mean; none; unit: also of unit amplitude", choices = {"window", "none", "unit"}},
+  {"joints", "default", "default, all, body, or names separated by commas"},
+  {"max-gap", 1, "seconds; longer gaps stay missing; 0: no limit", type = "number", min = 0},
+  {"min-score", 0, "joints whose score is not above this are missing", type = "number", min = 0, max = 1},
+  {"epochs", 30, "of the autoencoder", min = 1, max = 1000000},
+  {"patience", 8, "epochs without improvement on a normal inside the training part before stopping; 0: run them all", min = 0},
+  {"batch", 32, "windows a step", min = 1, max = 65536},
+  {"learning-rate", .001, "of Adam", above = 0, type = "number"},
+  {"hidden", {128, 64}, "units of the encoder's LSTM layers", of = "integer", min = 1, max = 4096},
+  {"latent", 32, "numbers between encoder and decoder", min = 1, max = 4096},
+  {"mask", true, "give the network each joint's mask beside x and y"},
+  {"output", "", "folder for the results; empty: runs/NAME-evaluation of the data", metavar = "DIR"},
+  {"device", "auto", "where the networks run", choices = {"auto", "cpu", "cuda"}},
+  {"threads", 0, "processor threads; 0: all cores", min = 0},
+  {"model", "full", "landmark network", choices = {"lite", "full", "heavy"}},
+  {"precision", "f32", "number type of the landmark network's products", choices = {"f32", "bf16"}},
+  {"smooth", "one-euro", "smoothing of the landmarks", choices = {"one-euro", "offline", "none"}},
+  {"person", "best", "whom to follow where the landmarker finds several", choices = {"best", "largest", "central"}},
+  {"weights", "", "your own file of the landmark network, or a folder with the files of both networks", metavar = "FILE"},
+  {"cache", true, "remember landmarks, and take remembered ones (in the user's cache folder)"},
+  {"fps", 0, "frames a second of picture folders and of landmark files without times; 0: 25", min = 0, type = "number"},
+  {"skeleton", "", "skeleton of the landmark files; empty: by their number of joints"},
+  {"size", "", "width and height of the picture that landmark files refer to, as 640x480 (for --coordinates unit and centred)"},
+  {"coordinates", "pixels", "of landmark files: pixels, unit (x / width) or centred (x / width - 0.5)", choices = {"pixels", "unit", "centred"}},
+  {"log-level", "info", "what the console shows", choices = {"debug", "info", "warn", "error"}},
+}
+
+-- Recordings by entry, as the methods take them; what cannot be used leaves the data set with a warning.
+local function load_all(dataset, o, m, warnings)
+  local data, motion, log = require "libration.data", require "libration.motion", require "libration.log"
+  local progress = require "libration.progress"
+  local width, height = o.size:match("^(%d+)[xX](%d+)$")
+  if o.size ~= "" and not width then error(("--size is %q, want WIDTHxHEIGHT such as 640x480"):format(o.size), 0) end
+  local how = {
+    fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = tonumber(width), height = tonumber(height), settings = data.landmarks.settings(o),
+  }
+  local loaded, rates, kept, first = {}, {}, {}, nil
+  local bar = progress.new {label = "recordings", total = #dataset.entries}
+  for i, e in ipairs(dataset.entries) do
+    if e.label then
+      local ok, sequence = pcall(data.dataset.load, e, how)
+      if not ok and tostring(sequence):find("interrupted", 1, true) then error(sequence, 0) end
+      if not ok then
+        warnings[#warnings + 1] = (tostring(sequence):match("^[^\n]*"):gsub("^[^%s:]+%.lua:%d+: ", ""))
+      elseif first and sequence.skeleton ~= first.skeleton then
+        error(("%s has %s key points, %s has %s; evaluate them apart"):format(e.id, sequence.skeleton, first.id, first.skeleton), 0)
+      else
+        first = first or sequence
+        loaded[e], rates[#rates + 1] = sequence, sequence.fps
+      end
+    end
+    bar:update(i)
+  end
+  bar:finish()
+  if #rates == 0 then error(("%s: no labelled recording can be read"):format(o.data), 0) end
+  m.rate = motion.statistics.median(rates)
+  local recordings = {}
+  for _, e in ipairs(dataset.entries) do
+    if loaded[e] then
+      local features = motion.prepare(loaded[e], m)
+      local windows = motion.windows({features}, m, 1)
+      if windows.count == 0 then
+        warnings[#warnings + 1] = ("%s was not scored: no window of %d frames in which the body is seen"):format(e.id, m.window)
+      else
+        recordings[e] = {id = e.id, features = features, windows = windows}
+        kept[#kept + 1] = e
+      end
+    end
+  end
+  for _, text in ipairs(warnings) do log.warn("%s", text) end
+  local by_id = {}
+  for _, e in ipairs(kept) do by_id[e.id] = e end
+  dataset.entries, dataset.by_id = kept, by_id
+  return recordings, first.skeleton
+end
+
+local function of_entries(list, recordings)
+  local out = {}
+  for i, e in ipairs(list) do out[i] = recordings[e] end
+  return out
+end
+
+-- Runs one method by one seed through all folds: rows for protocols.auc, p by id, false alarms on the left-out normals.
+local function run_method(method, seed, plan, recordings, folds, m, step)
+  local protocols, statistics, lr = require "libration.anomaly.protocols", require "libration.motion.statistics", require "libration"
+  local core = require "libration.core"
+  local out = {rows = {}, p = {}, alarms = 0, seconds = 0, windows = true}
+  for f, fold in ipairs(plan.folds) do
+    lr.scope(function()
+      folds[f].seed = seed
+      local score = method.fit(folds[f])
+      local positives, calibration, inner = {}, {}, {}
+      for k, e in ipairs(fold.positives) do
+        positives[k] = {entry = e, score = (score(recordings[e]))}
+        core.poll()
+      end
+      for i, e in ipairs(fold.calibrate) do
+        local windows
+        calibration[i], windows = score(recordings[e])
+        for _, v in ipairs(windows or {}) do inner[#inner + 1] = v end
+      end
+      if #inner == 0 and fold.inner then
+        local _, windows = score(recordings[fold.inner])
+        inner = windows or {}
+      end
+      local threshold = #inner > 0 and statistics.percentile(inner, 95)
+      for _, e in ipairs(fold.normals) do
+        local r = recordings[e]
+        local value, windows = score(r)
+        out.rows[#out.rows + 1] = {normal = e, score = value, positives = positives}
+        if threshold and windows then
+          out.alarms = out.alarms + protocols.alarms(windows, r.windows.start, m.window, threshold)
+          out.seconds = out.seconds + r.features.frames / r.features.track.fps
+        end
+      end
+      if #calibration > 0 then
+        for _, p in ipairs(positives) do out.p[p.entry.id] = statistics.conformal(calibration, p.score) end
+      end
+    end)
+    step()
+  end
+  for k, e in ipairs(plan.folds[1].positives) do out.p[e.id] = out.p[e.id] or protocols.p(out.rows, k) end
+  out.auc, out.wins = protocols.auc(out.rows)
+  return out
+end
+
+-- All seeds of one method as one row of the table.
+local function summary(method, runs)
+  local protocols, statistics = require "libration.anomaly.protocols", require "libration.motion.statistics"
+  local row = {key = method.key, name = method.name, p = {}, scores = {}, aucs = {}}
+  local wins, normals, positives, alarms, seconds = {}, {}, {}, 0, 0
+  for s, run in ipairs(runs) do
+    row.aucs[s] = run.auc
+    alarms, seconds = alarms + run.alarms, seconds + run.seconds
+    row.scores[s] = {}
+    for i, r in ipairs(run.rows) do
+      normals[i], wins[i] = r.normal, wins[i] or {}
+      row.scores[s][i] = {normal = r.normal.id, score = r.score, abnormal = {}}
+      for k, p in ipairs(r.positives) do
+        positives[k], wins[i][k] = p.entry, (wins[i][k] or 0) + run.wins[i][k] / #runs
+        row.scores[s][i].abnormal[p.entry.id] = p.score
+      end
+    end
+    for id, p in pairs(run.p) do row.p[id] = (row.p[id] or 0) + p / #runs end
+  end
+  row.auc = statistics.mean(row.aucs)
+  row.low, row.high = protocols.interval(wins, normals, positives)
+  if #runs > 1 then row.sd = statistics.deviation(row.aucs) * math.sqrt(#runs / (#runs - 1)) end
+  if seconds > 0 then row.alarms = alarms / (seconds / 60) end
+  return row
+end
+
+options.main(function()
+  local o = options.parse("evaluate", about, rows, arg)
+  local files, log, progress, lr = require "libration.files", require "libration.log", require "libration.progress", require "libration"
+  local data, motion, anomaly, json = require "libration.data", require "libration.motion", require "libration.anomaly", require "libration.formats.json"
+  local begin, timings = progress.clock(), {}
+  log.setup {level = o.log_level}
+  local device = anomaly.autoencoder.device(o.device)
+  if o.threads > 0 then lr.threads(o.threads) end
+
+  -- 1. what is compared, on which recordings
+  local chosen, reason = anomaly.methods.choose(o.methods)
+  if not chosen then error("--methods: " .. reason, 0) end
+  local dataset
+  dataset, reason = data.dataset.open(o.data, {kind = o.kind, labels = o.labels ~= "" and o.labels or nil})
+  if not dataset then error(reason, 0) end
+  if not dataset.labelled then error(("%s has no labels.csv; give one with --labels FILE"):format(o.data), 0) end
+  local output = o.output ~= "" and o.output or files.join("runs", files.name((o.data:gsub("/+$", ""))) .. "-evaluation")
+  local fresh = not files.exists(output)
+  local folder, lock
+  folder, reason = files.writable(output)
+  if not folder then error(reason, 0) end
+  lock, reason = files.lock(folder)
+  if not lock then error(reason, 0) end
+  if fresh then
+    options.undo(function()
+      lock:release()
+      files.remove(folder)
+    end)
+  end
+  local warnings = {}
+  local m = motion.options {
+    joints = o.joints, coordinates = o.coordinates, min_score = o.min_score, max_gap = o.max_gap > 0 and o.max_gap or math.huge,
+    features = o.features, post = o.post, window = o.window,
+  }
+  local want = data.splits.default(#dataset.entries)
+  for _, part in ipairs(data.splits.PARTS) do if o[part] ~= "" then want[part] = o[part] end end
+  local recordings, skeleton = load_all(dataset, o, m, warnings)
+  local plan
+  plan, reason = anomaly.protocols.plan(dataset, o.protocol, want)
+  if not plan then error(reason, 0) end
+  local said = #warnings
+  for _, text in ipairs(plan.warnings) do warnings[#warnings + 1] = text end
+  local folds, positives, normals, seconds = {}, plan.folds[1].positives, 0, 0
+  for f, fold in ipairs(plan.folds) do
+    folds[f] = {
+      train = of_entries(fold.train, recordings), inner = fold.inner and recordings[fold.inner], motion = m, stride = o.stride,
+      network = {epochs = o.epochs, batch = o.batch, learning_rate = o.learning_rate, patience = o.patience, hidden = o.hidden, latent = o.latent, mask = o.mask},
+    }
+    normals = normals + #fold.normals
+    for _, e in ipairs(fold.normals) do seconds = seconds + recordings[e].features.frames / m.rate end
+  end
+  local calibrations = #plan.folds[1].calibrate
+  local smallest = 1 / (1 + (calibrations > 0 and calibrations or normals))
+  log.info("protocol %s: %s", o.protocol, plan.text)
+  if normals < 20 then
+    warnings[#warnings + 1] = ("%d normal and %d abnormal recordings are judged: the intervals are wide, and false alarms are counts, not a rate"):format(normals, #positives)
+  end
+  timings.recordings = progress.clock() - begin
+
+  -- 2. every method through every fold
+  local total = 0
+  for _, method in ipairs(chosen) do total = total + (method.seeded and o.seeds or 1) * #folds end
+  local bar, results = progress.new {label = "methods", total = total, unit = "models"}, {}
+  if o.log_level == "info" then log.setup {level = "warn"} end -- the epochs of so many networks are not read; --log-level debug shows them
+  for i, method in ipairs(chosen) do
+    local mark, runs = progress.clock(), {}
+    for s = 1, method.seeded and o.seeds or 1 do
+      runs[s] = run_method(method, o.seed + s - 1, plan, recordings, folds, m, function() bar:add(1, method.name) end)
+    end
+    results[i] = summary(method, runs)
+    timings[method.name] = progress.clock() - mark
+  end
+  bar:finish()
+  log.setup {level = o.log_level}
+
+  -- 3. what the movement profile says of the abnormal ones, calibrated on the normals that train
+  local judged, by_key = {}, {}
+  for _, r in ipairs(results) do by_key[r.key] = r end
+  for k, e in ipairs(positives) do judged[k] = {id = e.id} end
+  if by_key.profile then
+    local known = {}
+    local left_out = o.protocol == "L1" and plan.folds[1].normals or {}
+    for _, list in ipairs {folds[1].train, {folds[1].inner}, of_entries(plan.folds[1].calibrate, recordings), of_entries(left_out, recordings)} do
+      for _, r in ipairs(list) do known[#known + 1] = anomaly.profile.measure(r.features.track) end
+    end
+    if #known >= anomaly.profile.LEAST then
+      local c = anomaly.profile.calibrate(known)
+      for k, e in ipairs(positives) do judged[k].words = anomaly.profile.judge(c, anomaly.profile.measure(recordings[e].features.track)).words end
+    end
+  end
+  if by_key.autoencoder and by_key.speed and by_key.autoencoder.auc <= by_key.speed.auc then
+    warnings[#warnings + 1] = ("the autoencoder (AUC %.2f) is not better than mean speed (AUC %.2f)"):format(by_key.autoencoder.auc, by_key.speed.auc)
+  end
+  if by_key.autoencoder and by_key.pca and by_key.autoencoder.auc < by_key.pca.auc then
+    warnings[#warnings + 1] = ("the autoencoder (AUC %.2f) is worse than PCA-32 (AUC %.2f)"):format(by_key.autoencoder.auc, by_key.pca.auc)
+  end
+
+  -- 4. files
+  local csv = require "libration.formats.csv"
+  local cells = {}
+  for i, r in ipairs(results) do cells[i] = {r.name, r.auc, r.low, r.high, r.sd, #r.aucs, r.alarms} end
+  csv.save(files.join(folder, "evaluation.csv"), {"method", "auc", "low", "high", "sd_over_seeds", "seeds", "false_alarms_per_minute"}, cells)
+  timings.all = progress.clock() - begin
+  files.write(files.join(folder, "evaluation.json"), json.encode({
+    recipe = "evaluate", version = lr.version, options = o, motion = m, protocol = plan.text, methods = results, judged = judged, smallest_p = smallest,
+    normals = normals, abnormals = #positives, skeleton = skeleton, timings = timings, warnings = json.list(warnings),
+  }, true) .. "\n")
+  local page = require("libration.report.evaluation").write(folder, {
+    subtitle = ("%s, protocol %s"):format(o.data, o.protocol), protocol = plan.text:gsub("^%l", string.upper) .. ".", seeds = o.seeds, smallest_p = smallest,
+    population = ("%d labelled recordings, %d of them abnormal."):format(#dataset.entries, #positives), minutes = seconds / 60, methods = results, judged = judged,
+    warnings = warnings, device = device, timings = timings, versions = {libration = lr.version, LuaJIT = jit.version},
+    config = {protocol = o.protocol, window = o.window, stride = o.stride, features = o.features, post = o.post, epochs = o.epochs, seeds = o.seeds, skeleton = skeleton},
+  })
+  options.settled()
+  lock:release()
+  for i = said + 1, #warnings do log.warn("%s", warnings[i]) end
+  for _, r in ipairs(results) do
+    log.info("%-24s AUC %.2f (%.2f to %.2f)%s%s", r.name, r.auc, r.low, r.high, r.sd and (", SD over seeds %.2f"):format(r.sd) or "",
+      r.alarms and (", %.1f false alarms a minute"):format(r.alarms) or "")
+  end
+  log.info("%s", page)
+end)
