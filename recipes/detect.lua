@@ -183,6 +183,9 @@ local function detect(input, detector, o, folder, facts)
   if known then notes[#notes + 1] = known end
   local scored, seen = detector:score(sequence)
   local verdict = detector:judge(scored)
+  local profile, second = require "libration.anomaly.profile", nil
+  local normals = profile.unpack(detector.about.movement)
+  if normals then second = profile.judge(normals, profile.of_sequence(sequence, detector.motion) or {}) end
   local seconds = progress.clock() - begin
   local fps = sequence.points.shape[1] / seconds
   if seen.seen < .7 then notes[#notes + 1] = ("%s: only %.0f %% of the joint positions are seen"):format(input.id, 100 * seen.seen) end
@@ -198,6 +201,7 @@ local function detect(input, detector, o, folder, facts)
   local result = outputs.result(detector, scored, verdict, more)
   for i, note in ipairs(notes) do table.insert(result.warnings, i, note) end
   result.stats[#result.stats + 1] = {"joint positions seen", ("%.1f %%"):format(100 * seen.seen)}
+  result.stats[#result.stats + 1] = second and {"movement profile", profile.line(second)} or nil
   if recording and recording.cached then result.stats[#result.stats + 1] = {"landmarks", "remembered from an earlier run, so the rate above leaves them out"} end
   if verdict.abnormal ~= nil then
     outputs.frames(files.join(folder, "anomaly.csv"), scored, verdict)
@@ -207,11 +211,15 @@ local function detect(input, detector, o, folder, facts)
   end
   outputs.json(files.join(folder, "anomaly.json"), detector, scored, verdict, {
     input = input.path, frames_per_second = fps, peak_memory_cpu = more.memory.cpu, device = facts.device, version = lr.version, warnings = notes[1] and notes or nil,
+    movement_profile = second and {
+      verdict = second.word, distance = second.distance, p = second.p, smallest_p = second.smallest_p, words = require("libration.formats.json").list(second.words),
+      statistics = second.statistics,
+    },
   })
   if o.frames and recording and verdict.abnormal ~= nil then result.pictures = key_frames(input, recording, scored, verdict, o) end
   report.detection(folder, result)
   if o.overlay and not recording then log.warn("%s: --overlay needs a video, this is a landmark file", input.id) end
-  return {input = input.path, scored = scored, verdict = verdict, fps = fps, output = folder}
+  return {input = input.path, scored = scored, verdict = verdict, second = second and profile.line(second), fps = fps, output = folder}
 end
 
 options.main(function()
@@ -260,6 +268,7 @@ options.main(function()
         log.info("%s: %s, %.1f %% of the windows over the threshold (calibration: at most %.1f %%), p %.3g (smallest possible %.3g), longest episode %.2f s, %.1f frames/s; %s",
           input.id, v.word, 100 * v.share, 100 * v.limit, v.p, v.smallest_p, v.longest, row.fps, honesty.of_verdict(v))
       end
+      if row.second then log.info("%s: movement profile: %s", input.id, row.second) end
     else
       if tostring(row):find("interrupted", 1, true) then error(row, 0) end
       failed = failed + 1

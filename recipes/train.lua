@@ -346,13 +346,17 @@ options.main(function()
   local trained, frames = {}, 0
   for _, e in ipairs(split.train) do trained[#trained + 1] = {id = e.id, sha256 = e.sha256} end
   for _, f in ipairs(originals) do frames = frames + f.frames end
+  local movements = {} -- of the normals, for the movement profile
+  for _, list in ipairs {train, {stop}, validate} do
+    for _, row in ipairs(list) do if row.label ~= 1 and row.sequence then movements[#movements + 1] = anomaly.profile.of_sequence(row.sequence, m) end end
+  end
   local detector = anomaly.detector.new {
     model = fit.model, motion = m, skeleton = skeleton, joints = joints, normaliser = normaliser, pca = pca, calibration = calibration,
     training = {
       sequences = trained,
       population = ("%d sequences, %d frames%s"):format(#trained, frames, population ~= "" and ", " .. population or ", " .. name),
     },
-    about = {version = lr.version, seed = o.seed, size = width and {tonumber(width), tonumber(height)} or nil},
+    about = {version = lr.version, seed = o.seed, size = width and {tonumber(width), tonumber(height)} or nil, movement = anomaly.profile.pack(movements)},
   }
   detector:save(files.join(folder, "detector.safetensors"))
   timings.calibration = clock() - mark
@@ -362,6 +366,8 @@ options.main(function()
   -- 5. only now are the test recordings decoded
   mark = clock()
   local test = load_part(split.test, how, audit, true)
+  local profile = anomaly.profile.unpack(detector.about.movement)
+  if not profile then log.info("movement profile: not fitted, %d normal recordings (%d wanted)", #movements, anomaly.profile.LEAST) end
   for _, row in ipairs(test) do
     if row.sequence then
       local scored_ok, err = pcall(score_all, {row}, m, model, train[1])
@@ -371,6 +377,7 @@ options.main(function()
         log.info("%s%s: %s", row.id, row.label and (row.label == 1 and " (labelled abnormal)" or " (labelled normal)") or "",
           v.abnormal == nil and "not scored, " .. v.reason or ("%s, %.1f %% of the windows over the threshold, p %.3g (smallest possible %.3g); %s"):format(
             v.word, 100 * v.share, v.p, v.smallest_p, anomaly.honesty.of_verdict(v)))
+        if profile then log.info("%s: movement profile: %s", row.id, anomaly.profile.line(anomaly.profile.judge(profile, anomaly.profile.of_sequence(row.sequence, m) or {}))) end
       else
         row.reason = tostring(err):match("^[^\n]*"):gsub("^[^%s:]+%.lua:%d+: ", "")
         log.error("%s", row.reason)

@@ -74,8 +74,12 @@ describe("detect", function()
     assert.is_near(1 / 3, result.p, 1e-9)
     assert.is_true(result.baselines.speed.abnormal)
     assert.is_true(result.longest_episode > 2)
+    assert.equal("abnormal", result.movement_profile.verdict) -- the second verdict, of six normals left out one by one
+    assert.is_near(1 / 7, result.movement_profile.p, 1e-9)
+    assert.matches("frequency", table.concat(result.movement_profile.words, "\n"), 1, true)
+    assert.matches("fast: movement profile: abnormal, [%d.]+ SD from the normals, p 0.143 %(smallest possible 0.143%): ", text)
     local stats = assert(files.read(folder .. "/one/anomaly_stats.txt"))
-    for _, word in ipairs { "windows flagged", "longest episode", "p: ", "verdict", "frames per second, end to end", "peak memory, CPU", "peak memory, GPU" } do
+    for _, word in ipairs { "windows flagged", "longest episode", "p: ", "verdict", "frames per second, end to end", "peak memory, CPU", "peak memory, GPU", "movement profile" } do
       assert.truthy(stats:find(word, 1, true), word)
     end
     assert.truthy(text:find("share of unseen normal movement explained", 1, true))

@@ -5,6 +5,7 @@ local profile = require "libration.anomaly.profile"
 local infant = require "libration.data.infant"
 local movement = require "libration.data.infant_movement"
 local dice = require "libration.data.dice"
+local json = require "libration.formats.json"
 local statistics = motion.statistics
 
 local NAMES = {
@@ -126,6 +127,23 @@ describe("movement profile", function()
     assert.equal("not scored", profile.judge(c, {}).word)
     local many = rows(60)
     assert.is_false(profile.calibrate({ unpack(many, 1, 40) }, { unpack(many, 41, 60) }).left_out)
+  end)
+
+  it("passes through a detector file, and takes nothing bad from one", function()
+    local list = rows(6)
+    list[2].legs = 0 / 0
+    local text = json.encode(profile.pack(list))
+    local r = rows(1, { legs = 2 })[1]
+    local a, b = profile.judge(profile.calibrate(list), r), profile.judge(profile.unpack(json.decode(text)), r)
+    assert.is_near(a.distance, b.distance, 1e-9)
+    assert.equal(profile.line(a), profile.line(b))
+    assert.is_nil(profile.unpack(nil))
+    assert.is_nil(profile.unpack(3))
+    assert.is_nil(profile.unpack {})
+    assert.is_nil(profile.unpack { 1, 2, 3, 4, 5 })
+    local odd = profile.unpack { { speed = "x" }, { speed = 1e300 }, { jerk = {} }, {} }
+    assert.equal("not scored", profile.judge(odd, r).word)
+    assert.matches("not scored", profile.line(profile.judge(odd, r)))
   end)
 
   it("refuses fewer normals than it can be fitted on", function()

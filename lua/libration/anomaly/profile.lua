@@ -4,6 +4,7 @@
 local ffi = require "ffi"
 local statistics = require "libration.motion.statistics"
 local normalise = require "libration.motion.normalise"
+local motion = require "libration.motion"
 
 local profile = {}
 
@@ -408,6 +409,57 @@ function profile.judge(c, row)
   table.sort(order, function(a, b) return math.abs(a.z) > math.abs(b.z) end)
   for i, entry in ipairs(order) do v.words[i] = entry.words end
   return v
+end
+
+--- Measures a sequence after the pre-processing of a detector, always torso-centred and in torso lengths.
+---@param sequence Sequence
+---@param options table of `libration.motion`
+---@return Movement? nil where the joints used show no torso or no frame does
+---@return string? reason
+function profile.of_sequence(sequence, options)
+  local o = motion.options(options)
+  o.root, o.scale, o.rotation = "torso", "torso", "none"
+  local ok, track = pcall(motion.track, sequence, o)
+  if not ok then return nil, (tostring(track):match("^[^\n]*"):gsub("^[^%s:]+%.lua:%d+: ", "")) end
+  return profile.measure(track)
+end
+
+--- Statistics as they stand in a detector file: numbers that are there.
+---@param rows Movement[]
+---@return table[]
+function profile.pack(rows)
+  local list = {}
+  for i, r in ipairs(rows) do
+    list[i] = {}
+    for key, v in pairs(r) do if v - v == 0 then list[i][key] = v end end
+  end
+  return list
+end
+
+--- Calibrates on what `pack` gave; leaves each recording out once.
+---@param list any from a file
+---@return ProfileCalibration? nil where the file holds no usable statistics
+function profile.unpack(list)
+  if type(list) ~= "table" or #list < profile.LEAST or #list > 10000 then return nil end
+  local rows = {}
+  for i, given in ipairs(list) do
+    if type(given) ~= "table" then return nil end
+    rows[i] = {}
+    for _, s in ipairs(profile.STATISTICS) do
+      local v = given[s.key]
+      rows[i][s.key] = type(v) == "number" and v - v == 0 and math.abs(v) < 1e6 and v or 0 / 0
+    end
+  end
+  return profile.calibrate(rows)
+end
+
+--- A verdict in one line.
+---@param v ProfileVerdict
+---@return string
+function profile.line(v)
+  if v.abnormal == nil then return "not scored, too little of the body is seen" end
+  return ("%s, %.2f SD from the normals, p %.3g (smallest possible %.3g)%s"):format(v.word, v.distance, v.p, v.smallest_p,
+    #v.words > 0 and ": " .. table.concat(v.words, "; ") or "")
 end
 
 return profile
