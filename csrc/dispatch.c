@@ -167,6 +167,8 @@ int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *
     uint32_t temporary = 0, made = 0, fresh = 0;
     int rc = 0;
     if (lbr_interrupted()) return lbr_fail(LBR_EINTR, "interrupted");
+    for (int i = 0; i < nout; i++)
+        if (!out[i]) return lbr_fail(LBR_EINVAL, "%s: output %d is missing", rows[op].name, i + 1);
     for (int i = 0; i < nin; i++) {
         if (!in[i] || !in[i]->storage) {
             memset(&c.in[i], 0, sizeof c.in[i]);

@@ -72,14 +72,13 @@ local function door_in_place(name, inputs, outputs)
     local check, fn, collect, is_tensor, refuse = ...
     return function(%s, attr)
       %s
-      if o1 == nil then refuse(%q, %q, nil) end
       local rc = fn(%s, attr)
       if rc == -4 then
         collect()
         rc = fn(%s, attr)
       end
       return check(rc)
-    end]]):format(list, type_checks(name, arguments, titles), name, outputs[1], list, list)
+    end]]):format(list, type_checks(name, arguments, titles), list, list)
   return assert(loadstring(text, "=op " .. name))(core.check, C["lbr_" .. name], collectgarbage, is_tensor, refuse)
 end
 
