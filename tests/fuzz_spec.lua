@@ -295,6 +295,9 @@ end
 
 local function wide(t) return t.dtype == "f32" and t:to("f64") or t end
 
+-- oneDNN splits these sums over the threads, so their last bits follow the number of threads (not the run).
+local splits = {conv2d_backward_weight = true, depthwise_backward_weight = true}
+
 local function check(name)
   local ins, fields, outs = case[name]()
   local attr = attr_of(name, fields)
@@ -317,7 +320,10 @@ local function check(name)
   local threads = lr.threads()
   for n = 1, 3 do
     lr.threads(n)
-    local ok, message = pcall(function() same_bits(eager, run(name, dense, attr, outs), text .. ", " .. n .. " threads") end)
+    local ok, message = pcall(function()
+      if splits[name] then close(eager, run(name, dense, attr, outs), 1e-5, text .. ", " .. n .. " threads")
+      else same_bits(eager, run(name, dense, attr, outs), text .. ", " .. n .. " threads") end
+    end)
     lr.threads(threads)
     if not ok then error(message, 0) end
   end

@@ -172,6 +172,7 @@ static void forward_body(void *ctx, int64_t begin, int64_t end, int thread)
 /* Rows a task: even shares of at most `most` rows, at least one task a thread where the batch allows. */
 static int64_t share_rows(int64_t B, int64_t most)
 {
+    if (B < 1) return 1;
     int64_t threads = lbr_threads(), tasks = (B + most - 1) / most;
     tasks = (tasks + threads - 1) / threads * threads;
     int64_t rows = (B + tasks - 1) / tasks;
