@@ -194,7 +194,7 @@ int lbr_infer_argmax(lbr_call *c)
 {
     const lbr_argmax_attr *a = c->attr;
     const lbr_tensor *x = &c->in[0];
-    if (a->dim < 0 || a->dim >= x->ndim || !x->shape[a->dim]) return lbr_fail(LBR_ESHAPE, "argmax: dim %d of %s", a->dim + 1, lbr_describe(x));
+    if (a->dim < 0 || a->dim >= x->ndim || !x->shape[a->dim]) return lbr_fail(LBR_ESHAPE, "argmax: dim %d of %s", (int)(a->dim + 1u), lbr_describe(x));
     return reduce(c, 1u << a->dim, a->keep, LBR_I32);
 }
 

@@ -270,7 +270,7 @@ int lbr_infer_concat(lbr_call *c)
     const lbr_concat_attr *a = c->attr;
     const lbr_tensor *first = &c->in[0];
     int32_t shape[LBR_MAX_DIMS];
-    if (a->dim < 0 || a->dim >= first->ndim) return lbr_fail(LBR_ESHAPE, "concat: dim %d of %s", a->dim + 1, lbr_describe(first));
+    if (a->dim < 0 || a->dim >= first->ndim) return lbr_fail(LBR_ESHAPE, "concat: dim %d of %s", (int)(a->dim + 1u), lbr_describe(first));
     memcpy(shape, first->shape, sizeof shape);
     for (int i = 1; i < c->nin; i++) {
         const lbr_tensor *t = &c->in[i];

@@ -101,7 +101,7 @@ LBR_API int64_t lbr_memory_cached(int device);
 LBR_API int64_t lbr_memory_storages(int device);
 LBR_API void lbr_memory_reset_peak(int device);
 LBR_API void lbr_memory_trim(int device);
-/* Tests: the nth allocation from now on fails (0 = never). */
+/* Tests: the nth allocation from now on fails (0 = never); -n: the nth and all after it. */
 LBR_API void lbr_memory_fail_at(int64_t n);
 
 /* ---- ops: one attribute struct and one typed door a row of ops.def ---- */

@@ -11,7 +11,7 @@ static const int64_t cache_budget = (int64_t)1 << 30;
 
 struct block { struct block *next; };
 static struct block *cache[CLASSES];
-static int64_t live, peak, cached, storages, fail_countdown;
+static int64_t live, peak, cached, storages, fail_countdown, fail_stays;
 
 /* Four classes an octave; returns the class and its size. */
 static int size_class(int64_t bytes, int64_t *size)
@@ -32,7 +32,10 @@ static int size_class(int64_t bytes, int64_t *size)
 void *lbr_alloc(int64_t bytes)
 {
     int64_t size;
-    if (fail_countdown > 0 && --fail_countdown == 0) return NULL;
+    if (fail_countdown > 0 && --fail_countdown == 0) {
+        fail_countdown = fail_stays;
+        return NULL;
+    }
     if (bytes < 0 || bytes > (int64_t)1 << 46) return NULL;
     int k = size_class(bytes < 1 ? 1 : bytes, &size);
     struct block *b = cache[k];
@@ -85,7 +88,11 @@ int64_t lbr_memory_peak(int device) { return device == LBR_CPU ? peak : 0; }
 int64_t lbr_memory_cached(int device) { return device == LBR_CPU ? cached : 0; }
 int64_t lbr_memory_storages(int device) { return device == LBR_CPU ? storages : 0; }
 void lbr_memory_reset_peak(int device) { if (device == LBR_CPU) peak = live; }
-void lbr_memory_fail_at(int64_t n) { fail_countdown = n; }
+void lbr_memory_fail_at(int64_t n)
+{
+    fail_countdown = n < 0 ? -n : n;
+    fail_stays = n < 0;
+}
 
 /* ---- storages ---- */
 
