@@ -93,17 +93,17 @@ WIDE static inline __m512 activate(__m512 v, int act, __m512 slope)
 
 #define EACH(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7)
 
-/* 8 pixels x n blocks of 16 channels. from: where each pixel's window begins, per tap [taps][8]; w: n packed blocks; to: the pixels' outputs. */
+/* 8 pixels x n blocks of 16 channels. from: where each pixel's window begins, per tap [taps][8], `run` numbers to be read there; w: n packed blocks; to: the pixels' outputs. */
 #define KERNEL(N, DECLARE, START, STEP, STORE)                                                                                                 \
-    WIDE static void kernel##N(const struct job *j, const float *const *from, int64_t taps, int64_t first, float *const *to, const float *const *add, int valid) \
+    WIDE static void kernel##N(const struct job *j, const float *const *from, int64_t taps, int64_t run, int64_t first, float *const *to, const float *const *add, int valid) \
     {                                                                                                                                          \
-        int64_t K = taps * j->C, o = first * 16;                                                                                               \
+        int64_t K = taps * run, o = first * 16;                                                                                                \
         const float *w = j->weights + first * K * 16;                                                                                          \
         EACH(DECLARE)                                                                                                                          \
         START                                                                                                                                  \
         for (int64_t t = 0; t < taps; t++, from += TILE) {                                                                                     \
             const float *p0 = from[0], *p1 = from[1], *p2 = from[2], *p3 = from[3], *p4 = from[4], *p5 = from[5], *p6 = from[6], *p7 = from[7]; \
-            for (int64_t i = 0; i < j->C; i++, w += 16) {                                                                                      \
+            for (int64_t i = 0; i < run; i++, w += 16) {                                                                                       \
                 STEP                                                                                                                           \
             }                                                                                                                                  \
         }                                                                                                                                      \
@@ -160,6 +160,18 @@ static void windows(const struct job *j, int64_t pixel, int valid, bool columns,
     }
 }
 
+/* The same for few channels and a tile whose windows lie side by side inside the picture: a row of taps is one run of KW * C numbers. False elsewhere. */
+static bool rows_of(const struct job *j, int64_t pixel, int valid, const float **from)
+{
+    int64_t ox = pixel % j->OW, row = pixel / j->OW, b = row / j->OH, top = row % j->OH * j->stride[0] - j->pad[0], left = ox * j->stride[1] - j->pad[2];
+    if (j->C >= 16 || j->dilation[1] != 1 || valid < TILE || ox + TILE > j->OW || left < 0 || left + (TILE - 1) * j->stride[1] + j->KW > j->W) return false;
+    if (top < 0 || top + (j->KH - 1) * j->dilation[0] >= j->H) return false;
+    const float *base = j->x + ((b * j->H + top) * j->W + left) * j->C;
+    for (int64_t u = 0; u < j->KH; u++, base += j->dilation[0] * j->W * j->C, from += TILE)
+        for (int m = 0; m < TILE; m++) from[m] = base + m * j->stride[1] * j->C;
+    return true;
+}
+
 /* Item = (group of up to 3 blocks, tile of 8 pixels); pixels are counted through all pictures. */
 static void convolve(void *ctx, int64_t begin, int64_t end, int thread)
 {
@@ -177,8 +189,10 @@ static void convolve(void *ctx, int64_t begin, int64_t end, int thread)
             add[m] = j->residual + p * j->O;
             if (j->plain) from[m] = j->x + p * j->C;
         }
-        if (!j->plain) windows(j, pixel, valid, false, from);
-        (n == 3 ? kernel3 : n == 2 ? kernel2 : kernel1)(j, from, taps, block, to, j->residual ? add : NULL, valid);
+        int64_t reads = taps, run = j->C;
+        if (!j->plain && rows_of(j, pixel, valid, from)) reads = j->KH, run = j->KW * j->C;
+        else if (!j->plain) windows(j, pixel, valid, false, from);
+        (n == 3 ? kernel3 : n == 2 ? kernel2 : kernel1)(j, from, reads, run, block, to, j->residual ? add : NULL, valid);
         if (++tile == j->tiles) tile = 0, first++;
     }
 }
