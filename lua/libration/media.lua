@@ -159,7 +159,10 @@ end
 local function take(self, frame)
   if not self.handle then core.raise("the source is closed: " .. self.path) end
   local code = M.lbr_source_next(self.handle, frame:ptr(), self.time_out, self.index_out)
-  if code == C.LBR_OK then return frame, self.time_out[0], tonumber(self.index_out[0]) + 1 end
+  if code == C.LBR_OK then
+    frame:touch()
+    return frame, self.time_out[0], tonumber(self.index_out[0]) + 1
+  end
   local warning = ffi.string(M.lbr_source_warning(self.handle))
   if warning ~= "" then self.warning = warning end
   if code == C.LBR_EINTR then core.poll() end

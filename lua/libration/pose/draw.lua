@@ -105,6 +105,7 @@ function Overlay:paint(frame, paint)
   paint(canvas)
   canvas.lib.cairo_surface_flush(canvas.surface)
   core.check(core.C.lbr_bgrx_to_rgb(self.pixels, w * 4, frame:ptr(), w * 3, h, w))
+  frame:touch()
   return frame
 end
 

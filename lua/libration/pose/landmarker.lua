@@ -136,6 +136,7 @@ end
 
 local function crop(frame, h, w, region, border, scale, shift, into, size)
   core.check(C.lbr_crop_f32(frame:ptr(), h, w, w * 3, region, border, scale, shift, into:ptr(), size, size))
+  into:touch()
 end
 
 --- All people in a frame, after suppression.

@@ -96,7 +96,7 @@ function Loader.new(options)
     self.outs[k] = {}
     for s, shape in ipairs(shapes) do
       shape[1] = math.min(self.batch, n)
-      local out = tensor.keep(tensor.empty(shape, streams[s][1].dtype))
+      local out = tensor.unscoped(tensor.empty, shape, streams[s][1].dtype)
       self.outs[k][s] = out
       slots[(k - 1) * #streams + s - 1] = out.data
     end
@@ -109,7 +109,12 @@ function Loader.new(options)
   })
   local out = ffi.new "lbr_loader *[1]"
   check(C.lbr_loader_new(o, out))
-  self.loader = ffi.gc(out[0], C.lbr_loader_free)
+  -- The finalizer holds what the threads read and write, so that neither is freed before they end.
+  local held = {self.outs, streams}
+  self.loader = ffi.gc(out[0], function(handle)
+    C.lbr_loader_free(handle)
+    return held
+  end)
   self.count, self.batches = n, math.ceil(n / self.batch)
   return self
 end
@@ -127,6 +132,7 @@ function Loader:epoch(epoch, first)
     if rc == C.LBR_EEND then return nil end
     check(rc)
     i = i + 1
+    for _, t in ipairs(self.outs[slot[0] + 1]) do t:touch() end -- the threads wrote it
     local out, n = self.outs[slot[0] + 1], count[0]
     if n == out[1].shape_[0] then return i, unpack(out) end
     local short = {}
