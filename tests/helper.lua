@@ -7,7 +7,7 @@ local helper = {}
 -- busted unloads modules between files; finalizers of a second ffi would never run, a second core would declare its structs twice.
 local kept = {}
 for _, name in ipairs {
-  "ffi", "libration", "libration.core", "libration.tensor", "libration.ops", "libration.record", "libration.autograd", "helper",
+  "ffi", "libration", "libration.core", "libration.tensor", "libration.view", "libration.ops", "libration.record", "libration.autograd", "helper",
 } do kept[name] = package.loaded[name] end
 kept.ffi = ffi
 

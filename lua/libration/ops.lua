@@ -2,6 +2,7 @@
 local ffi = require "ffi"
 local core = require "libration.core"
 local tensor = require "libration.tensor"
+require "libration.view"
 
 local C, raise = core.C, core.raise
 local new, is_tensor, dtype_id, whole = tensor.new, tensor.is_tensor, tensor.dtype_id, tensor.whole
