@@ -1,5 +1,5 @@
 -- The LSTM autoencoder: encoder, latent, decoder over windows of features. Knows no joints, no threshold.
--- Source: PERFORMANCE.md section 2; LSTM encoder-decoder for anomalies: Malhotra et al. 2016.
+-- Source: LSTM encoder-decoder for anomalies: Malhotra et al. 2016.
 
 local ffi = require "ffi"
 local lr = require "libration"

@@ -15,7 +15,7 @@ local motion = {
 }
 
 --- What `prepare` and the windows take, with defaults. Stored in a detector as it stands.
---- Source of the defaults: shared/goldens/autoencoder/README.md section 3.
+--- The defaults are those that did best with autoencoders trained on few normal recordings (torso-centred, each window minus its own mean).
 motion.DEFAULTS = {
   joints = "default", coordinates = "pixels", min_score = 0,
   outliers = 0, gaps = "linear", max_gap = 1, rate = 0,

@@ -55,7 +55,7 @@ function normalise.torso_length(track)
   return length, ux, uy
 end
 
---- Normalises a track in place. Defaults follow shared/goldens/autoencoder/README.md section 3: each frame minus the mean of
+--- Normalises a track in place. By default: each frame minus the mean of
 --- shoulders and hips, divided by the sequence's median torso length, not rotated.
 --- A frame without all four root joints becomes missing as a whole when the root is "torso".
 ---@param track Track changed in place
