@@ -12,7 +12,8 @@ local rows = {
   {"output", "landmarks", "folder for the results, made when missing", metavar = "DIR"},
   {"model", "full", "landmark network", choices = {"lite", "full", "heavy"}},
   {"precision", "f32", "number type of the networks' products", choices = {"f32", "bf16"}},
-  {"smooth", "one-euro", "one-euro: MediaPipe's, frame by frame; offline: zero-phase Butterworth over the whole recording; none", choices = {"one-euro", "offline", "none"}},
+  {"smooth", "one-euro", "one-euro: MediaPipe's, frame by frame; offline: zero-phase Butterworth over the whole recording, held in memory for it; none",
+    choices = {"one-euro", "offline", "none"}},
   {"cutoff", 6, "cut-off of --smooth offline in Hz (amplitude 1/sqrt 2 there)", type = "number", above = 0, metavar = "HZ"},
   {"clock", "video", "time that the one-euro filters see: the video's own, or 33333 us a frame as MediaPipe's Python package counts", choices = {"video", "mediapipe"}},
   {"heatmap-kernel", 9, "side of the heat-map surroundings that refine a point: 9 as the Python package, 7 as its graph file", choices = {9, 7}},
@@ -31,11 +32,46 @@ local rows = {
   positional = {"input", "", "video, picture or folder of PNG or JPEG frames", metavar = "INPUT", required = true},
 }
 
--- The overlay: decodes once more and draws what was found.
-local function draw_overlay(recording, input, settings, path)
+-- Everything that a frame's landmarks are written to, a frame at once: { put(time, landmarks, world), close(), abort() }.
+local function writers(folder)
+  local files, skeleton = require "libration.files", require "libration.pose.skeletons".blazepose33
+  local npy, csv, openpose = require "libration.formats.npy", require "libration.formats.csv", require "libration.formats.openpose"
+  local list = {}
+  local ok, err = pcall(function()
+    list[1] = npy.writer(files.join(folder, "landmarks.npy"), {33, 5})
+    list[2] = npy.writer(files.join(folder, "world.npy"), {33, 3})
+    list[3] = csv.landmark_writer(files.join(folder, "landmarks.csv"), {joints = skeleton.joints, channels = {"x", "y", "z", "visibility", "presence"}})
+    list[4] = openpose.writer(files.join(folder, "landmarks.json"), 33, 5)
+  end)
+  local all = {}
+  function all.put(time, landmarks, world)
+    list[1]:append_row(landmarks)
+    list[2]:append_row(world)
+    list[3]:append(landmarks, time)
+    list[4]:append(landmarks, time)
+  end
+  function all.close()
+    while list[1] do table.remove(list, 1):close() end
+  end
+  function all.abort()
+    for _, writer in ipairs(list) do writer:abort() end
+  end
+  if not ok then
+    all.abort()
+    error(err, 0)
+  end
+  return all
+end
+
+-- The overlay: decodes once more and draws what was found, as landmarks.npy in the folder has it.
+local function draw_overlay(recording, input, settings, folder)
+  local files, ffi = require "libration.files", require "ffi"
   local media, draw, cairo = require "libration.media", require "libration.pose.draw", require "libration.report.cairo"
   local extract, progress, lr = require "libration.pose.extract", require "libration.progress", require "libration"
   local still = recording.kind == "picture"
+  local path = files.join(folder, still and "overlay.png" or "overlay.mp4")
+  local found = assert(io.open(files.join(folder, "landmarks.npy"), "rb"))
+  found:seek("end", -recording.frames * 660)
   local source = assert(media.open(input, extract.source_options(setmetatable(settings, {__index = extract.defaults}))))
   local overlay = draw.overlay(source.width, source.height, cairo.over)
   local to_frame = extract.turning(source)
@@ -48,13 +84,14 @@ local function draw_overlay(recording, input, settings, path)
   end
   local bar = progress.new {label = "overlay", total = recording.frames, unit = "frames"}
   local points = lr.empty({33, 5})
-  local from, to = recording.landmarks:ptr(), points:ptr()
+  local from, to = ffi.new("float[165]"), points:ptr()
   local ok, err = pcall(function()
     for t = 0, recording.frames - 1 do
       local frame, time = source:next()
       if not frame then error(input .. ": fewer frames than before", 0) end
+      ffi.copy(from, found:read(660), 660)
       for i = 0, 32 do
-        local p = from + (t * 33 + i) * 5
+        local p = from + i * 5
         to[5 * i], to[5 * i + 1] = to_frame(p[0], p[1])
         to[5 * i + 2], to[5 * i + 3], to[5 * i + 4] = p[2], p[3], p[4]
       end
@@ -66,6 +103,7 @@ local function draw_overlay(recording, input, settings, path)
   end)
   bar:finish()
   source:close()
+  found:close()
   if not ok then
     if writer then writer:abort() end
     error(err, 0)
@@ -90,6 +128,11 @@ options.main(function()
     end,
     on_frame = function(n, found) bar:update(n, found < n and ("%d without a pose"):format(n - found) or nil) end,
   }
+  local out
+  function settings.sink(...)
+    out = out or writers(folder)
+    out.put(...)
+  end
   local ok, err = pcall(function()
     local r = assert(extract.recording(o.input, settings))
     if bar then bar:finish() end
@@ -99,15 +142,8 @@ options.main(function()
     for _, jump in ipairs(r.jumps) do
       log.warn("jump at %.3f s (frame %d): the body is %.0f pixels from where it was, perhaps another person", jump.time, jump.frame - 1, jump.distance)
     end
-    if o.overlay then draw_overlay(r, o.input, settings, files.join(folder, r.kind == "picture" and "overlay.png" or "overlay.mp4")) end
-
-    local npy, csv, openpose = require "libration.formats.npy", require "libration.formats.csv", require "libration.formats.openpose"
-    local skeleton = require "libration.pose.skeletons".blazepose33
-    npy.save(files.join(folder, "landmarks.npy"), r.landmarks)
-    npy.save(files.join(folder, "world.npy"), r.world)
-    csv.save_landmarks(files.join(folder, "landmarks.csv"), r.landmarks,
-      {joints = skeleton.joints, channels = {"x", "y", "z", "visibility", "presence"}, times = r.times})
-    openpose.save(files.join(folder, "landmarks.json"), r.landmarks, {times = r.times})
+    out.close()
+    if o.overlay then draw_overlay(r, o.input, settings, folder) end
     local cjson = require "cjson"
     local rate = r.seconds > 0 and r.frames / r.seconds or 0
     files.write(files.join(folder, "run.json"), cjson.encode {
@@ -119,6 +155,7 @@ options.main(function()
   end)
   if not ok then
     if bar then bar.quiet = true bar:finish() end
+    if out then out.abort() end
     if fresh then require "lfs".rmdir(folder) end -- only when nothing is in it
     error(err, 0)
   end

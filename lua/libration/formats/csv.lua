@@ -214,6 +214,37 @@ function M.landmark_names(joints, channels)
   return names
 end
 
+---@class LandmarkWriter rows of a landmark table, a frame at once; the file appears under its name at close
+local LandmarkWriter = {}
+LandmarkWriter.__index = LandmarkWriter
+
+---Begins a landmark table whose number of frames is not known yet.
+---@param path string
+---@param about LandmarkTable joints and channels
+---@return LandmarkWriter writer; raises one line where the folder cannot be written
+function M.landmark_writer(path, about)
+  return setmetatable({ out = M.writer(path, M.landmark_names(about.joints, about.channels)), values = #about.joints * #about.channels, frames = 0, cells = {} },
+    LandmarkWriter)
+end
+
+---Appends a frame.
+---@param values ffi.cdata* float[J*C]
+---@param time? number seconds
+function LandmarkWriter:append(values, time)
+  local cells = self.cells
+  cells[1], cells[2] = self.frames, time and ("%.17g"):format(time) or ""
+  for i = 0, self.values - 1 do cells[i + 3] = values[i] end
+  self.out:row(cells)
+  self.frames = self.frames + 1
+end
+
+---Syncs and renames.
+---@return string path
+function LandmarkWriter:close() return self.out:close() end
+
+---Drops what was written.
+function LandmarkWriter:abort() self.out:abort() end
+
 ---Writes a landmark sequence: a row a frame, "frame" from 0, "time" in seconds (empty without times).
 ---@param path string
 ---@param landmarks Tensor f32 [T,J,C]
@@ -224,16 +255,11 @@ function M.save_landmarks(path, landmarks, about)
   if #shape ~= 3 or shape[2] ~= #about.joints or shape[3] ~= #about.channels then
     error(("csv.save_landmarks: [%s] for %d joints of %d channels"):format(table.concat(shape, ","), #about.joints, #about.channels), 2)
   end
-  local w = M.writer(path, M.landmark_names(about.joints, about.channels))
+  local w = M.landmark_writer(path, about)
   local ok, err = pcall(function()
     local flat = landmarks:to("f32"):contiguous()
-    local p, n = flat:ptr(), shape[2] * shape[3]
-    local cells = {}
-    for t = 0, shape[1] - 1 do
-      cells[1], cells[2] = t, about.times and ("%.17g"):format(about.times[t + 1]) or ""
-      for i = 0, n - 1 do cells[i + 3] = p[t * n + i] end
-      w:row(cells)
-    end
+    local p = flat:ptr()
+    for t = 0, shape[1] - 1 do w:append(p + t * w.values, about.times and about.times[t + 1]) end
   end)
   if not ok then
     w:abort()

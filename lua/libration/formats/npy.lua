@@ -125,6 +125,15 @@ function Writer:append(t)
   self.rows = self.rows + (extra == 1 and shape[1] or 1)
 end
 
+---Appends one row from memory.
+---@param values ffi.cdata* as many numbers of the writer's dtype as a row has
+function Writer:append_row(values)
+  local n = width_of[self.dtype]
+  for _, d in ipairs(self.shape) do n = n * d end
+  self.file:write(ffi.string(values, n))
+  self.rows = self.rows + 1
+end
+
 ---Patches T into the header, syncs and renames.
 ---@return string path
 function Writer:close()

@@ -145,34 +145,70 @@ local function frame_text(p, offset, joints, channels, score, extra)
   return ('{%s"people":[%s]}'):format(extra, people)
 end
 
+---@class OpenposeWriter frames of one file, one at once; the file appears under its name at close
+local Writer = {}
+Writer.__index = Writer
+
+---Begins a file whose "frames" each hold "people"; their number is not known yet.
+---@param path string a .json file
+---@param joints integer J
+---@param channels integer C >= 2: x, y, ...
+---@param score? integer channel of the score from 1 (default 3 where C = 3, 4 where C > 3: visibility)
+---@return OpenposeWriter writer; raises one line where the folder cannot be written
+function M.writer(path, joints, channels, score)
+  local out = stream.begin(path)
+  out:write('{"version":1.3,"frames":[')
+  return setmetatable({ out = out, joints = joints, channels = channels, score = score or (channels == 3 and 3 or channels > 3 and 4) or nil, frames = 0 }, Writer)
+end
+
+---Appends a frame. A missing joint is 0, 0, 0 as OpenPose writes it.
+---@param values ffi.cdata* float[J*C]
+---@param time? number seconds
+function Writer:append(values, time)
+  local extra = ('"frame":%d,%s'):format(self.frames, time and ('"time":%.17g,'):format(time) or "")
+  self.out:write(self.frames > 0 and ",\n" or "\n", frame_text(values, 0, self.joints, self.channels, self.score, extra))
+  self.frames = self.frames + 1
+end
+
+---Ends the list, syncs and renames.
+---@return string path
+function Writer:close()
+  self.out:write("\n]}\n")
+  return self.out:close()
+end
+
+---Drops what was written.
+function Writer:abort() self.out:abort() end
+
 ---Writes key points in OpenPose's layout: one file whose "frames" each hold "people". A missing joint is 0, 0, 0 as OpenPose writes it.
 ---@param path string a .json file, or with options.folder a folder that gets NAME_000000000000_keypoints.json a frame
 ---@param landmarks Tensor f32 [T,J,C], C >= 2: x, y, ...
----@param options? {score: integer, times: number[], folder: boolean, name: string} score: channel of the score from 1 (default 3 where C = 3, 4 where C > 3: visibility)
+---@param options? {score: integer, times: number[], folder: boolean, name: string} score: as for `writer`
 ---@return string path; raises one line where it cannot be written
 function M.save(path, landmarks, options)
   options = options or {}
   local shape = landmarks.shape
   if #shape ~= 3 or shape[3] < 2 then error(("openpose.save: [%s], want [T,J,C] with C >= 2"):format(table.concat(shape, ",")), 2) end
   local t, j, c = shape[1], shape[2], shape[3]
-  local score = options.score or (c == 3 and 3 or c > 3 and 4) or nil
   local flat = landmarks:to("f32"):contiguous()
   local p = flat:ptr()
   if options.folder then
+    local score = options.score or (c == 3 and 3 or c > 3 and 4) or nil
     for i = 0, t - 1 do
       local name = ("%s_%012d_keypoints.json"):format(options.name or "frame", i)
       files.write(files.join(path, name), frame_text(p, i * j * c, j, c, score, '"version":1.3,') .. "\n")
     end
     return path
   end
-  local out = stream.begin(path)
-  out:write('{"version":1.3,"frames":[')
-  for i = 0, t - 1 do
-    local time = options.times and ('"time":%.17g,'):format(options.times[i + 1]) or ""
-    out:write(i > 0 and ",\n" or "\n", frame_text(p, i * j * c, j, c, score, ('"frame":%d,%s'):format(i, time)))
+  local w = M.writer(path, j, c, options.score)
+  local ok, err = pcall(function()
+    for i = 0, t - 1 do w:append(p + i * j * c, options.times and options.times[i + 1]) end
+  end)
+  if not ok then
+    w:abort()
+    error(err, 0)
   end
-  out:write("\n]}\n")
-  return out:close()
+  return w:close()
 end
 
 return M

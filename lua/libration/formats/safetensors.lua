@@ -169,7 +169,7 @@ end
 
 ---Writes named tensors, through a temporary file that is synced and renamed.
 ---@param path string
----@param tensors table<string, Tensor>
+---@param tensors table<string, Tensor|Spool>
 ---@param metadata? table<string, string>
 ---@return string path; raises one line where it cannot be written (the disk is full)
 function M.save(path, tensors, metadata)
@@ -195,8 +195,12 @@ function M.save(path, tensors, metadata)
   return files.write(path, function(out)
     out:write(little_u64(#header), header)
     for _, e in ipairs(entries) do
-      local t = e.tensor:contiguous()
-      if t:numel() > 0 then out:write(ffi.string(t:ptr(), e.last - e.first)) end
+      if type(e.tensor) == "table" then
+        e.tensor:pour(out)
+      else
+        local t = e.tensor:contiguous()
+        if t:numel() > 0 then out:write(ffi.string(t:ptr(), e.last - e.first)) end
+      end
     end
   end)
 end

@@ -1,4 +1,4 @@
--- A file that grows over a long run and appears under its name only when it is whole. Knows no format.
+-- A file that grows over a long run and appears under its name only when it is whole; rows that wait on the disk. Knows no format.
 local files = require "libration.files"
 
 ---@class Stream
@@ -63,6 +63,52 @@ function Stream:abort()
     self.file = nil
   end
   os.remove(self.temporary)
+end
+
+---@class Spool rows that wait in a file without a name, gone with the process: what safetensors.save takes in place of a tensor
+---@field dtype string
+---@field shape integer[] [rows, ...] so far
+local Spool = {}
+Spool.__index = Spool
+
+---@param dtype string
+---@param row integer[] shape of one row
+---@return Spool? spool, or nil and the reason: no room for temporary files
+function M.spool(dtype, row)
+  local file, reason = io.tmpfile()
+  if not file then return nil, reason end
+  return setmetatable({ dtype = dtype, shape = { 0, unpack(row) }, file = file }, Spool)
+end
+
+---Appends a row's bytes. After a full disk the spool is closed and takes nothing more.
+---@param bytes string
+function Spool:append(bytes)
+  if not self.file then return end
+  if self.file:write(bytes) then
+    self.shape[1] = self.shape[1] + 1
+  else
+    self:close()
+  end
+end
+
+---@return integer elements
+function Spool:numel()
+  local n = 1
+  for _, d in ipairs(self.shape) do n = n * d end
+  return n
+end
+
+---All bytes in order, a piece at once. Raises where the disk was full.
+---@param out {write: function}
+function Spool:pour(out)
+  if not (self.file and self.file:flush() and self.file:seek("set")) then error("the disk is full (no space left)", 0) end
+  for piece in function() return self.file:read(1048576) end do out:write(piece) end
+end
+
+---Lets go of the file; idempotent.
+function Spool:close()
+  if self.file then self.file:close() end
+  self.file = nil
 end
 
 return M

@@ -4,6 +4,7 @@ local tensor = require "libration.tensor"
 local files = require "libration.files"
 local sha256 = require "libration.sha256"
 local smoothing = require "libration.pose.smoothing"
+local stream = require "libration.formats.stream"
 
 local extract = {}
 
@@ -16,8 +17,8 @@ extract.defaults = {
 }
 
 ---@class Recording
----@field landmarks Tensor f32 [T,33,5] x, y, z in pixels of the upright source picture, visibility, presence; NaN in frames without a pose
----@field world Tensor f32 [T,33,3] metres from the mid hip, NaN likewise
+---@field landmarks? Tensor f32 [T,33,5] x, y, z in pixels of the upright source picture, visibility, presence; NaN in frames without a pose; nil where a sink took them
+---@field world? Tensor f32 [T,33,3] metres from the mid hip, NaN likewise
 ---@field times number[] seconds of each frame
 ---@field frames integer T
 ---@field found integer frames with a pose
@@ -105,14 +106,42 @@ local function middle(l)
   return x, y
 end
 
-local function find(source, landmarker, on_frame)
-  local landmarks, world, times, jumps = growing(165), growing(99), {}, {}
+-- Where a frame's numbers go: kept, to be tensors at the end.
+local function keeping()
+  local landmarks, world = growing(165), growing(99)
+  return {
+    room = function() return landmarks.next(), world.next() end,
+    take = function() end,
+    result = function() return landmarks.tensor(33, 5), world.tensor(33, 3) end,
+  }
+end
+
+-- Or handed on frame by frame, and spooled where they are to be remembered: an hour needs no more memory than a minute.
+local function handing_on(sink, spooled)
+  local landmarks, world = ffi.new("float[165]"), ffi.new("float[99]")
+  local l, w
+  if spooled then l, w = stream.spool("f32", { 33, 5 }), stream.spool("f32", { 33, 3 }) end
+  return {
+    room = function() return landmarks, world end,
+    take = function(time)
+      sink(time, landmarks, world)
+      if l and w then
+        l:append(ffi.string(landmarks, 660))
+        w:append(ffi.string(world, 396))
+      end
+    end,
+    result = function() return l, w end,
+  }
+end
+
+local function find(source, landmarker, on_frame, place)
+  local times, jumps = {}, {}
   local _, direct = extract.turning(source)
   local found, last = 0, nil
   for frame, time in source:each() do
     times[#times + 1] = time
     local l, w = landmarker:process(frame, time)
-    local to, metres = landmarks.next(), world.next()
+    local to, metres = place.room()
     if not l then
       for i = 0, 164 do to[i] = 0 / 0 end
       for i = 0, 98 do metres[i] = 0 / 0 end
@@ -133,9 +162,11 @@ local function find(source, landmarker, on_frame)
       end
       last = { x = x, y = y, radius = radius }
     end
+    place.take(time)
     if on_frame then on_frame(#times, found) end
   end
-  return landmarks.tensor(33, 5), world.tensor(33, 3), times, jumps, found
+  local landmarks, world = place.result()
+  return landmarks, world, times, jumps, found
 end
 
 local function remembered(path)
@@ -189,7 +220,9 @@ end
 ---@param input string
 ---@param options? table model, precision, kernel, smooth ("one-euro", "none", "offline": zero-phase Butterworth with `cutoff` Hz, default 6), clock, person, weights
 ---  (as pose.landmarker takes them), start, stop (seconds; stop 0: to the end), fps (folders), crop {x, y, width, height}, rotate (degrees clockwise, after the crop),
----  threads, cache (false: neither look nor remember), on_open(source), on_frame(frames, found)
+---  threads, cache (false: neither look nor remember), on_open(source), on_frame(frames, found),
+---  sink(time, landmarks, world): takes each frame in order, float[33*5] and float[33*3] that are valid during the call; the recording then holds neither, and
+---  its length costs no memory, unless smooth is "offline" or the answer was remembered
 ---@return Recording|nil recording
 ---@return string|nil err one line: the input cannot be opened
 function extract.recording(input, options)
@@ -211,18 +244,29 @@ function extract.recording(input, options)
     if o.on_open then o.on_open(source) end
     local clock = require "libration.progress".clock
     local begin = clock()
-    local ok, landmarks, world, times, jumps, found = pcall(find, source, landmarker, o.on_frame)
+    local streamed = o.sink and smooth ~= "offline"
+    local ok, landmarks, world, times, jumps, found = pcall(find, source, landmarker, o.on_frame, streamed and handing_on(o.sink, place) or keeping())
     source:close()
     if not ok then error(landmarks, 0) end
     r = {
       landmarks = landmarks, world = world, times = times, jumps = jumps, frames = #times, found = found, width = source.source_width, height = source.source_height,
       fps = rate_of(times, source.fps), cached = false, seconds = clock() - begin, warning = source.warning or "",
     }
-    if place then remember(place, r) end
+    if place and landmarks and world then remember(place, r) end
+    if streamed then
+      r.landmarks, r.world = nil, nil
+      if landmarks then landmarks:close() end
+      if world then world:close() end
+    end
   end
   r.key, r.kind = key, source.kind
   if smooth == "offline" and r.fps > 0 and r.frames > 0 then
     r.landmarks, r.world = smoothing.offline(r.landmarks, r.fps, o.cutoff), smoothing.offline(r.world, r.fps, o.cutoff)
+  end
+  if o.sink and r.landmarks then
+    local l, w = r.landmarks:ptr(), r.world:ptr()
+    for i = 0, r.frames - 1 do o.sink(r.times[i + 1], l + 165 * i, w + 99 * i) end
+    r.landmarks, r.world = nil, nil
   end
   return r
 end
