@@ -4,6 +4,7 @@ local tensor = require "libration.tensor"
 local files = require "libration.files"
 local sha256 = require "libration.sha256"
 local smoothing = require "libration.pose.smoothing"
+local watch = require "libration.pose.watch"
 local stream = require "libration.formats.stream"
 
 local extract = {}
@@ -13,7 +14,7 @@ local JUMP = .5   -- of the radius of the body's circle, from one found frame to
 
 extract.defaults = {
   model = "full", precision = "f32", kernel = 9, smooth = "one-euro", cutoff = 6, clock = "video", person = "best",
-  start = 0, stop = 0, fps = 0, rotate = 0, crop = false,
+  start = 0, stop = 0, fps = 0, rotate = 0, crop = false, watch = true,
 }
 
 ---@class Recording
@@ -31,6 +32,8 @@ extract.defaults = {
 ---@field seconds number that finding the landmarks took, decoding included; 0 when cached
 ---@field warning string what was wrong with the file; "" when nothing
 ---@field kind string "video", "picture" or "folder"
+---@field watch? Tensor f32 [T,#watch.COLUMNS] what pose.watch took of each frame; nil where it was not asked for
+---@field watch_seconds? number of `seconds` that this took; 0 when cached
 
 -- Sha256 over the content of a file, or of all pictures of a folder by name.
 local function content_of(source)
@@ -134,7 +137,7 @@ local function handing_on(sink, spooled)
   }
 end
 
-local function find(source, landmarker, on_frame, place)
+local function find(source, landmarker, on_frame, place, watcher)
   local times, jumps = {}, {}
   local _, direct = extract.turning(source)
   local found, last = 0, nil
@@ -163,16 +166,18 @@ local function find(source, landmarker, on_frame, place)
       last = { x = x, y = y, radius = radius }
     end
     place.take(time)
+    if watcher then watcher:look(frame, time, l, landmarker) end
     if on_frame then on_frame(#times, found) end
   end
   local landmarks, world = place.result()
   return landmarks, world, times, jumps, found
 end
 
-local function remembered(path)
+local function remembered(path, watched)
   if not files.exists(path) then return nil end
   local tensors, about = require "libration.formats.safetensors".load(path)
   if not tensors or not (tensors.landmarks and tensors.world and tensors.times and tensors.jumps) then return nil end
+  if watched and not watch.fits(tensors.watch, tensors.times:size(1)) then return nil end -- found before anybody watched
   local times, jumps = {}, {}
   for i = 1, tensors.times:size(1) do times[i] = tensors.times:ptr()[i - 1] end
   for i = 0, tensors.jumps:size(1) - 1 do
@@ -182,6 +187,7 @@ local function remembered(path)
   return {
     landmarks = tensors.landmarks, world = tensors.world, times = times, jumps = jumps, frames = #times, found = tonumber(about.found),
     width = tonumber(about.width), height = tonumber(about.height), fps = tonumber(about.fps), warning = about.warning, cached = true, seconds = 0,
+    watch = watched and tensors.watch or nil, watch_seconds = 0,
   }
 end
 
@@ -194,7 +200,7 @@ local function remember(path, r)
   end
   jumps = jumps:narrow(1, 1, #r.jumps)
   local about = { found = ("%d"):format(r.found), width = ("%d"):format(r.width), height = ("%d"):format(r.height), fps = ("%.17g"):format(r.fps), warning = r.warning }
-  local tensors = { landmarks = r.landmarks, world = r.world, times = times, jumps = jumps }
+  local tensors = { landmarks = r.landmarks, world = r.world, times = times, jumps = jumps, watch = r.watch }
   pcall(require "libration.formats.safetensors".save, path, tensors, about) -- a full cache is no reason to lose the answer
 end
 
@@ -220,7 +226,7 @@ end
 ---@param input string
 ---@param options? table model, precision, kernel, smooth ("one-euro", "none", "offline": zero-phase Butterworth with `cutoff` Hz, default 6), clock, person, weights
 ---  (as pose.landmarker takes them), start, stop (seconds; stop 0: to the end), fps (folders), crop {x, y, width, height}, rotate (degrees clockwise, after the crop),
----  threads, cache (false: neither look nor remember), on_open(source), on_frame(frames, found),
+---  threads, cache (false: neither look nor remember), watch (false: do not look at the frames themselves, see pose/watch.lua), on_open(source), on_frame(frames, found),
 ---  sink(time, landmarks, world): takes each frame in order, float[33*5] and float[33*3] that are valid during the call; the recording then holds neither, and
 ---  its length costs no memory, unless smooth is "offline" or the answer was remembered
 ---@return Recording|nil recording
@@ -237,7 +243,7 @@ function extract.recording(input, options)
   }
   local key = key_of(source, setmetatable({ smooth = smooth }, { __index = o }), landmarker.files)
   local place = o.cache ~= false and files.join(files.cache("landmarks"), key .. ".safetensors")
-  local r = place and remembered(place)
+  local r = place and remembered(place, o.watch)
   if r then
     source:close()
   else
@@ -245,13 +251,15 @@ function extract.recording(input, options)
     local clock = require "libration.progress".clock
     local begin = clock()
     local streamed = o.sink and smooth ~= "offline"
-    local ok, landmarks, world, times, jumps, found = pcall(find, source, landmarker, o.on_frame, streamed and handing_on(o.sink, place) or keeping())
+    local watcher = o.watch and watch.new(source.width, source.height)
+    local ok, landmarks, world, times, jumps, found = pcall(find, source, landmarker, o.on_frame, streamed and handing_on(o.sink, place) or keeping(), watcher)
     source:close()
     if not ok then error(landmarks, 0) end
     r = {
       landmarks = landmarks, world = world, times = times, jumps = jumps, frames = #times, found = found, width = source.source_width, height = source.source_height,
       fps = rate_of(times, source.fps), cached = false, seconds = clock() - begin, warning = source.warning or "",
     }
+    if watcher then r.watch, r.watch_seconds = watcher:series() end
     if place and landmarks and world then remember(place, r) end
     if streamed then
       r.landmarks, r.world = nil, nil
