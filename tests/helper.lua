@@ -21,6 +21,9 @@ function helper.shared(path)
   end
 end
 
+--- True where LIBRATION_FULL=1 asks for campaigns in full size; they are samples otherwise.
+function helper.full() return os.getenv "LIBRATION_FULL" == "1" end
+
 --- Largest absolute difference of two tensors (NaN equal to NaN), and the largest absolute value of the first.
 function helper.difference(a, b)
   assert(table.concat(a.shape, ",") == table.concat(b.shape, ","), "shapes " .. table.concat(a.shape, ",") .. " and " .. table.concat(b.shape, ","))
