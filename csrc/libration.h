@@ -182,6 +182,8 @@ enum {
 LBR_API int lbr_reader_open(const char *path, lbr_reader **out);
 /* The same over a copy of `size` bytes in memory; name: for errors. Errors: LBR_ENOMEM, LBR_EFORMAT (empty). */
 LBR_API int lbr_reader_memory(const char *name, const void *bytes, size_t size, lbr_reader **out);
+/* The same over the caller's own bytes, which stay as they are until the reader is closed. */
+LBR_API int lbr_reader_borrow(const char *name, const void *bytes, size_t size, lbr_reader **out);
 LBR_API void lbr_reader_close(lbr_reader *r); /* NULL is allowed */
 LBR_API double lbr_reader_size(const lbr_reader *r);
 

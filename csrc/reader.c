@@ -16,7 +16,7 @@ struct lbr_reader {
     const unsigned char *bytes;
     size_t size;
     char *name;
-    int mapped;
+    enum { COPIED, MAPPED, BORROWED } kept;
 };
 
 static const struct {
@@ -77,26 +77,40 @@ int lbr_reader_open(const char *path, lbr_reader **out)
     }
     r->bytes = bytes;
     r->size = (size_t)st.st_size;
-    r->mapped = 1;
+    r->kept = MAPPED;
+    *out = r;
+    return LBR_OK;
+}
+
+int lbr_reader_borrow(const char *name, const void *bytes, size_t size, lbr_reader **out)
+{
+    *out = NULL;
+    if (size == 0)
+        return lbr_fail(LBR_EFORMAT, "%s: no bytes", name ? name : "memory");
+    lbr_reader *r = reader_new(name);
+    if (!r)
+        return lbr_fail(LBR_ENOMEM, "%s: no memory for a reader", name ? name : "memory");
+    r->bytes = bytes;
+    r->size = size;
+    r->kept = BORROWED;
     *out = r;
     return LBR_OK;
 }
 
 int lbr_reader_memory(const char *name, const void *bytes, size_t size, lbr_reader **out)
 {
-    *out = NULL;
-    if (size == 0)
-        return lbr_fail(LBR_EFORMAT, "%s: no bytes", name ? name : "memory");
-    lbr_reader *r = reader_new(name);
-    unsigned char *copy = r ? malloc(size) : NULL;
+    int code = lbr_reader_borrow(name, bytes, size, out);
+    if (code)
+        return code;
+    unsigned char *copy = malloc(size);
     if (!copy) {
-        lbr_reader_close(r);
+        lbr_reader_close(*out);
+        *out = NULL;
         return lbr_fail(LBR_ENOMEM, "%s: no memory for %zu bytes", name ? name : "memory", size);
     }
     memcpy(copy, bytes, size);
-    r->bytes = copy;
-    r->size = size;
-    *out = r;
+    (*out)->bytes = copy;
+    (*out)->kept = COPIED;
     return LBR_OK;
 }
 
@@ -104,9 +118,9 @@ void lbr_reader_close(lbr_reader *r)
 {
     if (!r)
         return;
-    if (r->mapped)
+    if (r->kept == MAPPED)
         munmap((void *)r->bytes, r->size);
-    else
+    else if (r->kept == COPIED)
         free((void *)r->bytes);
     free(r->name);
     free(r);

@@ -47,18 +47,24 @@ static int png_decode(const char *function, const char *path, const uint8_t *dat
         status = lbr_fail(LBR_EFORMAT, "%s: %s: broken PNG: %s", function, path, in.message);
     } else {
         png_set_read_fn(png, &in, png_take);
+        png_set_chunk_malloc_max(png, 65536 + 4 * size);   /* texts and profiles, packed */
         png_read_info(png, info);
+        if ((double)png_get_rowbytes(png, info) * png_get_image_height(png, info) > (double)LBR_PICTURE_RATIO * (double)size)
+            png_error(png, "it claims more pixels than its bytes can hold");
         png_set_expand(png);          /* palette -> RGB, grey below 8 bits -> 8, transparency -> alpha */
         png_set_scale_16(png);
         png_set_gray_to_rgb(png);
         png_set_strip_alpha(png);
         int passes = png_set_interlace_handling(png);
         png_read_update_info(png, info);
-        status = lbr_frame_reserve(picture, (int)png_get_image_width(png, info), (int)png_get_image_height(png, info));
+        status = lbr_frame_begin(picture, (int)png_get_image_width(png, info), (int)png_get_image_height(png, info), size);
         if (status != LBR_OK) status = lbr_fail(status, "%s: %s: %s", function, path, lbr_error());
         else if (png_get_rowbytes(png, info) != 3 * (size_t)picture->width) png_error(png, "unknown kind of pixels");
         for (int pass = 0; status == LBR_OK && pass < passes; pass++)
-            for (int y = 0; y < picture->height; y++) png_read_row(png, picture->data + y * picture->stride, NULL);
+            for (int y = 0; status == LBR_OK && y < picture->height; y++) {
+                status = lbr_frame_reach(picture, y);
+                if (status == LBR_OK) png_read_row(png, picture->data + y * picture->stride, NULL);
+            }
         if (status == LBR_OK) png_read_end(png, NULL);
     }
     png_destroy_read_struct(&png, &info, NULL);
@@ -130,18 +136,45 @@ int lbr_picture_is(const char *path)
     return kind_of(head, size) != AV_CODEC_ID_NONE;
 }
 
+/* data is followed by AV_INPUT_BUFFER_PADDING_SIZE bytes where `padded`: FFmpeg's decoders read them. */
+static int decode(const char *function, const char *path, uint8_t *data, size_t size, bool padded, struct lbr_frame *picture)
+{
+    enum AVCodecID id = kind_of(data, size);
+    if (id == AV_CODEC_ID_NONE) return lbr_fail(LBR_EFORMAT, "%s: %s: not a picture (want PNG, JPEG, BMP, WebP or TIFF)", function, path);
+    if (id == AV_CODEC_ID_PNG) return png_decode(function, path, data, size, picture);
+    if (id == AV_CODEC_ID_MJPEG) return lbr_jpeg_decode(function, path, data, size, picture);
+    if (padded) return ffmpeg_decode(function, path, id, data, size, picture);
+    uint8_t *copy = av_mallocz(size + AV_INPUT_BUFFER_PADDING_SIZE);
+    if (!copy) return lbr_fail(LBR_ENOMEM, "%s: %s: no memory", function, path);
+    memcpy(copy, data, size);
+    int status = ffmpeg_decode(function, path, id, copy, size, picture);
+    av_free(copy);
+    return status;
+}
+
 int lbr_picture_decode(const char *function, const char *path, struct lbr_frame *picture)
 {
     uint8_t *data;
     size_t size;
     int status = lbr_file_read(function, path, &data, &size);
     if (status != LBR_OK) return status;
-    enum AVCodecID id = kind_of(data, size);
-    if (id == AV_CODEC_ID_NONE) status = lbr_fail(LBR_EFORMAT, "%s: %s: not a picture (want PNG, JPEG, BMP, WebP or TIFF)", function, path);
-    else if (id == AV_CODEC_ID_PNG) status = png_decode(function, path, data, size, picture);
-    else if (id == AV_CODEC_ID_MJPEG) status = lbr_jpeg_decode(function, path, data, size, picture);
-    else status = ffmpeg_decode(function, path, id, data, size, picture);
+    status = decode(function, path, data, size, true, picture);
     av_free(data);
+    return status;
+}
+
+/* A decoded picture upright and without gaps; frees picture. */
+static int hand_out(const char *path, int status, struct lbr_frame *picture, uint8_t **rgb, int *width, int *height)
+{
+    if (status == LBR_OK) {
+        int crop[4] = { 0, 0, picture->orientation & 1 ? picture->height : picture->width, picture->orientation & 1 ? picture->width : picture->height };
+        *width = crop[2];
+        *height = crop[3];
+        *rgb = av_malloc(3 * (size_t)crop[2] * (size_t)crop[3]);
+        if (*rgb) lbr_turn_copy(picture, crop, 0, *rgb);
+        else status = lbr_fail(LBR_ENOMEM, "picture_read: %s: no memory", path);
+    }
+    lbr_frame_release(picture);
     return status;
 }
 
@@ -149,17 +182,15 @@ int lbr_picture_read(const char *path, uint8_t **rgb, int *width, int *height)
 {
     *rgb = NULL;
     struct lbr_frame picture = { 0 };
-    int status = lbr_picture_decode("picture_read", path, &picture);
-    if (status == LBR_OK) {
-        int crop[4] = { 0, 0, picture.orientation & 1 ? picture.height : picture.width, picture.orientation & 1 ? picture.width : picture.height };
-        *width = crop[2];
-        *height = crop[3];
-        *rgb = av_malloc(3 * (size_t)crop[2] * (size_t)crop[3]);
-        if (*rgb) lbr_turn_copy(&picture, crop, 0, *rgb);
-        else status = lbr_fail(LBR_ENOMEM, "picture_read: %s: no memory", path);
-    }
-    lbr_frame_release(&picture);
-    return status;
+    return hand_out(path, lbr_picture_decode("picture_read", path, &picture), &picture, rgb, width, height);
+}
+
+int lbr_picture_parse(const char *name, const void *data, size_t size, uint8_t **rgb, int *width, int *height)
+{
+    *rgb = NULL;
+    if (size == 0) return lbr_fail(LBR_EFORMAT, "picture_read: %s: no bytes", name);
+    struct lbr_frame picture = { 0 };
+    return hand_out(name, decode("picture_read", name, (uint8_t *)data, size, false, &picture), &picture, rgb, width, height);
 }
 
 void lbr_picture_free(uint8_t *rgb) { av_free(rgb); }

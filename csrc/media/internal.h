@@ -26,6 +26,10 @@ struct lbr_frame {
 
 /* Gives picture room for width x height RGB. Errors: LBR_ENOMEM, LBR_EFORMAT (absurd size). */
 int lbr_frame_reserve(struct lbr_frame *picture, int width, int height);
+/* For a picture of a claimed size, in `bytes` bytes of file: memory grows with the rows that are really there. */
+int lbr_frame_begin(struct lbr_frame *picture, int width, int height, size_t bytes);
+/* Before writing to a row (rows in order): gives it memory, the rows above are kept. LBR_ENOMEM. */
+int lbr_frame_reach(struct lbr_frame *picture, int row);
 void lbr_frame_release(struct lbr_frame *picture);
 
 /* ---- turning: orientation = clockwise quarter turns (0..3), plus 4 when the picture is mirrored left to right before turning ---- */
@@ -77,6 +81,9 @@ int lbr_turn_of_frame(const AVFrame *frame, const AVStream *stream, bool *exact)
 
 /* Decodes a JPEG in memory (jpeg.c). Errors: LBR_EFORMAT (broken, cut), LBR_EUNSUPPORTED (CMYK), LBR_ENOMEM. */
 int lbr_jpeg_decode(const char *function, const char *path, const uint8_t *data, size_t size, struct lbr_frame *picture);
+/* Bytes of pixels that a byte of PNG or JPEG can stand for at most: a claim beyond it is refused before memory is taken. Deflate: 1032; a JPEG without any
+ * detail: 512 (12 bits a block of 256 pixels). */
+enum { LBR_PICTURE_RATIO = 1040 };
 /* Decodes the file into picture (its orientation set). Text names the file. */
 int lbr_picture_decode(const char *function, const char *path, struct lbr_frame *picture);
 

@@ -73,10 +73,12 @@ int lbr_jpeg_decode(const char *function, const char *path, const uint8_t *data,
     jpeg_read_header(&jpeg, TRUE);
     if (jpeg.jpeg_color_space == JCS_CMYK || jpeg.jpeg_color_space == JCS_YCCK) {
         status = lbr_fail(LBR_EUNSUPPORTED, "%s: %s: a JPEG in CMYK", function, path);
+    } else if (3.0 * jpeg.image_width * jpeg.image_height > (double)LBR_PICTURE_RATIO * (double)size) {
+        status = lbr_fail(LBR_EFORMAT, "%s: %s: broken JPEG: it claims more pixels than its bytes can hold", function, path);
     } else {
         jpeg.out_color_space = JCS_RGB;
         jpeg_start_decompress(&jpeg);
-        status = lbr_frame_reserve(picture, (int)jpeg.output_width, (int)jpeg.output_height);
+        status = lbr_frame_begin(picture, (int)jpeg.output_width, (int)jpeg.output_height, size);
         if (status != LBR_OK) {
             status = lbr_fail(status, "%s: %s: %s", function, path, lbr_error());
         } else {
@@ -84,10 +86,12 @@ int lbr_jpeg_decode(const char *function, const char *path, const uint8_t *data,
             for (jpeg_saved_marker_ptr m = jpeg.marker_list; m; m = m->next)
                 if (m->marker == JPEG_APP0 + 1 && !picture->orientation) picture->orientation = orientation_of(m->data, m->data_length);
             while (jpeg.output_scanline < jpeg.output_height) {
+                status = lbr_frame_reach(picture, (int)jpeg.output_scanline);
+                if (status != LBR_OK) break;
                 JSAMPROW row = picture->data + (size_t)jpeg.output_scanline * (size_t)picture->stride;
                 jpeg_read_scanlines(&jpeg, &row, 1);
             }
-            jpeg_finish_decompress(&jpeg);
+            if (status == LBR_OK) jpeg_finish_decompress(&jpeg);
         }
     }
     jpeg_destroy_decompress(&jpeg);

@@ -67,6 +67,8 @@ LBR_API void lbr_source_close(lbr_source *source);
  * a stored orientation is applied). *rgb out [height,width,3] u8, free it with lbr_picture_free.
  * Errors: LBR_EIO, LBR_EFORMAT (empty, broken, not a picture), LBR_ENOMEM; the text names the file. */
 LBR_API int lbr_picture_read(const char *path, uint8_t **rgb, int *width, int *height);
+/* The same of a file's bytes in memory; name: for errors. */
+LBR_API int lbr_picture_parse(const char *name, const void *data, size_t size, uint8_t **rgb, int *width, int *height);
 LBR_API void lbr_picture_free(uint8_t *rgb);
 /* 1 where the file begins like one of these, else 0. */
 LBR_API int lbr_picture_is(const char *path);

@@ -8,25 +8,50 @@
 #include <libavutil/pixdesc.h>
 #include "internal.h"
 
-int lbr_frame_reserve(struct lbr_frame *picture, int width, int height)
+/* Room for at least `rows` rows; what the picture held of this width is kept. */
+static int frame_grow(struct lbr_frame *picture, int width, int height, int rows)
 {
     if (width < 1 || height < 1 || width > 65536 || height > 65536 || (int64_t)width * height > INT_MAX / 4)
         return lbr_fail(LBR_EFORMAT, "a picture of %d x %d is not supported", width, height);
     /* Whole blocks of 64 pixels: swscale's vector code skips the columns whose block would not fit into the row. */
     ptrdiff_t stride = 3 * (((ptrdiff_t)width + 63) & ~(ptrdiff_t)63);
-    size_t bytes = (size_t)stride * (size_t)height + 64;
+    size_t bytes = (size_t)stride * (size_t)rows + 64;
     if (bytes > picture->capacity) {
+        uint8_t *data = av_malloc(bytes);
+        if (data && picture->data && stride == picture->stride) memcpy(data, picture->data, picture->capacity);
         av_freep(&picture->data);
-        picture->capacity = 0;
-        picture->data = av_malloc(bytes);
-        if (!picture->data) return lbr_fail(LBR_ENOMEM, "no memory for a picture of %d x %d", width, height);
-        picture->capacity = bytes;
+        picture->capacity = data ? bytes : 0;
+        picture->data = data;
+        if (!data) return lbr_fail(LBR_ENOMEM, "no memory for a picture of %d x %d", width, height);
     }
     picture->width = width;
     picture->height = height;
     picture->stride = stride;
-    picture->orientation = 0;
     return LBR_OK;
+}
+
+static int frame_room(const struct lbr_frame *picture)
+{
+    return picture->stride && picture->capacity ? (int)((picture->capacity - 64) / (size_t)picture->stride) : 0;
+}
+
+int lbr_frame_begin(struct lbr_frame *picture, int width, int height, size_t bytes)
+{
+    picture->stride = picture->orientation = 0;
+    int64_t rows = (int64_t)(16 * bytes / (3 * (size_t)(width < 1 ? 1 : width)));
+    return frame_grow(picture, width, height, rows < 1 ? 1 : rows > height ? height : (int)rows);
+}
+
+int lbr_frame_reach(struct lbr_frame *picture, int row)
+{
+    int room = frame_room(picture), height = picture->height;
+    return row < room ? LBR_OK : frame_grow(picture, picture->width, height, room < height / 2 ? 2 * room : height);
+}
+
+int lbr_frame_reserve(struct lbr_frame *picture, int width, int height)
+{
+    picture->stride = picture->orientation = 0;   /* nothing in it is worth keeping */
+    return frame_grow(picture, width, height, height);
 }
 
 void lbr_frame_release(struct lbr_frame *picture)
