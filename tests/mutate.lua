@@ -10,7 +10,23 @@ local function generator(seed)
   end
 end
 
----`count` copies of `bytes`: single bytes changed, runs overwritten, cut off, doubled, or with a huge number inside.
+-- What a length, an offset or a value becomes: little endian, or the other way round.
+local WORDS = {
+  "\255\255\255\255", "\255\255\255\127", "\0\0\0\128", "\255\255\0\0", "\0\0\1\0", "\0\0\192\127", "\0\0\128\127", "\1\0\0\0", "\0\0\0\0",
+  "\255\255\255\255\255\255\255\127", "\0\0\0\0\0\0\0\128", "\0\0\0\0\0\0\32\0", "\0\0\0\0\1\0\0\0", "\0\0\0\0\0\0\240\127",
+}
+local NUMBERS = {
+  "1e308", "-1e308", "1e400", "-1e400", "nan", "inf", "-1", "0", "1e-320", "2147483648", "-2147483649", "9007199254740993", "99999999999999999999", "0x7fffffff",
+  "1e9", "4294967296", ".5", "-0", "", "1 2", "null",
+}
+
+-- A number in the text at or after `at` replaced by an extreme one; nil where none follows.
+local function other_number(bytes, at, pick)
+  local first, last = bytes:find("%-?%d+%.?%d*[eE]?[%-+]?%d*", at)
+  return first and bytes:sub(1, first - 1) .. NUMBERS[pick(#NUMBERS)] .. bytes:sub(last + 1)
+end
+
+---`count` copies of `bytes`: single bytes changed, runs overwritten, cut off, doubled, with a huge number inside, or a number in its text made an extreme one.
 ---@param bytes string
 ---@param count integer
 ---@param seed? integer
@@ -21,12 +37,19 @@ function M.copies(bytes, count, seed)
   return function()
     made = made + 1
     if made > count then return nil end
-    local kind, at = pick(6), pick(#bytes)
+    local kind, at = pick(8), pick(#bytes)
     if kind == 1 then return bytes:sub(1, at - 1) end
     if kind == 2 then return bytes:sub(1, at - 1) .. ("\255"):rep(4) .. bytes:sub(at + 4) end
     if kind == 3 then return bytes:sub(1, at) .. bytes:sub(at - math.min(at - 1, pick(16))) end
     if kind == 4 then return bytes:sub(1, at - 1) .. bytes:sub(at + pick(8)) end
-    local changed = bytes
+    if kind == 7 then
+      local word = WORDS[pick(#WORDS)]
+      if pick(2) == 1 then word = word:reverse() end
+      return bytes:sub(1, at - 1) .. word .. bytes:sub(at + #word)
+    end
+    local changed = kind == 8 and other_number(bytes, at, pick)
+    if changed then return changed end
+    changed = bytes
     for _ = 1, kind == 5 and 1 or pick(4) do
       local spot = pick(#bytes)
       local value = pick(2) == 1 and values[pick(#values)] or string.char(pick(256) - 1)

@@ -173,22 +173,48 @@ local function find(source, landmarker, on_frame, place, watcher)
   return landmarks, world, times, jumps, found
 end
 
-local function remembered(path, watched)
+-- Whether a tensor is what was written: the file may be damaged, or another's.
+local function as_written(t, dtype, ...)
+  local want = { ... }
+  if not t or t.dtype ~= dtype or #t.shape ~= #want then return false end
+  for i, d in ipairs(want) do
+    if t.shape[i] ~= d then return false end
+  end
+  return true
+end
+
+--- A remembered answer, or nil where there is none or the file is not whole.
+---@param path string
+---@param watched boolean? it must hold what pose.watch took
+---@return Recording|nil
+function extract.remembered(path, watched)
   if not files.exists(path) then return nil end
   local tensors, about = require "libration.formats.safetensors".load(path)
-  if not tensors or not (tensors.landmarks and tensors.world and tensors.times and tensors.jumps) then return nil end
-  if watched and not watch.fits(tensors.watch, tensors.times:size(1)) then return nil end -- found before anybody watched
-  local times, jumps = {}, {}
-  for i = 1, tensors.times:size(1) do times[i] = tensors.times:ptr()[i - 1] end
-  for i = 0, tensors.jumps:size(1) - 1 do
-    local p = tensors.jumps:ptr() + 3 * i
-    jumps[i + 1] = { frame = p[0], time = p[1], distance = p[2] }
-  end
-  return {
-    landmarks = tensors.landmarks, world = tensors.world, times = times, jumps = jumps, frames = #times, found = tonumber(about.found),
-    width = tonumber(about.width), height = tonumber(about.height), fps = tonumber(about.fps), warning = about.warning, cached = true, seconds = 0,
+  local n = tensors and tensors.times and tensors.times:numel()
+  if not (n and as_written(tensors.times, "f64", n) and as_written(tensors.landmarks, "f32", n, 33, 5) and as_written(tensors.world, "f32", n, 33, 3)
+    and tensors.jumps and as_written(tensors.jumps, "f64", tensors.jumps.shape[1], 3)) then return nil end
+  if watched and not watch.fits(tensors.watch, n) then return nil end -- found before anybody watched
+  local r = {
+    landmarks = tensors.landmarks, world = tensors.world, times = {}, jumps = {}, frames = n, warning = about.warning, cached = true, seconds = 0,
     watch = watched and tensors.watch or nil, watch_seconds = 0,
   }
+  for _, name in ipairs { "found", "width", "height", "fps" } do
+    local v = tonumber(about[name])
+    if not (v and v >= 0 and v < math.huge) then return nil end
+    r[name] = v
+  end
+  if not r.warning or r.found > n then return nil end
+  local times, jumps = tensors.times:ptr(), tensors.jumps:ptr()
+  for i = 1, n do
+    r.times[i] = times[i - 1]
+    if not (r.times[i] - (r.times[i - 1] or -math.huge) > 0 and r.times[i] < math.huge) then return nil end
+  end
+  for i = 0, tensors.jumps:size(1) - 1 do
+    local p = jumps + 3 * i
+    if not (p[0] >= 1 and p[0] <= n) then return nil end
+    r.jumps[i + 1] = { frame = p[0], time = p[1], distance = p[2] }
+  end
+  return r
 end
 
 local function remember(path, r)
@@ -243,7 +269,7 @@ function extract.recording(input, options)
   }
   local key = key_of(source, setmetatable({ smooth = smooth }, { __index = o }), landmarker.files)
   local place = o.cache ~= false and files.join(files.cache("landmarks"), key .. ".safetensors")
-  local r = place and remembered(place, o.watch)
+  local r = place and extract.remembered(place, o.watch)
   if r then
     source:close()
   else
