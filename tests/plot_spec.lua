@@ -181,7 +181,7 @@ describe("plot", function()
     assert.has_error(function() plot.figure():axes():line(nil, 5) end, "plot line: y: came a number, want an array of numbers or a tensor")
     assert.has_error(function() plot.figure():axes():line(nil, {}, { style = "wavy" }) end, "plot line: style wavy, known: dashed, dotted, solid")
     assert.has_error(function() plot.figure():axes():line(nil, {}, { colour = "red" }) end,
-      "plot line: plot colour: came red, wanted a role (s1..s7, ink, muted, flag) or #rrggbb")
+      "plot line: plot colour: came red, wanted a role (s1..s6, ink, muted, flag) or #rrggbb")
     assert.has_error(function() plot.figure():axes { x = "polar" } end, "plot axes: x is polar, known: integer, linear, log, time")
     assert.has_error(function() plot.figure():axes():spans { { 1 } } end, "plot spans: entry 1 is not {begin, end}")
     assert.has_error(function() plot.figure():save "x.gif" end, "plot save: x.gif ends in neither .png nor .svg")

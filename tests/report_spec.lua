@@ -75,7 +75,9 @@ local function self_contained(text)
   for value in text:gmatch 'src="([^"]*)"' do
     assert.truthy(value:find "^data:image/", value)
   end
-  assert.falsy(text:find "href=")
+  for address in text:gmatch 'href="([^"]*)"' do
+    assert.truthy(address:find "^#" or address:find "^%./", address)
+  end
 end
 
 -- that tags nest; the few that HTML never closes aside
@@ -101,6 +103,7 @@ describe("html page", function()
       title = HOSTILE,
       subtitle = HOSTILE,
       banner = HOSTILE,
+      stamp = HOSTILE,
       population = HOSTILE,
       footer = HOSTILE,
       sections = {
@@ -108,9 +111,12 @@ describe("html page", function()
           title = HOSTILE,
           { kind = "verdict", head = HOSTILE, lines = { HOSTILE }, tone = HOSTILE },
           { kind = "facts", items = { { label = HOSTILE, value = HOSTILE, note = HOSTILE } } },
-          { kind = "table", head = { HOSTILE }, rows = { { { text = HOSTILE, tone = HOSTILE } } }, caption = HOSTILE, note = HOSTILE, align = { HOSTILE } },
+          { kind = "table", head = { HOSTILE }, rows = { { { text = HOSTILE, tone = HOSTILE, link = HOSTILE } } }, note = HOSTILE, align = { HOSTILE } },
+          { kind = "table", head = { HOSTILE, HOSTILE, HOSTILE, HOSTILE }, rows = { { HOSTILE, HOSTILE, HOSTILE, HOSTILE } } },
           { kind = "figure", figure = figure, caption = HOSTILE },
-          { kind = "picture", data = "\1\2\3", type = HOSTILE, alt = HOSTILE, caption = HOSTILE },
+          { kind = "gallery", items = { { data = "\1\2\3", type = HOSTILE, alt = HOSTILE, caption = HOSTILE } } },
+          { kind = "findings", list = { { level = HOSTILE, text = HOSTILE, detail = { HOSTILE } } } },
+          { kind = "fold", summary = HOSTILE, { kind = "heading", text = HOSTILE } },
           { kind = "keyvalues", rows = { { HOSTILE, HOSTILE } } },
           { kind = "warnings", list = { HOSTILE } },
           { kind = "list", list = { HOSTILE } },
@@ -121,6 +127,9 @@ describe("html page", function()
     assert.falsy(text:find("<script", 1, true))
     assert.falsy(text:find("<img src=x", 1, true))
     assert.truthy(text:find("&lt;script&gt;", 1, true))
+    for address in text:gmatch 'href="([^"]*)"' do
+      assert.truthy(address:find "^#[%w-]+$" or address:find "^%./[%w%%._~/-]*$", address)
+    end
     nested(text)
   end)
 
@@ -166,7 +175,7 @@ describe("training report", function()
   it("writes the picture and the page, the same bytes each time", function()
     if not cairo.open() then return pending "needs libcairo.so.2" end
     local page, png = report.training(folder, run())
-    assert.same({ "report.html", "training.png" }, files.list(folder))
+    assert.same({ "report.html", "training.png", "training.svg" }, files.list(folder))
     assert.is_true(assert(cairo.inspect(png)).painted > 0.02)
     local first = assert(files.read(page))
     report.training(folder, run())
@@ -183,7 +192,7 @@ describe("training report", function()
     cairo.open = open
     assert.is_true(ok, page)
     assert.is_nil(png)
-    assert.same({ "report.html" }, files.list(folder))
+    assert.same({ "report.html", "training.svg" }, files.list(folder))
     assert.truthy(table.concat(said):find("training.png is not drawn: cairo: libcairo.so.2 was not found", 1, true))
   end)
 
@@ -233,10 +242,11 @@ describe("detection report", function()
     nested(text)
   end)
 
-  it("writes its three files; the text has a line for each figure", function()
+  it("writes its files; the text has a line for each figure", function()
     if not cairo.open() then return pending "needs libcairo.so.2" end
     report.detection(folder, result())
-    assert.same({ "anomaly_stats.txt", "reconstruction_error.png", "report.html" }, files.list(folder))
+    assert.same(
+      { "anomaly_stats.txt", "attribution.png", "attribution.svg", "reconstruction_error.png", "reconstruction_error.svg", "report.html" }, files.list(folder))
     local text = assert(files.read(files.join(folder, "anomaly_stats.txt")))
     for _, line in ipairs {
       "verdict: unusual movement", "windows flagged: 38 %", "longest episode: 2.00 s", "p: 0.333", "frames per second, end to end: 41.3",
@@ -261,7 +271,7 @@ describe("detection report", function()
     local r = result()
     for i = 1, 33 do r.joints[i] = { name = "joint " .. i, error = i } end
     local text = page_of(detection.page(r))
-    assert.truthy(text:find("the 12 of 33 with the largest error", 1, true))
+    assert.truthy(text:find("The 12 of 33 with the largest error", 1, true))
     assert.truthy(text:find(">joint 33<", 1, true))
     assert.falsy(text:find(">joint 21<", 1, true))
   end)

@@ -109,13 +109,11 @@ function blocks.explained(e)
 end
 
 ---The last sections of every page: configuration, versions, timings, files, audit.
----@param t { audit: string[]?, config: table?, versions: table?, device: string?, timings: table?, files: table?, memory: table? }
+---@param t { config: table?, versions: table?, device: string?, timings: table?, files: table?, memory: table? }
+---@param audit table|nil section that stands before them
 ---@return table[] sections
-function blocks.tail(t)
-  local out = {}
-  if t.audit and #t.audit > 0 then
-    out[#out + 1] = { title = "Audit", { kind = "list", list = blocks.sentences(t.audit) } }
-  end
+function blocks.tail(t, audit)
+  local out = { audit }
   local config = blocks.pairs_of(t.config)
   if #config > 0 then
     out[#out + 1] = { title = "Configuration", { kind = "keyvalues", rows = config } }

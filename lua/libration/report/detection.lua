@@ -1,9 +1,12 @@
--- The report of one video: reconstruction_error.png, anomaly_stats.txt and report.html from one table. Reads numbers, scores nothing.
+-- The report of one recording: reconstruction_error and attribution as pictures, anomaly_stats.txt and report.html from one table.
+-- Reads numbers, scores nothing.
 
 local files = require "libration.files"
+local attribution = require "libration.report.attribution"
 local blocks = require "libration.report.blocks"
 local html = require "libration.report.html"
 local plot = require "libration.report.plot"
+local sections = require "libration.report.sections"
 local statistics = require "libration.report.statistics"
 
 local detection = {}
@@ -26,21 +29,25 @@ local detection = {}
 ---@field times number[] seconds, one a frame
 ---@field errors number[] error of the frame (mean of the windows that hold it), NaN where none
 ---@field spans { [1]: number, [2]: number }[]|nil flagged stretches in seconds
----@field joints { name: string, error: number, limb: string? }[]|nil mean error by joint
----@field limbs { name: string, error: number }[]|nil mean error by limb
+---@field profile ProfileVerdict|nil what the movement profile says
+---@field attribution Attribution|nil error by joint, limb, side and over time
+---@field measures Measure[]|nil with the range over the calibration recordings
+---@field check RecordingCheck|nil
+---@field kinematics table[]|nil rows {joint, range, path, speed, acceleration, jerk, ...}; its field unit: of length
 ---@field stats { [1]: string, [2]: any }[]|nil further statistics, name and value, shown and written to anomaly_stats.txt
 ---@field baselines { name: string, score: number, low: number?, high: number?, note: string? }[]|nil low, high: range over the calibration sequences
 ---@field explained { network: number, pca: number?, zero: number?, pca_name: string? }|nil of unseen normal movement, from training
 ---@field warnings string[]|nil
----@field audit string[]|nil
+---@field audit Audit|string[]|nil with `leak`, the page is stamped
 ---@field frames integer|nil
 ---@field fps number|nil frames per second, end to end
 ---@field memory { cpu: number?, gpu: number? }|nil peak bytes
 ---@field config table|nil
----@field versions table|nil
 ---@field device string|nil
 ---@field timings table|nil seconds by name
----@field pictures { data: string, type: string?, caption: string? }[]|nil key frames, PNG or JPEG bytes
+---@field pictures { data: string, type: string?, caption: string?, alt: string? }[]|nil key frames, PNG or JPEG bytes
+---@field poses { points: Tensor, skeleton: string, caption: string?, aspect: number? }[]|nil key frames as skeletons alone
+---@field versions table|nil
 
 local function check(r)
   for _, name in ipairs { "video", "population", "threshold", "times", "errors", "share" } do
@@ -100,6 +107,13 @@ local function error_axes(figure, r, title)
     y = scale,
     ylabel = "reconstruction error, " .. (r.score_unit or "SD²") .. (scale == "log" and ", log scale" or ""),
   }
+  if r.check and #(r.check.spans or {}) > 0 then
+    local unused = {}
+    for i, span in ipairs(r.check.spans) do
+      unused[i] = { span.from, span.to }
+    end
+    axes:spans(unused, { label = "not used, see the recording check", colour = "muted" })
+  end
   if r.spans and #r.spans > 0 then
     axes:spans(r.spans, { label = "flagged" })
   end
@@ -126,29 +140,104 @@ function detection.figure(r)
   return figure
 end
 
--- Joints that the page shows; anomaly.csv holds all.
-local SHOWN = 12
-
--- bars, largest first, at most SHOWN of them
-local function bars(rows, unit)
-  local names, lengths = {}, {}
-  local sorted = blocks.append({}, rows)
-  table.sort(sorted, function(a, b)
-    local x, y = a.error, b.error
-    if x ~= x or y ~= y then
-      return x == x and y ~= y or (x ~= x) == (y ~= y) and a.name < b.name
-    end
-    return x == y and a.name < b.name or x > y
-  end)
-  for i = 1, math.min(SHOWN, #sorted) do
-    names[i], lengths[i] = sorted[i].name, sorted[i].error
-  end
-  local figure = plot.figure { height = 48 + #names * 24, description = "Mean error by body part, largest first" }
-  figure:axes({ categories = names, xlabel = "mean error, " .. unit }):bars(lengths)
-  return figure
+local function where_of(r)
+  return r.attribution or { joints = r.joints, limbs = r.limbs }
 end
 
----The page of one video, for `html.page`.
+-- The autoencoder's verdict and the movement profile's, and whether they agree.
+local function verdicts(r)
+  local word = verdict_of(r)
+  local out = {
+    title = "Verdict",
+    {
+      kind = "verdict",
+      by = r.profile and "Autoencoder" or nil,
+      tone = r.flagged and "flag" or r.flagged == false and "good" or "calm",
+      head = word:sub(1, 1):upper() .. word:sub(2),
+      lines = how_sure(r),
+    },
+  }
+  if r.profile and not (r.flagged == nil and r.profile.abnormal == nil) then
+    out[#out + 1] = sections.profile_verdict(r.profile)
+    if r.flagged ~= nil and r.profile.abnormal ~= nil and r.flagged ~= r.profile.abnormal then
+      out[#out + 1] = { kind = "text", text = "The two do not agree: the autoencoder looks at each stretch of movement, the profile at the whole recording." }
+    end
+  end
+  if r.flagged ~= nil then
+    local items = { { label = "windows over threshold", value = statistics.percent(r.share) } }
+    if r.p then
+      items[#items + 1] = { label = "p", value = statistics.p(r.p), note = r.smallest_p and "smallest possible " .. statistics.p(r.smallest_p) or nil }
+    end
+    if r.longest_episode then
+      items[#items + 1] = { label = "longest flagged episode", value = statistics.duration(r.longest_episode) }
+    end
+    if r.score then
+      items[#items + 1] = { label = "mean error, " .. (r.score_unit or "SD²"), value = statistics.score(r.score), note = "threshold " .. statistics.score(r.threshold) }
+    end
+    out[#out + 1] = { kind = "facts", items = items }
+  end
+  return out
+end
+
+local function curve(r)
+  if not r.times or #r.times == 0 then
+    return nil
+  end
+  local flagged = r.spans and #r.spans or 0
+  local figure = plot.figure {
+    title = "Error over time", height = 290,
+    description = ("Reconstruction error over time of %s with the threshold, %d stretches flagged"):format(files.name(r.video), flagged),
+  }
+  error_axes(figure, r)
+  return {
+    title = "Error over time",
+    { kind = "figure", figure = figure, narrow_height = 300,
+      caption = flagged > 0 and ("%d flagged stretch%s, shaded."):format(flagged, flagged == 1 and "" or "es") or "No stretch is flagged." },
+  }
+end
+
+local function key_frames(r)
+  local section = { title = "Key frames" }
+  if r.pictures and #r.pictures > 0 then
+    section[1] = { kind = "gallery", items = r.pictures }
+  end
+  section[#section + 1] = sections.poses(r.poses)
+  return section[1] and section
+end
+
+local function beside(r, explained)
+  local section = { title = "Beside simpler methods" }
+  if explained then
+    section[1] = { kind = "text", text = explained }
+  end
+  if r.baselines and #r.baselines > 0 then
+    local rows = {}
+    for i, row in ipairs(r.baselines) do
+      local words, outside = sections.reading(row.score, row.low, row.high)
+      rows[i] = {
+        row.name,
+        { text = statistics.score(row.score), tone = outside and "flag" or nil },
+        row.low and row.high and ("%s to %s"):format(statistics.score(row.low), statistics.score(row.high)) or "-",
+        row.note or words,
+      }
+    end
+    section[#section + 1] = { kind = "table", head = { "method", "this recording", "calibration", "reading" }, align = { "left", "right", "right", "left" }, rows = rows }
+  end
+  return section[1] and section
+end
+
+local function further(r)
+  local stats = blocks.pairs_of(r.stats)
+  if r.frames then
+    table.insert(stats, 1, { "frames", tostring(r.frames) })
+  end
+  if r.fps then
+    stats[#stats + 1] = { "frames per second, end to end", statistics.number(r.fps, 3) }
+  end
+  return #stats > 0 and { title = "Further figures", { kind = "keyvalues", rows = stats } } or nil
+end
+
+---The page of one recording, for `html.page`.
 ---@param r libration.report.Result
 ---@return table page
 function detection.page(r)
@@ -161,104 +250,36 @@ function detection.page(r)
     explained, more = blocks.explained(r.explained)
     blocks.append(warnings, more)
   end
-  local word = verdict_of(r)
-  local result = {
-    title = "Verdict",
-    {
-      kind = "verdict",
-      tone = r.flagged and "flag" or r.flagged == false and "good" or "calm",
-      head = word:sub(1, 1):upper() .. word:sub(2),
-      lines = how_sure(r),
-    },
-  }
-  local sections = { result }
-  if r.flagged ~= nil then
-    local items = { { label = "windows over threshold", value = statistics.percent(r.share) } }
-    if r.p then
-      items[#items + 1] = { label = "p", value = statistics.p(r.p), note = r.smallest_p and "smallest possible " .. statistics.p(r.smallest_p) or nil }
-    end
-    if r.longest_episode then
-      items[#items + 1] = { label = "longest flagged episode", value = statistics.duration(r.longest_episode) }
-    end
-    if r.score then
-      items[#items + 1] = { label = "mean error, " .. unit, value = statistics.score(r.score), note = "threshold " .. statistics.score(r.threshold) }
-    end
-    result[#result + 1] = { kind = "facts", items = items }
+  local list = {}
+  local function put(section)
+    list[#list + 1] = section or nil
+  end
+  put(verdicts(r))
+  local checked = sections.check(r.check)
+  if r.flagged == nil then
+    put(checked) -- why it was not scored stands on top
   end
   if #warnings > 0 then
-    sections[#sections + 1] = { title = "Warnings", { kind = "warnings", list = blocks.sentences(warnings) } }
+    put { title = "Warnings", { kind = "warnings", list = blocks.sentences(warnings) } }
   end
-  if r.times and #r.times > 0 then
-    local curve = plot.figure { height = 290, description = ("Reconstruction error over time of %s with the threshold"):format(files.name(r.video)) }
-    error_axes(curve, r)
-    local flagged = r.spans and #r.spans or 0
-    sections[#sections + 1] = {
-      title = "Error over time",
-      {
-        kind = "figure",
-        figure = curve,
-        narrow_height = 280,
-        caption = flagged > 0 and ("%d flagged stretch%s, shaded."):format(flagged, flagged == 1 and "" or "es") or "No stretch is flagged.",
-      },
-    }
+  put(curve(r))
+  put(key_frames(r))
+  put(sections.profile(r.profile))
+  put(sections.measures(r.measures))
+  put(attribution.section(where_of(r), unit))
+  put(beside(r, explained))
+  if r.flagged ~= nil then
+    put(checked)
   end
-  if r.pictures and #r.pictures > 0 then
-    local section = { title = "Key frames" }
-    for _, picture in ipairs(r.pictures) do
-      section[#section + 1] = { kind = "picture", data = picture.data, type = picture.type, caption = picture.caption }
-    end
-    sections[#sections + 1] = section
-  end
-  if r.limbs and #r.limbs > 0 or r.joints and #r.joints > 0 then
-    local section = { title = "Where the error comes from" }
-    if r.limbs and #r.limbs > 0 then
-      section[#section + 1] = { kind = "figure", figure = bars(r.limbs, unit), caption = "By limb." }
-    end
-    if r.joints and #r.joints > 0 then
-      local joints = #r.joints <= SHOWN and "By joint." or ("By joint: the %d of %d with the largest error. anomaly.csv holds all."):format(SHOWN, #r.joints)
-      section[#section + 1] = { kind = "figure", figure = bars(r.joints, unit), caption = joints }
-    end
-    sections[#sections + 1] = section
-  end
-  if r.baselines and #r.baselines > 0 then
-    local rows = {}
-    for i, row in ipairs(r.baselines) do
-      local range = row.low and row.high and ("%s to %s"):format(statistics.score(row.low), statistics.score(row.high)) or "-"
-      local outside = row.low and row.high and (row.score > row.high or row.score < row.low)
-      rows[i] = {
-        row.name,
-        { text = statistics.score(row.score), tone = outside and "flag" or nil },
-        range,
-        row.note or (row.low and row.high and (row.score > row.high and "above all of them" or row.score < row.low and "below all of them" or "within") or ""),
-      }
-    end
-    local section = {
-      title = "Beside simpler methods",
-      { kind = "table", head = { "method", "this video", "calibration sequences", "reading" }, align = { "left", "right", "right", "left" }, rows = rows },
-    }
-    if explained then
-      table.insert(section, 1, { kind = "text", text = explained })
-    end
-    sections[#sections + 1] = section
-  elseif explained then
-    sections[#sections + 1] = { title = "Beside simpler methods", { kind = "text", text = explained } }
-  end
-  local stats = blocks.pairs_of(r.stats)
-  if r.frames then
-    table.insert(stats, 1, { "frames", tostring(r.frames) })
-  end
-  if r.fps then
-    stats[#stats + 1] = { "frames per second, end to end", statistics.number(r.fps, 3) }
-  end
-  if #stats > 0 then
-    sections[#sections + 1] = { title = "Further figures", { kind = "keyvalues", rows = stats } }
-  end
-  blocks.append(sections, blocks.tail(r))
+  put(sections.kinematics(r.kinematics))
+  put(further(r))
+  blocks.append(list, blocks.tail(r, sections.audit(r.audit)))
   return {
     title = files.name(r.video),
     subtitle = "Movement compared with the normal movement of the training set",
     population = "Detector trained on " .. r.population .. (r.population:match "%.$" and "" or "."),
-    sections = sections,
+    stamp = sections.stamp(r.audit),
+    sections = list,
   }
 end
 
@@ -274,6 +295,7 @@ function detection.stats(r)
     end
   end
   line("note", "research use, not a diagnosis")
+  line("stamp", sections.stamp(r.audit))
   line("video", r.video)
   line("verdict", verdict_of(r))
   line("reason", r.reason)
@@ -285,6 +307,9 @@ function detection.stats(r)
     line("smallest p possible", r.smallest_p and statistics.p(r.smallest_p))
     line("mean error", r.score and statistics.number(r.score, 6))
     line("threshold", r.threshold and statistics.number(r.threshold, 6))
+  end
+  for _, m in ipairs(r.measures or {}) do
+    line(m.name, statistics.number(m.value, 6) .. (m.p and (", p %s"):format(statistics.p(m.p)) or ""))
   end
   line("frames", r.frames)
   for _, row in ipairs(blocks.pairs_of(r.stats)) do
@@ -300,13 +325,18 @@ function detection.stats(r)
   return (table.concat(out, "\n"):gsub("\r", " ")) .. "\n"
 end
 
----Writes reconstruction_error.png, anomaly_stats.txt and report.html into a folder, each under a temporary name first. Raises when one cannot be written.
+---Writes reconstruction_error and attribution (png, svg), anomaly_stats.txt and report.html into a folder, each under a temporary name first.
+---Raises when one cannot be written.
 ---@param folder string
 ---@param r libration.report.Result
 ---@return string html path of the page
 function detection.write(folder, r)
   if r.times and #r.times > 0 then
-    detection.figure(r):offer(files.join(folder, "reconstruction_error.png"))
+    detection.figure(r):offer(files.join(folder, "reconstruction_error"))
+  end
+  local where = attribution.figure(where_of(r), { unit = r.score_unit, subtitle = files.name(r.video) })
+  if where then
+    where:offer(files.join(folder, "attribution"))
   end
   files.write(files.join(folder, "anomaly_stats.txt"), detection.stats(r))
   return html.write(files.join(folder, "report.html"), detection.page(r))

@@ -11,10 +11,34 @@ local NAN = 0 / 0
 
 local floor, min, max, huge = math.floor, math.min, math.max, math.huge
 
--- lines of text no wider than `width`
+-- the first part of a text that is no wider than `width`, at least one character, and the rest
+local function split(canvas, text, width, size, bold)
+  local cut = text
+  while canvas:text_width(cut, size, bold) > width do
+    local shorter = cut:gsub("[%z\1-\127\192-\255][\128-\191]*$", "")
+    if shorter == "" or shorter == cut then
+      break
+    end
+    cut = shorter
+  end
+  return cut, text:sub(#cut + 1)
+end
+
+-- lines of text no wider than `width`; a word that is wider alone goes on in the next line
 local function wrap(canvas, text, width, size, bold)
   local lines, line = {}, ""
   for word in tostring(text):gmatch "%S+" do
+    while canvas:text_width(word, size, bold) > width and #word > 1 do
+      if line ~= "" then
+        lines[#lines + 1] = line
+        line = ""
+      end
+      local first, rest = split(canvas, word, width, size, bold)
+      if rest == "" then
+        break
+      end
+      lines[#lines + 1], word = first, rest
+    end
     local longer = line == "" and word or line .. " " .. word
     if line ~= "" and canvas:text_width(longer, size, bold) > width then
       lines[#lines + 1] = line
@@ -34,11 +58,7 @@ local function fit(canvas, text, width, size)
   if canvas:text_width(text, size) <= width then
     return text
   end
-  local cut = text
-  while #cut > 1 and canvas:text_width(cut .. "...", size) > width do
-    cut = cut:gsub("[%z\1-\127\192-\255][\128-\191]*$", "")
-  end
-  return cut .. "..."
+  return (split(canvas, text, width - canvas:text_width("...", size), size)) .. "..."
 end
 
 local function range_of(panel)
@@ -79,6 +99,10 @@ local function range_of(panel)
       for i = 1, #mark.counts do
         y(mark.counts[i])
       end
+    elseif mark.kind == "heat" then
+      for i = 1, #mark.edges do
+        x(mark.edges[i])
+      end
     elseif mark.kind == "hline" then
       y(mark.at)
     elseif mark.kind == "vline" then
@@ -100,7 +124,7 @@ local function limits(panel)
   end
   local tight = false
   for _, mark in ipairs(panel.marks) do
-    tight = tight or mark.kind == "line" or mark.kind == "band" or mark.kind == "histogram"
+    tight = tight or mark.kind == "line" or mark.kind == "band" or mark.kind == "histogram" or mark.kind == "heat"
   end
   if o.xlim then
     x0, x1 = o.xlim[1], o.xlim[2]
@@ -198,7 +222,8 @@ local function marker(canvas, x, y, shape, size, colour, alpha)
 end
 
 -- a note on a plot, on a ground of its own so that it reads on anything
-local function note(canvas, x, y, text, anchor, colour)
+local function note(canvas, x, y, text, anchor, colour, room)
+  text = fit(canvas, text, room, SMALL)
   local w = canvas:text_width(text, SMALL)
   canvas:rect(anchor == "end" and x - w - 3 or x - 3, y - SMALL, w + 6, SMALL + 4, { fill = "paper", alpha = 0.82 })
   canvas:text(x, y, text, { size = SMALL, anchor = anchor, fill = colour })
@@ -262,13 +287,18 @@ function paint.dots(canvas, mark, f)
   end
 end
 
-function paint.bars(canvas, mark, f)
-  local zero = f.x(0)
+-- three digits of the longest bar, so that the values behind bars line up
+local function step_of(mark)
   local largest = 0
   for i = 1, #mark.x do
     largest = max(largest, mark.x[i] == mark.x[i] and math.abs(mark.x[i]) or 0)
   end
-  local step = 10 ^ (floor(math.log10(max(largest, 1e-12))) - 2) -- three digits of the longest bar, so that the values line up
+  return 10 ^ (floor(math.log10(max(largest, 1e-12))) - 2)
+end
+
+function paint.bars(canvas, mark, f)
+  local zero = f.x(0)
+  local step = step_of(mark)
   for i = 1, #mark.x do
     local v = mark.x[i]
     if v == v then
@@ -290,11 +320,32 @@ function paint.histogram(canvas, mark, f)
   end
 end
 
+-- How strong a cell of a strip is drawn: never invisible, so that it differs from one without a value.
+local function strength(v, largest)
+  return 0.06 + 0.94 * (largest > 0 and max(v, 0) / largest or 0)
+end
+
+function paint.heat(canvas, mark, f)
+  local function place(v)
+    return floor(f.x(v) * 2 + 0.5) / 2 -- whole pixels of a PNG: no seams between neighbours
+  end
+  local half = min(13, math.abs(f.y(1.5) - f.y(1)) * 0.84)
+  for i, row in ipairs(mark.rows) do
+    local y = floor((f.y(i) - half) * 2 + 0.5) / 2
+    for k, v in ipairs(row) do
+      if v == v then
+        local a = place(mark.edges[k])
+        canvas:rect(a, y, place(mark.edges[k + 1]) - a, 2 * half, { fill = mark.o.colour, alpha = strength(v, mark.largest), crisp = true })
+      end
+    end
+  end
+end
+
 function paint.hline(canvas, mark, f)
   local y = f.y(mark.at)
   canvas:path({ f.left, f.right }, { y, y }, { stroke = mark.o.colour, width = mark.o.width or 1.5, dash = DASHES[mark.o.style] })
   if mark.o.note then
-    note(canvas, f.right - 4, y - 6, mark.o.note, "end", mark.o.colour)
+    note(canvas, f.right - 4, y - 6, mark.o.note, "end", mark.o.colour, f.right - f.left - 8)
   end
 end
 
@@ -303,7 +354,7 @@ function paint.vline(canvas, mark, f)
   canvas:path({ x, x }, { f.top, f.bottom }, { stroke = mark.o.colour, width = mark.o.width or 1.5, dash = DASHES[mark.o.style] })
   if mark.o.note then
     local left = x < (f.left + f.right) / 2
-    note(canvas, left and x + 6 or x - 6, f.top + 10, mark.o.note, left and "start" or "end", mark.o.colour)
+    note(canvas, left and x + 6 or x - 6, f.top + 10, mark.o.note, left and "start" or "end", mark.o.colour, (left and f.right - x or x - f.left) - 10)
   end
 end
 
@@ -335,6 +386,10 @@ local function swatch(canvas, mark, x, y)
   elseif mark.kind == "spans" then
     canvas:rect(x + 1, y - 5, 18, 10, { fill = o.colour, alpha = o.alpha or 0.16 })
     canvas:rect(x + 1, y - 5, 18, 2.5, { fill = o.colour })
+  elseif mark.kind == "heat" then
+    for i = 0, 3 do
+      canvas:rect(x + 1 + 4.5 * i, y - 5, 4.5, 10, { fill = o.colour, alpha = strength(i, 3), crisp = true })
+    end
   elseif mark.kind == "band" or mark.kind == "bars" or mark.kind == "histogram" then
     canvas:rect(x + 1, y - 5, 18, 10, { fill = o.colour, alpha = o.alpha or (mark.kind == "band" and 0.2 or 0.85) })
   else
@@ -345,13 +400,18 @@ local function swatch(canvas, mark, x, y)
   end
 end
 
-local function has_bars(panel)
+-- room behind bars for their values, nil where there are no bars
+local function room_of_bars(canvas, panel)
+  local room
   for _, mark in ipairs(panel.marks) do
     if mark.kind == "bars" then
-      return true
+      local step = step_of(mark)
+      for i = 1, #mark.x do
+        room = max(room or 30, canvas:text_width(ticks.number(mark.x[i], step), SMALL) + 9)
+      end
     end
   end
-  return false
+  return room
 end
 
 -- one panel inside the rectangle x, y, w, h
@@ -399,7 +459,8 @@ local function draw_panel(panel, canvas, x, y, w, h)
   for _, tick in ipairs(y_ticks) do
     label_width = max(label_width, canvas:text_width(tick[2], TEXT))
   end
-  local left, right = x + label_width + 9, x + w - (has_bars(panel) and 44 or 4)
+  local bars = room_of_bars(canvas, panel)
+  local left, right = x + label_width + 9, x + w - (bars or 4)
   local f = { left = left, right = right, top = top, bottom = bottom }
   f.x = scale(x0, x1, left, right, o.x)
   f.y = scale(y0, y1, bottom, top, o.y)
@@ -430,7 +491,7 @@ local function draw_panel(panel, canvas, x, y, w, h)
   end
 
   if o.grid ~= false then
-    for _, tick in ipairs(has_bars(panel) and {} or y_ticks) do
+    for _, tick in ipairs(bars and {} or y_ticks) do
       local gy = floor(f.y(tick[1])) + 0.5
       canvas:path({ left, right }, { gy, gy }, { stroke = "grid", width = 1, dash = o.categories and { 1.5, 3 } or nil })
     end
@@ -446,7 +507,7 @@ local function draw_panel(panel, canvas, x, y, w, h)
   end
 
   canvas:clip(left - 6, top - 6, x + w - left + 6, bottom - top + 7)
-  for _, layer in ipairs { "spans", "band", "bars", "histogram" } do
+  for _, layer in ipairs { "spans", "band", "bars", "histogram", "heat" } do
     for _, mark in ipairs(panel.marks) do
       if mark.kind == layer then
         paint[mark.kind](canvas, mark, f)
@@ -470,7 +531,8 @@ local function draw_panel(panel, canvas, x, y, w, h)
     canvas:text(tx, bottom + 17, tick[2], { size = TEXT, anchor = "middle", fill = "muted" })
   end
   if o.xlabel then
-    canvas:text((left + right) / 2, bottom + 35, fit(canvas, o.xlabel, w, SMALL), { size = SMALL, anchor = "middle", fill = "muted" })
+    local middle = (left + right) / 2
+    canvas:text(middle, bottom + 35, fit(canvas, o.xlabel, 2 * min(middle - x, x + w - middle), SMALL), { size = SMALL, anchor = "middle", fill = "muted" })
   end
 end
 

@@ -4,6 +4,7 @@ local files = require "libration.files"
 local blocks = require "libration.report.blocks"
 local html = require "libration.report.html"
 local plot = require "libration.report.plot"
+local sections = require "libration.report.sections"
 local statistics = require "libration.report.statistics"
 
 local evaluation = {}
@@ -16,9 +17,10 @@ local evaluation = {}
 ---@field seeds integer
 ---@field smallest_p number
 ---@field minutes number of normal recordings on which false alarms are counted
----@field methods table[] {name, auc, low, high, sd?: over seeds, alarms?: a minute, p = {by id}}
+---@field methods table[] {name, auc, low, high, aucs?: of each seed, sd?: over seeds, alarms?: a minute, p = {by id}}
 ---@field judged table[] {id, words?: string[]} the abnormal recordings
 ---@field warnings string[]
+---@field audit Audit|string[]|nil with `leak`, the page is stamped
 ---@field config table? versions table? timings table? device string?
 
 local function two(v) return v and ("%.2f"):format(v) or "-" end
@@ -38,27 +40,40 @@ local function table_of(run)
 end
 
 local function p_table(run)
-  local head, align = { "abnormal recording" }, { "left" }
+  local head, align = { "abnormal recording" }, { "short" }
   for i, m in ipairs(run.methods) do head[i + 1], align[i + 1] = m.name, "right" end
   local rows = {}
   for i, j in ipairs(run.judged) do
     rows[i] = { j.id }
-    for k, m in ipairs(run.methods) do rows[i][k + 1] = statistics.p(m.p[j.id]) end
+    for k, m in ipairs(run.methods) do
+      local p = m.p[j.id]
+      rows[i][k + 1] = { text = statistics.p(p), tone = p and p <= math.max(.05, run.smallest_p + 1e-9) and "flag" or nil }
+    end
   end
-  return { kind = "table", head = head, align = align, rows = rows, note = ("No p can fall below %s here."):format(statistics.p(run.smallest_p)) }
+  return { kind = "table", head = head, align = align, rows = rows,
+    note = ("No p can fall below %s here. In bold: the smallest possible, or .05 and less."):format(statistics.p(run.smallest_p)) }
 end
 
 local function figure_of(run)
   local names, x, y = {}, {}, {}
-  local figure = plot.figure { height = 120 + 30 * #run.methods, description = "AUC of each method with its 95 % interval" }
+  local figure = plot.figure { title = "AUC by method", height = 120 + 30 * #run.methods, description = "AUC of each method with its 95 % interval, and of each seed" }
   for i, m in ipairs(run.methods) do names[i], x[i], y[i] = m.name, m.auc, i end
   local axes = figure:axes { xlabel = "AUC", categories = names }
   local first = true
   for i, m in ipairs(run.methods) do
-    axes:line({ m.low, m.high }, { i, i }, { label = first and "95 % interval" or nil, colour = "s7" })
+    axes:line({ m.low, m.high }, { i, i }, { label = first and "95 % interval" or nil, colour = "s6" })
     first = false
   end
-  axes:dots(x, y, { label = "AUC", marker = "circle", colour = "s1", size = 5 })
+  local seed_x, seed_y = {}, {}
+  for i, m in ipairs(run.methods) do
+    if m.aucs and #m.aucs > 1 then
+      for s, auc in ipairs(m.aucs) do
+        seed_x[#seed_x + 1], seed_y[#seed_y + 1] = auc, i + .14 + .26 * (s - 1) / (#m.aucs - 1) -- below the line, beside each other where they are equal
+      end
+    end
+  end
+  if #seed_x > 0 then axes:dots(seed_x, seed_y, { label = "each seed", marker = "circle", colour = "s2", size = 2.2 }) end
+  axes:dots(x, y, { label = "AUC", marker = "diamond", colour = "s1", size = 5 })
   axes:vline(.5, { style = "dotted", note = "chance" })
   axes:legend()
   return { kind = "figure", figure = figure, narrow_height = figure.height + 34, caption = "AUC of each method with its bootstrap interval." }
@@ -68,17 +83,17 @@ end
 ---@param run libration.report.Evaluation
 ---@return table page
 function evaluation.page(run)
-  local sections = { { title = "Result", { kind = "text", text = run.protocol }, table_of(run) } }
-  if #run.warnings > 0 then sections[2] = { title = "Warnings", { kind = "warnings", list = blocks.sentences(run.warnings) } } end
-  sections[#sections + 1] = { title = "AUC by method", figure_of(run) }
-  sections[#sections + 1] = { title = "p of each abnormal recording", p_table(run) }
+  local list = { { title = "Result", { kind = "text", text = run.protocol }, table_of(run) } }
+  if #run.warnings > 0 then list[2] = { title = "Warnings", { kind = "warnings", list = blocks.sentences(run.warnings) } } end
+  list[#list + 1] = { title = "AUC by method", figure_of(run) }
+  list[#list + 1] = { title = "p of each abnormal recording", p_table(run) }
   local said = {}
   for _, j in ipairs(run.judged) do
     if j.words then said[#said + 1] = { j.id, #j.words > 0 and table.concat(j.words, "; ") or "no single statistic stands out" } end
   end
-  if #said > 0 then sections[#sections + 1] = { title = "What the movement profile finds unusual", { kind = "keyvalues", rows = said } } end
-  blocks.append(sections, blocks.tail(run))
-  return { title = run.title or "Evaluation", subtitle = run.subtitle, population = run.population, sections = sections }
+  if #said > 0 then list[#list + 1] = { title = "What the movement profile finds unusual", { kind = "keyvalues", rows = said } } end
+  blocks.append(list, blocks.tail(run, sections.audit(run.audit)))
+  return { title = run.title or "Evaluation", subtitle = run.subtitle, population = run.population, stamp = sections.stamp(run.audit), sections = list }
 end
 
 ---Writes report.html into a folder. Raises when it cannot be written.

@@ -9,7 +9,7 @@ local report = {
 local training = require "libration.report.training"
 local detection = require "libration.report.detection"
 
----Writes training.png and report.html of a training run into a folder.
+---Writes training.png, training.svg and report.html of a training run into a folder.
 ---@param folder string
 ---@param run libration.report.Run
 ---@return string html path of the page
@@ -18,7 +18,7 @@ function report.training(folder, run)
   return training.write(folder, run)
 end
 
----Writes reconstruction_error.png, anomaly_stats.txt and report.html of one video into a folder.
+---Writes reconstruction_error and attribution (png, svg), anomaly_stats.txt and report.html of one recording into a folder.
 ---@param folder string
 ---@param result libration.report.Result
 ---@return string html path of the page

@@ -302,6 +302,30 @@ function Axes:spans(list, options)
   return add(self, "spans", o, { list = finite })
 end
 
+---A strip of cells a category: the larger a value, the stronger the colour. NaN leaves a cell empty.
+---@param edges number[]|Tensor where the columns begin, and the end of the last: n + 1 values, growing
+---@param rows number[][] a list of n values of at least 0 for each category
+---@param options { label: string?, colour: string? }|nil
+---@return libration.report.Axes
+function Axes:heat(edges, rows, options)
+  local o = options_of(options, MARK_OPTIONS, "plot heat", 2)
+  if not self.options.categories or type(rows) ~= "table" or #rows ~= #self.options.categories then
+    error("plot heat: want a list of values for each category", 2)
+  end
+  local xs, cells, largest = values(edges, "plot heat: edges", 2), {}, 0
+  for i, row in ipairs(rows) do
+    cells[i] = values(row, "plot heat: row " .. i, 2)
+    if #cells[i] ~= #xs - 1 then
+      error(("plot heat: row %d has %d values for %d columns"):format(i, #cells[i], #xs - 1), 2)
+    end
+    for _, v in ipairs(cells[i]) do
+      largest = v > largest and v or largest
+    end
+  end
+  o.colour = o.colour or "s1"
+  return add(self, "heat", o, { edges = xs, rows = cells, largest = largest })
+end
+
 ---Shows the legend: the label of every mark that has one.
 ---@return libration.report.Axes
 function Axes:legend()
@@ -319,7 +343,8 @@ function Figure:svg(options)
     inline = o.inline,
     dark = o.dark,
     id = o.id,
-    label = self.description or self.title or "plot",
+    title = self.title or self.description,
+    label = self.title and self.description,
   })
   draw.figure(self, canvas, o.inline)
   return canvas:text_of()
@@ -354,16 +379,19 @@ function Figure:save(path, options)
   return path
 end
 
----As `save`, but a machine without Cairo gets a warning in one line and no picture, so that a run does not end without its report.
----@param path string
----@return string|nil path
-function Figure:offer(path)
+---Writes the figure as stem.svg and stem.png. A machine without Cairo gets a warning in one line and no PNG, so that a run does not end
+---without its report.
+---@param stem string path; an ending .png or .svg is taken off
+---@return string|nil png path
+function Figure:offer(stem)
+  stem = stem:gsub("%.png$", ""):gsub("%.svg$", "")
+  self:save(stem .. ".svg")
   local found, missing = cairo.open()
   if not found then
-    log.warn("%s is not drawn: %s", path, missing)
+    log.warn("%s.png is not drawn: %s", stem, missing)
     return nil
   end
-  return self:save(path)
+  return self:save(stem .. ".png")
 end
 
 function Axes:svg(options)

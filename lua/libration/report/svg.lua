@@ -15,7 +15,8 @@ local REGULAR = {
   556, 333, 500, 278, 556, 500, 722, 500, 500, 500, 334, 260, 334, 584,
 }
 local BOLD = 1.07 -- bold is wider by about this much
-local OTHER = 600 -- any other character
+local WIDER = 1.1 -- DejaVu Sans, which stands in where no twin of Helvetica is installed
+local OTHER, FULL = 600, 1000 -- any other character; those of East Asia and beyond
 
 -- every byte of text that is no part of well-formed UTF-8 becomes "?" (lead byte, then 1 to 3 continuation bytes)
 local function valid_utf8(text)
@@ -38,11 +39,13 @@ local function valid_utf8(text)
   return table.concat(out)
 end
 
----Escapes text for XML and HTML, attributes included. Bytes that XML forbids, and broken UTF-8, become "?".
+---Escapes text for XML and HTML, attributes included. Bytes that XML forbids, broken UTF-8 and the marks that turn the writing
+---direction of what follows (U+202A to U+202E, U+2066 to U+2069) become "?".
 ---@param text any
 ---@return string
 function svg.escape(text)
   text = valid_utf8(tostring(text)):gsub("[%z\1-\8\11\12\14-\31\127]", "?")
+  text = text:gsub("\226\128[\170-\174]", "?"):gsub("\226\129[\166-\169]", "?")
   return (text:gsub("[&<>\"']", { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;", ["'"] = "&#39;" }))
 end
 local escape = svg.escape
@@ -62,8 +65,8 @@ Canvas.__index = Canvas
 ---A canvas.
 ---@param width number logical units
 ---@param height number logical units
----@param options { inline: boolean?, label: string?, dark: boolean?, id: string? }|nil inline: for a page (no namespace header, no ground);
----label: what a screen reader says; id: prefix of the ids inside, unique in a page
+---@param options { inline: boolean?, title: string?, label: string?, dark: boolean?, id: string? }|nil inline: for a page (no namespace header,
+---no ground); title, label: name and description that a screen reader says; id: prefix of the ids inside, unique in a page
 ---@return libration.report.SvgCanvas
 function svg.canvas(width, height, options)
   options = options or {}
@@ -71,7 +74,8 @@ function svg.canvas(width, height, options)
     width = width,
     height = height,
     inline = options.inline or false,
-    label = options.label or "plot",
+    title = options.title or "Plot",
+    label = options.label,
     dark = options.dark or false,
     id = options.id or "c",
     clips = 0,
@@ -91,10 +95,10 @@ function Canvas:text_width(text, size, bold) -- luacheck: no self
     if byte < 128 then
       sum = sum + (REGULAR[byte - 31] or 0)
     elseif byte >= 192 then
-      sum = sum + OTHER
+      sum = sum + (byte >= 225 and byte ~= 226 and FULL or OTHER)
     end
   end
-  return sum * size / 1000 * (bold and BOLD or 1)
+  return sum * size / 1000 * (bold and BOLD or 1) * WIDER
 end
 
 local function push(self, ...)
@@ -176,9 +180,12 @@ end
 ---@param y number
 ---@param w number
 ---@param h number
----@param style { fill: string?, alpha: number?, stroke: string?, width: number? }
+---@param style { fill: string?, alpha: number?, stroke: string?, width: number?, crisp: boolean? } crisp: edges on whole pixels, so that neighbours meet
 function Canvas:rect(x, y, w, h, style)
-  push(self, '<rect x="', round(x), '" y="', round(y), '" width="', round(w), '" height="', round(h), '"', look(self, style), "/>")
+  push(
+    self, '<rect x="', round(x), '" y="', round(y), '" width="', round(w), '" height="', round(h), '"', look(self, style),
+    style.crisp and ' shape-rendering="crispEdges"/>' or "/>"
+  )
 end
 
 ---A disc.
@@ -212,8 +219,9 @@ function Canvas:text_of()
     self.inline and "" or '<?xml version="1.0" encoding="UTF-8"?>\n',
     "<svg",
     self.inline and "" or ' xmlns="http://www.w3.org/2000/svg"',
-    ' width="', w, '" height="', h, '" viewBox="0 0 ', w, " ", h, '" role="img" aria-label="', escape(self.label),
-    '" font-family="', escape(theme.css_family), '">\n',
+    ' width="', w, '" height="', h, '" viewBox="0 0 ', w, " ", h, '" role="img" aria-labelledby="', self.id, "-t", self.label and " " .. self.id .. "-d" or "",
+    '" font-family="', escape(theme.css_family), '">\n<title id="', self.id, '-t">', escape(self.title), "</title>\n",
+    self.label and '<desc id="' .. self.id .. '-d">' .. escape(self.label) .. "</desc>\n" or "",
   }
   if not self.inline then
     head[#head + 1] = ('<rect width="%s" height="%s" fill="%s"/>\n'):format(w, h, theme.hex("paper", self.dark))

@@ -1,7 +1,8 @@
 -- Colours and type of every plot and page: names of roles, never literal colours elsewhere. Draws nothing.
 --
--- Series colours are Okabe & Ito (2008), "Color universal design": told apart with any common colour vision. The dark set keeps
--- the hues and order and raises the lightness, so that a legend reads the same on both.
+-- Series colours were searched for by hue: largest least distance (OKLab) of any two as seen with normal sight, protanopia,
+-- deuteranopia and tritanopia (Machado et al. 2009), at 3:1 or more against their ground. tests/theme_spec.lua measures them.
+-- The dark set keeps the hues and order, so that a legend reads the same on both.
 
 local theme = {}
 
@@ -13,21 +14,21 @@ theme.roles = {
   paper = { "#ffffff", "#161a20" },
   ink = { "#1c2128", "#e8eaed" },
   muted = { "#5b6470", "#a3abb6" },
-  axis = { "#8a929d", "#6f7885" },
+  axis = { "#7d8590", "#7c8593" },
+  panel = { "#dde3ea", "#2b313a" },
   grid = { "#e6e9ed", "#2b313a" },
-  flag = { "#d55e00", "#f5854a" },
+  flag = { "#dd6910", "#ee5f24" },
   threshold = { "#1c2128", "#e8eaed" },
-  s1 = { "#0072b2", "#4aa8e8" }, -- blue
-  s2 = { "#d55e00", "#f5854a" }, -- vermillion
-  s3 = { "#009e73", "#2ec9a0" }, -- bluish green
-  s4 = { "#e69f00", "#f4bb3a" }, -- orange
-  s5 = { "#cc79a7", "#e39cc4" }, -- reddish purple
-  s6 = { "#56b4e9", "#9bd6f7" }, -- sky blue
-  s7 = { "#4d4d4d", "#c3c8cf" }, -- grey, in place of yellow (too faint on white)
+  s1 = { "#2560c1", "#3c93fa" }, -- blue
+  s2 = { "#dd6910", "#e7490a" }, -- vermillion
+  s3 = { "#2ca07f", "#c2ffcc" }, -- green
+  s4 = { "#a9047f", "#aa5d91" }, -- purple
+  s5 = { "#795613", "#f5a208" }, -- brown, amber
+  s6 = { "#403d37", "#b8bebd" }, -- grey
 }
 
 ---How many series colours there are before they repeat.
-theme.series = 7
+theme.series = 6
 
 ---The family asked for: Cairo's toy text takes one name, fontconfig maps it to the nearest metric twin.
 theme.family = "Helvetica"

@@ -1,9 +1,10 @@
--- The report of a training run: training.png and report.html from one table. Reads numbers, computes no score.
+-- The report of a training run: training.png, training.svg and report.html from one table. Reads numbers, computes no score.
 
 local files = require "libration.files"
 local blocks = require "libration.report.blocks"
 local html = require "libration.report.html"
 local plot = require "libration.report.plot"
+local sections = require "libration.report.sections"
 local statistics = require "libration.report.statistics"
 
 local training = {}
@@ -17,12 +18,13 @@ local training = {}
 ---@field percentile number|nil of the validation error that gave the threshold
 ---@field score_unit string|nil unit of errors and threshold, "SD²"
 ---@field calibration { id: string, score: number, share: number }[] a row a sequence: mean window error, share of windows over the threshold
----@field test { id: string, label: string?, score: number, share: number, p: number?, verdict: string?, flagged: boolean }[] label "normal", "abnormal", nil
+---@field test { id: string, label: string?, score: number, share: number, p: number?, verdict: string?, flagged: boolean, profile: ProfileVerdict? }[]
+---label "normal", "abnormal", nil
 ---@field baselines { name: string, scores: table<string, number>, separates: string?, note: string? }[] a row a method, the autoencoder first; score by sequence id
 ---@field explained { network: number, pca: number?, zero: number?, pca_name: string? }|nil shares of unseen normal movement
 ---@field accuracy { [1]: string, [2]: string }[]|nil landmark accuracy against ground truth: name and text
 ---@field warnings string[]|nil
----@field audit string[]|nil lines
+---@field audit Audit|string[]|nil with `leak`, the page is stamped
 ---@field config table|nil name = value, or { { name, value }, ... }
 ---@field versions table|nil
 ---@field device string|nil
@@ -54,7 +56,7 @@ local GROUPS = {
   { "calibration", "calibration (normal)", "ring", "s3" },
   { "normal", "test, normal", "circle", "s1" },
   { "abnormal", "test, abnormal", "diamond", "s2" },
-  { "test", "test, no label", "square", "s7" },
+  { "test", "test, no label", "square", "s6" },
 }
 
 local function curves(figure, run, weight, title)
@@ -78,7 +80,7 @@ local function curves(figure, run, weight, title)
 end
 
 -- More sequences than this, and a row holds a group instead of one sequence.
-local MANY = 30
+local MANY = 40
 
 -- how many rows the scores take
 local function score_lines(run)
@@ -150,19 +152,26 @@ end
 
 local function headline(run)
   local total, hit = { normal = 0, abnormal = 0 }, { normal = 0, abnormal = 0 }
+  local judged, second = { normal = 0, abnormal = 0 }, { normal = 0, abnormal = 0 } -- by the movement profile
   for _, row in ipairs(run.test) do
     if total[row.label] then
       total[row.label] = total[row.label] + 1
       hit[row.label] = hit[row.label] + (row.flagged and 1 or 0)
+      if row.profile and row.profile.abnormal ~= nil then
+        judged[row.label] = judged[row.label] + 1
+        second[row.label] = second[row.label] + (row.profile.abnormal and 1 or 0)
+      end
     end
   end
   local lines = {}
-  if total.abnormal > 0 then
-    lines[#lines + 1] = ("Abnormal test sequences flagged: %d of %d."):format(hit.abnormal, total.abnormal)
+  local function line(label, text)
+    if total[label] > 0 then
+      lines[#lines + 1] = ("%s: %d of %d%s."):format(text, hit[label], total[label],
+        judged[label] > 0 and (" by the autoencoder, %d of %d by the movement profile"):format(second[label], judged[label]) or "")
+    end
   end
-  if total.normal > 0 then
-    lines[#lines + 1] = ("Normal test sequences flagged (false alarms): %d of %d."):format(hit.normal, total.normal)
-  end
+  line("abnormal", "Abnormal test sequences flagged")
+  line("normal", "Normal test sequences flagged (false alarms)")
   local n = #run.calibration
   lines[#lines + 1] = ("Calibrated on %d sequence%s: no p-value can fall below 1/%d = %s."):format(
     n, n == 1 and "" or "s", n + 1, statistics.p(1 / (n + 1)))
@@ -173,36 +182,56 @@ local function headline(run)
   if total.normal + total.abnormal == 0 then
     head = ("%d test sequence%s, no labels"):format(#run.test, #run.test == 1 and "" or "s")
   else
-    head = ("%d of %d labelled test sequences judged as labelled"):format(
+    head = ("%d of %d labelled test sequences judged as labelled by the autoencoder"):format(
       hit.abnormal + total.normal - hit.normal, total.normal + total.abnormal)
   end
   return { kind = "verdict", tone = "calm", head = head, lines = lines }
 end
 
+-- a verdict beside the label
+local function verdict_cell(flagged, word, label)
+  return {
+    text = (word or (flagged and "flagged" or "not flagged"))
+      .. (flagged and label == "normal" and " (false alarm)" or flagged == false and label == "abnormal" and " (missed)" or ""),
+    tone = flagged and "flag" or nil,
+  }
+end
+
 local function test_table(run)
-  local rows = {}
+  local rows, some = {}, false
+  for _, row in ipairs(run.test) do
+    some = some or row.profile ~= nil
+  end
   for i, row in ipairs(run.test) do
     rows[i] = {
       row.id,
       row.label or { text = "no label", tone = "muted" },
-      {
-        text = (row.verdict or (row.flagged and "flagged" or "not flagged"))
-          .. (row.flagged and row.label == "normal" and " (false alarm)" or row.flagged == false and row.label == "abnormal" and " (missed)" or ""),
-        tone = row.flagged and "flag" or nil,
-      },
+      verdict_cell(row.flagged, row.verdict, row.label),
       statistics.percent(row.share),
       statistics.score(row.score),
       statistics.p(row.p),
     }
+    if some then
+      local v = row.profile
+      blocks.append(rows[i], v and {
+        verdict_cell(v.abnormal, v.word or v.abnormal == nil and "not scored" or nil, row.label), statistics.p(v.p), table.concat(v.words or {}, "; "),
+      } or { "not judged" })
+    end
   end
   local largest = 0
   for _, row in ipairs(run.calibration) do
     largest = math.max(largest, row.share or 0)
   end
+  local head = { "sequence", "label", some and "autoencoder" or "verdict", "windows over threshold", "mean error", "p" }
+  local align = { "short", "short", "left", "right", "right", "right" }
+  if some then
+    blocks.append(head, { "movement profile", "its p", "what stands out" })
+    blocks.append(align, { "left", "right", "left" })
+  end
   return {
     kind = "table",
-    head = { "sequence", "label", "verdict", "windows over threshold", "mean error", "p" },
-    align = { "short", "short", "short", "right", "right", "right" },
+    head = head,
+    align = align,
     rows = rows,
     note = ("A sequence is flagged when more of its windows lie over the threshold than of any calibration sequence (largest: %s). "
       .. "p is the share of normal sequences, this one counted, that score as high."):format(statistics.percent(largest)),
@@ -271,8 +300,8 @@ function training.page(run)
     explained, more = blocks.explained(run.explained)
     blocks.append(warnings, more)
   end
-  local sections = { { title = "Result", headline(run) } }
-  local result = sections[1]
+  local list = { { title = "Result", headline(run) } }
+  local result = list[1]
   result[#result + 1] = {
     kind = "facts",
     items = {
@@ -290,16 +319,18 @@ function training.page(run)
     result[#result + 1] = test_table(run)
   end
   if #warnings > 0 then
-    table.insert(sections, 2, { title = "Warnings", { kind = "warnings", list = blocks.sentences(warnings) } })
+    table.insert(list, 2, { title = "Warnings", { kind = "warnings", list = blocks.sentences(warnings) } })
   end
 
-  local loss = plot.figure { height = 270, description = "Loss of each epoch, train and validation" }
+  local loss = plot.figure { title = "Loss", height = 270, description = "Loss of each epoch, train and validation" }
   curves(loss, run, 1)
-  sections[#sections + 1] = { title = "Training", { kind = "figure", figure = loss, narrow_height = 260 } }
+  list[#list + 1] = { title = "Training", { kind = "figure", figure = loss, narrow_height = 260 } }
 
-  local seen = plot.figure { height = 110 + score_lines(run) * 26, description = "Mean window error of each calibration and test sequence, with the threshold" }
+  local seen = plot.figure {
+    title = "Scores by sequence", height = 110 + score_lines(run) * 26, description = "Mean window error of each calibration and test sequence, with the threshold",
+  }
   scores(seen, run, 1)
-  sections[#sections + 1] = {
+  list[#list + 1] = {
     title = "Calibration and test scores",
     { kind = "figure", figure = seen, narrow_height = seen.height + 34,
       caption = "A dot is the mean error of one sequence. The threshold applies to single windows; a sequence is judged by its share of windows over it." },
@@ -310,29 +341,30 @@ function training.page(run)
     if explained then
       table.insert(section, 1, { kind = "text", text = explained })
     end
-    sections[#sections + 1] = section
+    list[#list + 1] = section
   elseif explained then
-    sections[#sections + 1] = { title = "Beside simpler methods", { kind = "text", text = explained } }
+    list[#list + 1] = { title = "Beside simpler methods", { kind = "text", text = explained } }
   end
   if run.accuracy and #run.accuracy > 0 then
-    sections[#sections + 1] = { title = "Landmarks against ground truth", { kind = "keyvalues", rows = blocks.pairs_of(run.accuracy) } }
+    list[#list + 1] = { title = "Landmarks against ground truth", { kind = "keyvalues", rows = blocks.pairs_of(run.accuracy) } }
   end
-  blocks.append(sections, blocks.tail(run))
+  blocks.append(list, blocks.tail(run, sections.audit(run.audit)))
   return {
     title = run.title or "Training run",
     subtitle = run.subtitle,
     population = "Trained on " .. run.population .. (run.population:match "%.$" and "" or "."),
-    sections = sections,
+    stamp = sections.stamp(run.audit),
+    sections = list,
   }
 end
 
----Writes training.png and report.html into a folder, each under a temporary name first. Raises when one cannot be written.
+---Writes training.png, training.svg and report.html into a folder, each under a temporary name first. Raises when one cannot be written.
 ---@param folder string
 ---@param run libration.report.Run
 ---@return string html path of the page
 ---@return string|nil png path of the picture, nil without Cairo
 function training.write(folder, run)
-  local png = training.figure(run):offer(files.join(folder, "training.png"))
+  local png = training.figure(run):offer(files.join(folder, "training"))
   return html.write(files.join(folder, "report.html"), training.page(run)), png
 end
 
