@@ -14,7 +14,7 @@ local rows = {
   {"detector", "", "detector.safetensors of a training run", required = true, metavar = "D"},
   {"output", "detections", "folder for the results, made when missing", metavar = "DIR"},
   {"overlay", false, "write overlay.mp4: the frames with skeleton, error and flag"},
-  {"frames", true, "show key frames in the report; --no-frames: nothing of the picture leaves the recording"},
+  {"frames", true, "show key frames in the report; --no-frames: skeletons alone, nothing of the picture leaves the recording"},
   {"mask-faces", false, "cover the head in overlay and key frames"},
   {"model", "full", "landmark network", choices = {"lite", "full", "heavy"}},
   {"precision", "f32", "number type of the landmark network's products", choices = {"f32", "bf16"}},
@@ -106,60 +106,6 @@ local function write_overlay(input, recording, scored, verdict, o, path)
   end
 end
 
--- Frames for the page: where the error is largest in each of the longest flagged stretches, else where it is largest; with the skeleton.
-local function key_frames(input, recording, scored, verdict, o)
-  local media, draw, cairo = require "libration.media", require "libration.pose.draw", require "libration.report.cairo"
-  local extract, files, lr = require "libration.pose.extract", require "libration.files", require "libration"
-  local paint = require "libration.anomaly.overlay"
-  local stretches = {}
-  for i, e in ipairs(verdict.episodes) do stretches[i] = e end
-  table.sort(stretches, function(a, b) return a.last - a.first > b.last - b.first end)
-  if #stretches == 0 then stretches[1] = {first = 0, last = scored.frames - 1} end
-  local times = {}
-  for i = 1, math.min(3, #stretches) do
-    local best, most = nil, -1
-    for t = stretches[i].first, stretches[i].last do
-      local e = scored.frame_error[t + 1]
-      if e == e and e > most then best, most = t, e end
-    end
-    if best then times[#times + 1] = scored.begin + best / scored.fps end
-  end
-  table.sort(times)
-  local source = assert(media.open(input.path, extract.source_options(setmetatable({fps = o.fps}, {__index = extract.defaults}))))
-  local overlay = draw.overlay(source.width, source.height, cairo.over)
-  local covers = o.mask_faces and paint.covers(recording.landmarks) or {}
-  local pictures, t = {}, 0
-  local half = .5 / recording.fps
-  local temporary = files.temporary_folder()
-  local ok, err = pcall(function()
-    while #pictures < #times do
-      local frame, time = source:next()
-      if not frame then break end
-      t = t + 1
-      if time >= times[#pictures + 1] - half then
-        local k = math.min(scored.frames, math.max(1, math.floor((time - scored.begin) * scored.fps + .5) + 1))
-        lr.scope(function()
-          overlay:paint(frame, function(canvas)
-            paint.paint(canvas, {
-              points = recording.landmarks:select(1, math.min(t, recording.frames)), width = source.width, height = source.height, cover = covers[t],
-              flagged = verdict.frame_flag[k], error = scored.frame_error[k], threshold = verdict.threshold, time = time,
-            })
-          end)
-          media.write_png(files.join(temporary, "frame.png"), frame)
-        end)
-        pictures[#pictures + 1] = {
-          data = assert(files.read(files.join(temporary, "frame.png"))), type = "image/png",
-          caption = ("%.2f s, error %.2f (threshold %.2f)"):format(time, scored.frame_error[k], verdict.threshold),
-        }
-      end
-    end
-  end)
-  source:close()
-  files.remove(temporary)
-  if not ok then error(err, 0) end
-  return pictures
-end
-
 -- Scores one input and writes its files; gives a row for the summary.
 local function detect(input, detector, o, folder, facts)
   local files, progress, lr = require "libration.files", require "libration.progress", require "libration"
@@ -216,10 +162,32 @@ local function detect(input, detector, o, folder, facts)
       statistics = second.statistics,
     },
   })
-  if o.frames and recording and verdict.abnormal ~= nil then result.pictures = key_frames(input, recording, scored, verdict, o) end
+  result.profile = second
+  if verdict.abnormal ~= nil then
+    local keyframes, extract = require "libration.report.keyframes", require "libration.pose.extract"
+    if o.frames and recording then
+      local how = extract.source_options(setmetatable({fps = o.fps}, {__index = extract.defaults}))
+      result.pictures = keyframes.pictures(input.path, how, recording, scored, verdict, o.mask_faces)
+    else
+      result.poses = keyframes.poses(sequence, scored, verdict, not recording and detector.motion.coordinates or nil)
+    end
+  end
   report.detection(folder, result)
   if o.overlay and not recording then log.warn("%s: --overlay needs a video, this is a landmark file", input.id) end
-  return {input = input.path, scored = scored, verdict = verdict, second = second and profile.line(second), fps = fps, output = folder}
+  return {input = input.path, scored = scored, verdict = verdict, profile = second, second = second and profile.line(second), fps = fps, output = folder}
+end
+
+-- The page over all inputs so far.
+local function index(folder, summary, total, detector)
+  local list, depth = {}, #folder + 2
+  for i, row in ipairs(summary) do
+    local v = row.verdict
+    list[i] = {
+      input = row.input, flagged = v and v.abnormal, share = v and v.share, p = v and v.p, profile = row.profile, reason = row.reason or v and v.reason,
+      link = row.output and row.output:sub(depth) .. "/report.html",
+    }
+  end
+  require("libration.report.overview").write(folder, {population = detector.training.population, rows = list, total = total})
 end
 
 options.main(function()
@@ -278,10 +246,11 @@ options.main(function()
     end
     summary[i] = row
     if ok or #inputs > 1 then outputs.summary(files.join(folder, "summary.csv"), summary) end
+    if #inputs > 1 then index(folder, summary, #inputs, detector) end
   end
   log.info("%s", honesty.explained(detector.calibration))
   if #inputs == 1 and failed == 1 then error(summary[1].reason, 0) end
   if failed == #inputs then error(("none of the %d inputs could be scored; %s says why"):format(#inputs, files.join(folder, "summary.csv")), 0) end
   lock:release()
-  log.info("%s", files.join(folder, #inputs == 1 and "report.html" or "summary.csv"))
+  log.info("%s", files.join(folder, #inputs == 1 and "report.html" or "index.html"))
 end)

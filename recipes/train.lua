@@ -184,7 +184,7 @@ local function report_of(o, run)
     if s and v.abnormal ~= nil then
       r.test[#r.test + 1] = {
         id = row.id, label = row.label == 1 and "abnormal" or row.label == 0 and "normal" or nil, score = s.mean, share = v.share, p = v.p,
-        verdict = v.word, flagged = v.abnormal,
+        verdict = v.word, flagged = v.abnormal, profile = row.profile,
       }
       for _, b in ipairs(all) do b.scores[row.id] = s[b.field] end
     else
@@ -377,7 +377,10 @@ options.main(function()
         log.info("%s%s: %s", row.id, row.label and (row.label == 1 and " (labelled abnormal)" or " (labelled normal)") or "",
           v.abnormal == nil and "not scored, " .. v.reason or ("%s, %.1f %% of the windows over the threshold, p %.3g (smallest possible %.3g); %s"):format(
             v.word, 100 * v.share, v.p, v.smallest_p, anomaly.honesty.of_verdict(v)))
-        if profile then log.info("%s: movement profile: %s", row.id, anomaly.profile.line(anomaly.profile.judge(profile, anomaly.profile.of_sequence(row.sequence, m) or {}))) end
+        if profile then
+          row.profile = anomaly.profile.judge(profile, anomaly.profile.of_sequence(row.sequence, m) or {})
+          log.info("%s: movement profile: %s", row.id, anomaly.profile.line(row.profile))
+        end
       else
         row.reason = tostring(err):match("^[^\n]*"):gsub("^[^%s:]+%.lua:%d+: ", "")
         log.error("%s", row.reason)
