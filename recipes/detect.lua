@@ -4,7 +4,8 @@ package.path = here .. "/../lua/?.lua;" .. here .. "/../lua/?/init.lua;" .. pack
 local options = require "libration.options"
 
 local about = "Scores videos or landmark files with a detector that train.lua made.\n\n" ..
-  "For each input: reconstruction_error.png, anomaly_stats.txt, anomaly.csv (a row a frame: time, error, p, flag, error of each joint), anomaly.json, report.html;\n" ..
+  "For each input: reconstruction_error.png, anomaly_stats.txt, anomaly.csv (a row a frame: time, error, p, flag, error of each joint),\n" ..
+  "attribution.csv and attribution.png (error by joint, limb, side, second), anomaly.json, report.html;\n" ..
   "with --overlay overlay.mp4. Over all inputs: summary.csv. One input writes into the output folder itself, several into folders below it.\n" ..
   "An input that cannot be scored gets its reason in summary.csv; the others go on. Research use, not a diagnosis."
 
@@ -13,6 +14,9 @@ local rows = {
   {"landmarks", {}, "landmark files (npy, csv, OpenPose json), or folders that hold them", of = "string", many = true, metavar = "F"},
   {"detector", "", "detector.safetensors of a training run", required = true, metavar = "D"},
   {"output", "detections", "folder for the results, made when missing", metavar = "DIR"},
+  {"two-sided", false, "a too low error is abnormal too, by the mirrored rule; p counts both sides"},
+  {"unit", "video", "what one p counts: videos, or contiguous blocks of them (more of them, but alike)", choices = {"video", "block"}},
+  {"block", 5, "seconds of --unit block", above = 0, type = "number"},
   {"overlay", false, "write overlay.mp4: the frames with skeleton, error and flag"},
   {"frames", true, "show key frames in the report; --no-frames: skeletons alone, nothing of the picture leaves the recording"},
   {"mask-faces", false, "cover the head in overlay and key frames"},
@@ -128,7 +132,7 @@ local function detect(input, detector, o, folder, facts)
   local known = detector:known(input.id, Dataset.hash {path = input.path})
   if known then notes[#notes + 1] = known end
   local scored, seen = detector:score(sequence)
-  local verdict = detector:judge(scored)
+  local verdict = detector:judge(scored, o)
   local profile, second = require "libration.anomaly.profile", nil
   local normals = profile.unpack(detector.about.movement)
   if normals then second = profile.judge(normals, profile.of_sequence(sequence, detector.motion) or {}) end
@@ -151,6 +155,9 @@ local function detect(input, detector, o, folder, facts)
   if recording and recording.cached then result.stats[#result.stats + 1] = {"landmarks", "remembered from an earlier run, so the rate above leaves them out"} end
   if verdict.abnormal ~= nil then
     outputs.frames(files.join(folder, "anomaly.csv"), scored, verdict)
+    require("libration.anomaly.attribution").write(files.join(folder, "attribution.csv"), result.attribution)
+    local figure = require("libration.report.attribution").figure(result.attribution, {subtitle = input.id})
+    if figure then figure:offer(files.join(folder, "attribution.png")) end
     if o.overlay and recording then
       write_overlay(input, recording, scored, verdict, o, files.join(folder, "overlay.mp4"))
     end
@@ -233,8 +240,8 @@ options.main(function()
       if v.abnormal == nil then
         log.info("%s: not scored, %s", input.id, v.reason)
       else
-        log.info("%s: %s, %.1f %% of the windows over the threshold (calibration: at most %.1f %%), p %.3g (smallest possible %.3g), longest episode %.2f s, %.1f frames/s; %s",
-          input.id, v.word, 100 * v.share, 100 * v.limit, v.p, v.smallest_p, v.longest, row.fps, honesty.of_verdict(v))
+        log.info("%s: %s, %.1f %% of the windows over the threshold (calibration: at most %.1f %%), p %.3g (smallest possible %.3g, %s), longest episode %.2f s, %.1f frames/s; %s",
+          input.id, v.word, 100 * v.share, 100 * v.limit, v.p, v.smallest_p, require("libration.anomaly.thresholds").unit(v), v.longest, row.fps, honesty.of_verdict(v))
       end
       if row.second then log.info("%s: movement profile: %s", input.id, row.second) end
     else

@@ -43,6 +43,9 @@ local rows = {
   {"stop-on", "training", "what improvement is measured on: training (the last training sequence, held out), validation, or none (keep the last epoch)",
     choices = {"training", "validation", "none"}},
   {"percentile", 95, "of the validation windows' errors: the threshold", type = "number", min = 0, max = 100},
+  {"two-sided", false, "a too low error is abnormal too, by the mirrored rule; p counts both sides"},
+  {"unit", "video", "what one p counts: videos, or contiguous blocks of them (more of them, but alike)", choices = {"video", "block"}},
+  {"block", 5, "seconds of --unit block", above = 0, type = "number"},
   {"seed", 1, "of initial weights and order of the data", min = 0, max = 4294967295},
   {"checkpoint-every", 10, "epochs between epoch_NNN.safetensors; 0: none", min = 0},
   {"resume", false, "go on from the last checkpoint in the output folder, to the same numbers"},
@@ -372,11 +375,11 @@ options.main(function()
     if row.sequence then
       local scored_ok, err = pcall(score_all, {row}, m, model, train[1])
       if scored_ok then
-        row.verdict = anomaly.thresholds.judge(calibration, row.scored)
+        row.verdict = detector:judge(row.scored, o)
         local v = row.verdict
         log.info("%s%s: %s", row.id, row.label and (row.label == 1 and " (labelled abnormal)" or " (labelled normal)") or "",
-          v.abnormal == nil and "not scored, " .. v.reason or ("%s, %.1f %% of the windows over the threshold, p %.3g (smallest possible %.3g); %s"):format(
-            v.word, 100 * v.share, v.p, v.smallest_p, anomaly.honesty.of_verdict(v)))
+          v.abnormal == nil and "not scored, " .. v.reason or ("%s, %.1f %% of the windows over the threshold, p %.3g (smallest possible %.3g, %s); %s"):format(
+            v.word, 100 * v.share, v.p, v.smallest_p, anomaly.thresholds.unit(v), anomaly.honesty.of_verdict(v)))
         if profile then
           row.profile = anomaly.profile.judge(profile, anomaly.profile.of_sequence(row.sequence, m) or {})
           log.info("%s: movement profile: %s", row.id, anomaly.profile.line(row.profile))
@@ -387,7 +390,7 @@ options.main(function()
       end
     end
   end
-  anomaly.outputs.test(files.join(folder, "test.csv"), test)
+  anomaly.outputs.test(files.join(folder, "test.csv"), test, calibration)
   timings.test = clock() - mark
 
   -- 6. what is known about the landmarks, and the report

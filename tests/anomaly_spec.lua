@@ -7,6 +7,8 @@ local baselines = require "libration.anomaly.baselines"
 local scores = require "libration.anomaly.scores"
 local thresholds = require "libration.anomaly.thresholds"
 local honesty = require "libration.anomaly.honesty"
+local attribution = require "libration.anomaly.attribution"
+local measures = require "libration.anomaly.measures"
 local statistics = motion.statistics
 
 local function noise(seed)
@@ -289,6 +291,37 @@ describe("thresholds", function()
     assert.equal(1, v.frame_p[4])
   end)
 
+  it("two-sided: a too low error is abnormal too, p counts both sides", function()
+    local c = thresholds.calibrate({ scored("a", ramp(50, 10, 1)), scored("b", ramp(50, 10, 1)), scored("c", ramp(50, 10, 1)) }, 90)
+    local still = scored("x", ramp(50, 1, .1))
+    assert.is_false(thresholds.judge(c, still).abnormal)
+    local v = thresholds.judge(c, still, { two_sided = true })
+    assert.is_true(v.abnormal)
+    assert.equal("low", v.side)
+    assert.equal(1, v.low.share)
+    assert.is_near(.1, v.low.limit, 1e-12)
+    assert.equal(.5, v.p) -- 2 x 1 / 4
+    assert.equal(.5, v.smallest_p)
+    assert.is_true(v.frame_flag[1])
+    assert.equal("high", thresholds.judge(c, scored("y", ramp(50, 40, 1)), { two_sided = true }).side)
+    assert.is_false(thresholds.judge(c, scored("z", ramp(50, 10, 1)), { two_sided = true }).abnormal)
+  end)
+
+  it("p by block: windows that lie whole inside a block of seconds, the smallest p of m blocks counts m times", function()
+    local c = thresholds.calibrate({ scored("a", ramp(50, 0, 1)), scored("b", ramp(50, 0, 1)) }, 90)
+    local v = thresholds.judge(c, scored("x", ramp(40, 100, 1)), { unit = "block", block = 1 }) -- 10 frames, windows of 5
+    assert.same({ kind = "block", seconds = 1, calibration = 10, judged = 4 }, v.unit)
+    assert.equal(10, v.blocks[2].first)
+    assert.is_near(100 + 11 + 2.5, v.blocks[2].mean, 1e-12) -- windows 11 to 16 begin at frames 10 to 15
+    assert.is_near(1 / 11, v.blocks[2].p, 1e-12)
+    assert.is_near(4 / 11, v.p, 1e-12)
+    assert.is_near(4 / 11, v.smallest_p, 1e-12)
+    assert.matches("4 blocks of 1 s against 10 of the calibration videos", thresholds.unit(v), 1, true)
+    v = thresholds.judge(c, scored("x", ramp(40, 100, 1)), { unit = "block", block = 9 })
+    assert.equal(1, v.p)
+    assert.equal("no whole block of 9 s", thresholds.unit(v))
+  end)
+
   it("does not score what has no windows, and refuses to calibrate on nothing", function()
     local c = thresholds.calibrate { scored("a", ramp(50, 0, 1)) }
     local v = thresholds.judge(c, { error = {}, frames = 3, window = 30 })
@@ -298,6 +331,56 @@ describe("thresholds", function()
     local ok, err = pcall(thresholds.calibrate, { { error = {} } })
     assert.is_false(ok)
     assert.matches("no validation windows", err, 1, true)
+  end)
+end)
+
+-- Two frames a row: left wrist 3, right ankle 1, nose 0, for `frames` frames at 2 frames a second; the wrist is missing in the first second.
+local function three_joints(frames)
+  local s = scored("a", ramp(frames, 0, 1))
+  s.fps, s.begin, s.joints, s.joint_error = 2, 10, { "left_wrist", "right_ankle", "nose" }, ffi.new("double[?]", frames * 3)
+  for t = 0, frames - 1 do s.joint_error[t * 3], s.joint_error[t * 3 + 1] = t < 2 and 0 / 0 or 3, 1 end
+  return s
+end
+
+describe("attribution", function()
+  it("by joint, limb, side and second", function()
+    local a = attribution.of(three_joints(5))
+    assert.same({ name = "left wrist", error = 3, share = 9 / 14, limb = "left arm" }, a.joints[1])
+    assert.same({ { name = "left arm", error = 3, share = 9 / 14 }, { name = "right leg", error = 1, share = 5 / 14 }, { name = "head", error = 0, share = 0 } }, a.limbs)
+    assert.equal(3, a.left)
+    assert.equal(1, a.right)
+    assert.equal(3, #a.time)
+    assert.same({ from = 10, to = 11, error = .5, ["left arm"] = 0, ["right leg"] = 1, head = 0 }, a.time[1])
+    assert.equal(12.5, a.time[3].to)
+    assert.equal(.75, a.time[3]["left arm"])
+  end)
+
+  it("as a table that reads back", function()
+    local files, csv = require "libration.files", require "libration.formats.csv"
+    local folder = files.temporary_folder()
+    local _, cells = csv.read(attribution.write(folder .. "/a.csv", attribution.of(three_joints(5))))
+    files.remove(folder)
+    assert.equal(3 + 3 + 2 + 3 * 3, #cells)
+    assert.equal("joint,left wrist,left arm,,,3,0.642857143", table.concat(cells[1], ","))
+    assert.equal("side,left,,,,3,0.75", table.concat(cells[7], ","))
+    assert.equal("time,right leg,right leg,10,11,0.5,1", table.concat(cells[10], ","))
+  end)
+end)
+
+describe("measures", function()
+  it("stand beside the headline with range and p, one-sided and two-sided", function()
+    local c = thresholds.calibrate { scored("a", ramp(50, 0, 1)), scored("b", ramp(50, 1, 1)), three_joints(5) }
+    local list = {}
+    for _, m in ipairs(measures.of(c, three_joints(9))) do list[m.key] = m end
+    assert.equal(5, list.mean.value)
+    assert.is_near(3 / 4, list.mean.p, 1e-12)
+    assert.is_near(1, list.mean.p_two_sided, 1e-12)
+    assert.equal(1 / 4, list.ratio.smallest_p)
+    assert.equal(3, list.mean.low)
+    assert.is_near(26.5, list.mean.high, 1e-12)
+    assert.is_near(2 / 2, list["left arm"].p, 1e-12) -- one calibration sequence shows it, and moves it as much
+    assert.equal(3, list["left arm"].value)
+    assert.truthy(list.p95 and list.log_sd)
   end)
 end)
 

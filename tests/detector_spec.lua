@@ -83,6 +83,29 @@ describe("detector file", function()
     assert.equal("2 spec sequences", e.training.population)
   end)
 
+  it("files of the first version still load: without starts, without the later columns of the calibration", function()
+    local d = detector()
+    local path, folder = saved(d)
+    local tensors, metadata = safetensors.load(path)
+    local settings = json.decode(metadata["libration.detector"])
+    local wide, narrow = tensors["calibration.sequences"], lr.empty({ 3, 10 }, "f64")
+    for i = 0, 2 do for k = 0, 9 do narrow:ptr()[10 * i + k] = wide:ptr()[wide.shape[2] * i + k] end end
+    tensors["calibration.sequences"], tensors["calibration.starts"] = narrow, nil
+    local first = json.list()
+    for k = 1, 10 do first[k] = settings.calibration.columns[k] end
+    settings.calibration.columns = first
+    metadata["libration.detector"] = json.encode(settings)
+    safetensors.save(path, tensors, metadata)
+    local old, s = assert(anomaly.detector.load(path)), sequence("x", 50, .5, 9)
+    files.remove(folder)
+    assert.equal(d:judge((d:score(s))).p, old:judge((old:score(s))).p)
+    assert.same(d:judge((d:score(s)), { unit = "block", block = .8 }).blocks, old:judge((old:score(s)), { unit = "block", block = .8 }).blocks)
+    local p = {}
+    for _, m in ipairs(anomaly.measures.of(old.calibration, (old:score(s)))) do p[m.key] = m.p or false end
+    assert.is_false(p.log_sd)
+    assert.truthy(p.ratio)
+  end)
+
   it("equal detectors give equal bytes", function()
     local a, folder_a = saved(detector())
     made = nil
@@ -145,6 +168,8 @@ describe("detector file", function()
     broken("stands twice", function(_, s) s.joints[2] = s.joints[1] end)
     broken("joints is empty", function(_, s) s.joints = json.list() end)
     broken("calibration.sequences is empty", function(_, s) s.calibration.sequences = json.list() end)
+    broken("calibration.columns: shell is not known", function(_, s) s.calibration.columns[11] = "shell" end)
+    broken("calibration.columns has mean at 10, want mean_variance", function(_, s) s.calibration.columns[10] = "mean" end)
     broken("training.population is missing", function(_, s) s.training.population = nil end)
     broken("latent", function(_, s) s.model.latent = 1e6 end)
     broken("hidden", function(_, s) s.model.hidden = { -1 } end)
@@ -158,6 +183,7 @@ describe("detector file", function()
     broken("threshold is nan", function(t) t["calibration.threshold"]:ptr()[0] = 0 / 0 end)
     broken("limit is 7", function(t) t["calibration.threshold"]:ptr()[1] = 7 end)
     broken("calibration.windows has 5 errors", function(t) t["calibration.windows"] = lr.ones({ 5 }, "f64") end)
+    broken("calibration.starts holds -1 at 1", function(t) t["calibration.starts"]:ptr()[0] = -1 end)
     broken("tensor 'calibration.sequences' is f64 [1,1]", function(t) t["calibration.sequences"] = lr.ones({ 1, 1 }, "f64") end)
     broken("tensor 'pca.components' is f32 [4,7]", function(t) t["pca.components"] = lr.ones({ 4, 7 }) end)
     broken("the PCA holds", function(t) t["pca.mean"]:ptr()[0] = math.huge end)

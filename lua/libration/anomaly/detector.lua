@@ -14,8 +14,10 @@ local Detector = {}
 Detector.__index = Detector
 
 local FORMAT = 1
--- What is kept of each calibration sequence, beside its id and checksum.
+-- What is kept of each calibration sequence, beside its id and checksum; files of older versions end here or sooner.
 local COLUMNS = { "windows", "frames", "mean", "p95", "ratio", "share", "mean_speed", "mean_pca", "mean_zero", "mean_variance" }
+local LATER = { "log_sd" }
+for _, limb in ipairs(skeletons.limbs) do LATER[#LATER + 1] = "limb " .. limb:gsub("_", " ") end
 
 ---@class Detector
 ---@field model table the network, see anomaly/autoencoder.lua
@@ -65,17 +67,24 @@ function Detector:save(path)
   tensors["pca.mean"] = doubles_to({ p.size }, p.mean, p.size, "f32")
   tensors["pca.components"] = doubles_to({ p.rank, p.size }, p.components, p.rank * p.size, "f32")
   tensors["calibration.windows"], tensors["calibration.frames"] = vector(c.windows), vector(c.frames)
+  tensors["calibration.starts"] = vector(c.starts)
   tensors["calibration.threshold"] = vector { c.threshold, c.limit, c.percentile, c.correlation or 0 / 0,
     c.explained and c.explained.network or 0 / 0, c.explained and c.explained.pca or 0 / 0, c.explained and c.explained.zero or 0 / 0 }
-  local rows, sequences = {}, {}
+  local rows, sequences, columns = {}, {}, {}
+  for _, list in ipairs { COLUMNS, LATER } do
+    for _, name in ipairs(list) do columns[#columns + 1] = name end
+  end
   for i, s in ipairs(c.sequences) do
     sequences[i] = { id = s.id, sha256 = s.sha256 }
-    for _, name in ipairs(COLUMNS) do rows[#rows + 1] = s[name] end
+    for _, name in ipairs(columns) do
+      local limb = name:match("^limb (.+)$")
+      if limb then rows[#rows + 1] = s.limbs and s.limbs[limb] or 0 / 0 else rows[#rows + 1] = s[name] or 0 / 0 end
+    end
   end
-  tensors["calibration.sequences"] = doubles_to({ #c.sequences, #COLUMNS }, ffi.new("double[?]", #rows, rows), #rows, "f64")
+  tensors["calibration.sequences"] = doubles_to({ #c.sequences, #columns }, ffi.new("double[?]", #rows, rows), #rows, "f64")
   local settings = {
     format = FORMAT, kind = "lstm autoencoder", model = self.model.config, motion = self.motion, skeleton = self.skeleton, joints = self.joints,
-    calibration = { columns = COLUMNS, sequences = sequences }, training = self.training, about = self.about,
+    calibration = { columns = columns, sequences = sequences }, training = self.training, about = self.about,
   }
   return safetensors.save(path, tensors, { ["libration.detector"] = json.encode(settings) })
 end
@@ -167,7 +176,36 @@ local function read_joints(settings)
   return skeleton.name, joints
 end
 
-local function read_calibration(tensors, meta)
+-- Columns of the calibration table: those that every version writes, then later ones by name.
+local function read_columns(list)
+  list = want_table(list, "calibration.columns")
+  for i, name in ipairs(COLUMNS) do
+    if list[i] ~= name then refuse("calibration.columns has %s at %d, want %s", tostring(list[i]), i, name) end
+  end
+  local known = {}
+  for _, name in ipairs(LATER) do known[name] = true end
+  for i = #COLUMNS + 1, #list do
+    if not known[list[i]] then refuse("calibration.columns: %s is not known, or stands twice", tostring(list[i])) end
+    known[list[i]] = nil
+  end
+  return list
+end
+
+-- First frames of the calibration windows; older files do not have them, and windows are side by side but for gaps.
+local function read_starts(tensors, c)
+  if tensors["calibration.starts"] then
+    local starts = list_of(want_tensor(tensors, "calibration.starts", "f64", #c.windows))
+    for i, v in ipairs(starts) do if v % 1 ~= 0 or v < 0 then refuse("calibration.starts holds %s at %d", tostring(v), i) end end
+    return starts
+  end
+  local starts = {}
+  for _, s in ipairs(c.sequences) do
+    for i = 0, s.windows - 1 do starts[#starts + 1] = i end
+  end
+  return starts
+end
+
+local function read_calibration(tensors, meta, options)
   want_table(meta, "calibration")
   local names = want_table(meta.sequences, "calibration.sequences")
   if #names == 0 then refuse("calibration.sequences is empty") end
@@ -180,16 +218,26 @@ local function read_calibration(tensors, meta)
   if values[5] == values[5] then c.explained = { network = values[5], pca = values[6], zero = values[7] } end
   c.windows = finite(list_of(want_tensor(tensors, "calibration.windows", "f64", -1)), "calibration.windows")
   c.frames = finite(list_of(want_tensor(tensors, "calibration.frames", "f64", -1)), "calibration.frames")
-  local rows = finite(list_of(want_tensor(tensors, "calibration.sequences", "f64", #names, #COLUMNS)), "calibration.sequences")
+  local columns = read_columns(meta.columns)
+  local rows = list_of(want_tensor(tensors, "calibration.sequences", "f64", #names, #columns))
   local windows = 0
   for i, s in ipairs(names) do
     want_table(s, "calibration.sequences")
     local row = { id = want_text(s.id, "calibration sequence"), sha256 = s.sha256 ~= nil and want_text(s.sha256, "checksum") or nil }
-    for k, name in ipairs(COLUMNS) do row[name] = rows[(i - 1) * #COLUMNS + k] end
+    row.limbs = {}
+    for k, name in ipairs(columns) do
+      local v = rows[(i - 1) * #columns + k]
+      if v - v ~= 0 and k <= #COLUMNS then refuse("calibration.sequences holds %s at %s of %s", tostring(v), name, row.id) end
+      local limb = name:match("^limb (.+)$")
+      if v - v == 0 then -- a limb that was never seen has no error
+        if limb then row.limbs[limb] = v else row[name] = v end
+      end
+    end
     windows = windows + row.windows
     c.sequences[i] = row
   end
   if windows ~= #c.windows then refuse("calibration.windows has %d errors, its sequences have %d windows", #c.windows, windows) end
+  c.starts, c.window, c.rate = read_starts(tensors, c), options.window, options.rate
   return c
 end
 
@@ -245,7 +293,7 @@ local function build(tensors, metadata)
   }
   return Detector.new {
     model = model, motion = options, skeleton = skeleton, joints = joints, normaliser = normaliser, pca = pca,
-    calibration = read_calibration(tensors, settings.calibration), training = read_training(settings.training),
+    calibration = read_calibration(tensors, settings.calibration, options), training = read_training(settings.training),
     about = type(settings.about) == "table" and settings.about or {},
   }
 end
@@ -286,9 +334,10 @@ end
 
 --- Judges a scored sequence by the calibration in the file.
 ---@param scored Scored
+---@param how table? as of `thresholds.judge`
 ---@return Verdict
-function Detector:judge(scored)
-  return thresholds.judge(self.calibration, scored)
+function Detector:judge(scored, how)
+  return thresholds.judge(self.calibration, scored, how)
 end
 
 --- The calibration or training sequence that has this content or id, where a recording would be scored as if it were new.

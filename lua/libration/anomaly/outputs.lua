@@ -3,9 +3,9 @@
 local csv = require "libration.formats.csv"
 local files = require "libration.files"
 local json = require "libration.formats.json"
-local skeletons = require "libration.pose.skeletons"
+local attribution = require "libration.anomaly.attribution"
 local honesty = require "libration.anomaly.honesty"
-local scores = require "libration.anomaly.scores"
+local measures = require "libration.anomaly.measures"
 local thresholds = require "libration.anomaly.thresholds"
 
 local outputs = {}
@@ -37,37 +37,6 @@ function outputs.frames(path, s, v)
     error(err, 0)
   end
   return writer:close()
-end
-
--- Mean error by limb, from the joints that count.
-local function by_limb(s, joint_errors, skeleton)
-  local of, sum, n = {}, {}, {}
-  local sk = skeletons.get(skeleton)
-  for limb, members in pairs(sk.limbs) do
-    for _, j in ipairs(members) do of[sk.joints[j]] = limb end
-  end
-  for j, name in ipairs(s.joints) do
-    local limb, e = of[name], joint_errors[j]
-    if limb and e == e then sum[limb], n[limb] = (sum[limb] or 0) + e, (n[limb] or 0) + 1 end
-  end
-  local list = {}
-  for _, limb in ipairs { "left_arm", "right_arm", "left_leg", "right_leg", "head", "trunk" } do
-    if n[limb] then list[#list + 1] = { name = (limb:gsub("_", " ")), error = sum[limb] / n[limb] } end
-  end
-  return list
-end
-
---- Errors by joint and by limb.
----@param s Scored
----@param skeleton string
----@return table joints {name, error}[]
----@return table limbs {name, error}[]
-function outputs.attribution(s, skeleton)
-  local errors, joints = scores.by_joint(s), {}
-  for j, name in ipairs(s.joints) do
-    if errors[j] == errors[j] then joints[#joints + 1] = { name = (name:gsub("_", " ")), error = errors[j] } end
-  end
-  return joints, by_limb(s, errors, skeleton)
 end
 
 -- A field's range over the calibration sequences.
@@ -112,18 +81,25 @@ function outputs.result(detector, s, v, more)
   if v.abnormal ~= nil then
     for t = 0, s.frames - 1 do r.times[t + 1] = s.begin + t / s.fps end
     for i, e in ipairs(v.episodes) do r.spans[i] = { e.from, e.to } end
-    r.joints, r.limbs = outputs.attribution(s, detector.skeleton)
+    r.attribution = attribution.of(s)
+    r.joints, r.limbs = r.attribution.joints, r.attribution.limbs
+    r.measures = measures.of(c, s, r.attribution)
     r.baselines = outputs.beside(c, s)
     r.stats = {
       { "windows", ("%d, over the threshold %d"):format(s.windows, v.flagged) },
-      { "95th percentile of the window errors", ("%.4g"):format(s.p95) },
-      { "error / variance of the movement", ("%.4g"):format(s.ratio) },
-      { "SD of the log error", ("%.4g"):format(s.log_sd) },
+      { "p counted", thresholds.unit(v) },
       { "mean joint speed, torso lengths/s", ("%.4g (p %.3g)"):format(s.mean_speed, v.baselines.speed.p) },
       { "PCA-32 error", ("%.4g (p %.3g)"):format(s.mean_pca, v.baselines.pca.p) },
       { "zero output error", ("%.4g (p %.3g)"):format(s.mean_zero, v.baselines.zero.p) },
       { "beside simpler methods", honesty.of_verdict(v) },
     }
+    for i = 2, #r.measures do
+      local m = r.measures[i]
+      r.stats[#r.stats + 1] = { m.name, m.p and ("%.4g (p %.3g; calibration %.4g to %.4g)"):format(m.value, m.p, m.low, m.high) or ("%.4g"):format(m.value) }
+    end
+    if v.low then
+      r.stats[#r.stats + 1] = { "windows under the low threshold", ("%.1f %%, of any calibration sequence at most %.1f %%"):format(100 * v.low.share, 100 * v.low.limit) }
+    end
     for _, text in ipairs(honesty.of_calibration(c)) do
       -- the page itself says what follows from the explained shares
       if not text:find("^the network explains") then r.warnings[#r.warnings + 1] = text end
@@ -151,10 +127,11 @@ function outputs.json(path, detector, s, v, more)
   for i, e in ipairs(v.episodes) do t.episodes[i] = { first_frame = e.first, last_frame = e.last, from = e.from, to = e.to } end
   for key, b in pairs(v.baselines) do t.baselines[key] = { value = b.value, p = b.p, abnormal = b.abnormal } end
   if v.abnormal ~= nil then
-    local joints, limbs = outputs.attribution(s, detector.skeleton)
-    t.joints, t.limbs = {}, {}
-    for _, row in ipairs(joints) do t.joints[row.name] = row.error end
-    for _, row in ipairs(limbs) do t.limbs[row.name] = row.error end
+    local a = attribution.of(s)
+    t.joints, t.limbs, t.left, t.right = {}, {}, a.left, a.right
+    for _, row in ipairs(a.joints) do t.joints[row.name] = row.error end
+    for _, row in ipairs(a.limbs) do t.limbs[row.name] = row.error end
+    t.measures, t.unit, t.blocks, t.low, t.side = measures.of(c, s, a), v.unit, v.blocks, v.low, v.side
   end
   for k, value in pairs(more or {}) do t[k] = value end
   return files.write(path, json.encode(t, true) .. "\n")
@@ -185,7 +162,8 @@ end
 
 local TEST = {
   "sequence", "label", "verdict", "detected", "false_alarm", "windows", "flagged", "share", "limit", "p", "smallest_p", "longest_episode_s",
-  "mean_error", "p95_error", "error_over_variance", "mean_speed", "pca32_error", "zero_error", "speed_abnormal", "pca32_abnormal", "zero_abnormal", "reason",
+  "mean_error", "p95_error", "p95_p", "error_over_variance", "error_over_variance_p", "log_error_sd", "log_error_sd_p", "mean_speed",
+  "pca32_error", "zero_error", "speed_abnormal", "pca32_abnormal", "zero_abnormal", "reason",
 }
 
 --- Detection rate and false alarms as counts.
@@ -209,18 +187,21 @@ end
 --- test.csv: a row for each test sequence and a last row with the counts, "1 of 1".
 ---@param path string
 ---@param rows table[] {id, label?, scored?, verdict?, reason?}
+---@param c Calibration
 ---@return string path
-function outputs.test(path, rows)
+function outputs.test(path, rows, c)
   local out = {}
   local function yes(v) return v == nil and "" or v and 1 or 0 end
   for i, r in ipairs(rows) do
     local s, v = r.scored or {}, r.verdict or { baselines = {} }
-    local b = v.baselines
+    local b, p = v.baselines, {}
+    for _, m in ipairs(v.abnormal ~= nil and measures.of(c, s) or {}) do p[m.key] = m.p end
     out[i] = {
       r.id, r.label == 1 and "abnormal" or r.label == 0 and "normal" or "", v.word or "error",
       r.label == 1 and yes(v.abnormal) or "", r.label == 0 and yes(v.abnormal) or "", s.windows or "", v.flagged or "", v.share or "", v.limit or "",
-      v.p or "", v.smallest_p or "", v.longest or "", s.mean or "", s.p95 or "", s.ratio or "", s.mean_speed or "", s.mean_pca or "", s.mean_zero or "",
-      b.speed and yes(b.speed.abnormal) or "", b.pca and yes(b.pca.abnormal) or "", b.zero and yes(b.zero.abnormal) or "", r.reason or v.reason or "",
+      v.p or "", v.smallest_p or "", v.longest or "", s.mean or "", s.p95 or "", p.p95 or "", s.ratio or "", p.ratio or "", s.log_sd or "",
+      p.log_sd or "", s.mean_speed or "", s.mean_pca or "", s.mean_zero or "", b.speed and yes(b.speed.abnormal) or "",
+      b.pca and yes(b.pca.abnormal) or "", b.zero and yes(b.zero.abnormal) or "", r.reason or v.reason or "",
     }
   end
   local n = outputs.counts(rows)

@@ -130,20 +130,4 @@ function scores.explained(list)
   return { network = 1 - e / v, pca = 1 - p / v, zero = 1 - z / v }
 end
 
---- Mean error of each joint over the frames where it is seen.
----@param scored Scored
----@return number[] in the order of scored.joints; NaN for a joint never seen
-function scores.by_joint(scored)
-  local J, mean = #scored.joints, {}
-  for j = 0, J - 1 do
-    local sum, n = 0, 0
-    for t = 0, scored.frames - 1 do
-      local v = scored.joint_error[t * J + j]
-      if v == v then sum, n = sum + v, n + 1 end
-    end
-    mean[j + 1] = sum / n
-  end
-  return mean
-end
-
 return scores

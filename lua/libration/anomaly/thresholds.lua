@@ -1,5 +1,6 @@
 -- From scores to decisions: threshold, limit, conformal p, verdict, episodes. Sees calibration and test scores, no models.
 
+local attribution = require "libration.anomaly.attribution"
 local statistics = require "libration.motion.statistics"
 
 local thresholds = {}
@@ -8,8 +9,11 @@ local thresholds = {}
 ---@field percentile number
 ---@field threshold number percentile of all calibration window errors
 ---@field limit number largest share of windows over the threshold of any calibration sequence
----@field sequences table[] {id, sha256, windows, frames, mean, p95, ratio, share, speed, pca, zero, variance}
+---@field sequences table[] {id, sha256, windows, frames, mean, p95, ratio, log_sd, share, mean_speed, mean_pca, mean_zero, mean_variance, limbs = {[name] = error}}
 ---@field windows number[] all window errors, sequence after sequence
+---@field starts integer[] first frame of each, from 0
+---@field window integer frames a window
+---@field rate number frames a second
 ---@field frames number[] frame errors thinned to one a window length, so that neighbours are not near duplicates
 ---@field explained table {network, pca, zero}
 ---@field correlation number between window error and window variance
@@ -27,28 +31,54 @@ local function share_above(values, threshold)
   return n / #values, n
 end
 
+local function share_below(values, threshold, first, count)
+  local n = 0
+  for i = first or 1, (first or 1) + (count or #values) - 1 do if values[i] < threshold then n = n + 1 end end
+  return n / (count or #values), n
+end
+
+-- Mean errors of the contiguous stretches of `length` frames, one after the other, in which at least half of the windows are there.
+local function blocks_of(errors, starts, first, count, window, length)
+  local list, possible = {}, length - window + 1
+  if possible < 1 then return list end
+  local sum, n, number = 0, 0, 0
+  for i = first, first + count do
+    local k = i < first + count and math.floor(starts[i] / length) or -1
+    if k ~= number then
+      if n >= possible / 2 then list[#list + 1] = { first = number * length, last = (number + 1) * length - 1, mean = sum / n } end
+      sum, n, number = 0, 0, k
+    end
+    -- a window that reaches into the next block belongs to none
+    if i < first + count and starts[i] + window <= (k + 1) * length then sum, n = sum + errors[i], n + 1 end
+  end
+  return list
+end
+
 --- Calibrates on scored sequences that no training has seen.
 ---@param list Scored[]
 ---@param percentile number? 0..100, default 95
 ---@param explained table? as of scores.explained
 ---@return Calibration
 function thresholds.calibrate(list, percentile, explained)
-  local c = { percentile = percentile or 95, sequences = {}, windows = {}, frames = {}, limit = 0, explained = explained }
+  local c = { percentile = percentile or 95, sequences = {}, windows = {}, starts = {}, frames = {}, limit = 0, explained = explained }
   local variances = {}
   for _, s in ipairs(list) do
     for i = 1, #s.error do
-      c.windows[#c.windows + 1], variances[#variances + 1] = s.error[i], s.variance[i]
+      c.windows[#c.windows + 1], c.starts[#c.starts + 1], variances[#variances + 1] = s.error[i], s.start[i], s.variance[i]
     end
   end
   if #c.windows == 0 then error("calibrate: no validation windows; every validation sequence is too short or has no person", 2) end
   c.threshold = statistics.percentile(c.windows, c.percentile)
   for _, s in ipairs(list) do
     if #s.error > 0 then
+      c.window, c.rate = s.window, s.fps
+      local limbs = {}
+      for _, limb in ipairs(attribution.of(s).limbs) do limbs[limb.name] = limb.error end
       local share = share_above(s.error, c.threshold)
       c.limit = math.max(c.limit, share)
       c.sequences[#c.sequences + 1] = {
         id = s.id, sha256 = s.sha256, windows = #s.error, frames = s.frames, mean = s.mean, p95 = s.p95, ratio = s.ratio,
-        share = share, mean_speed = s.mean_speed, mean_pca = s.mean_pca, mean_zero = s.mean_zero, mean_variance = s.mean_variance,
+        log_sd = s.log_sd, limbs = limbs, share = share, mean_speed = s.mean_speed, mean_pca = s.mean_pca, mean_zero = s.mean_zero, mean_variance = s.mean_variance,
       }
       for t = math.floor(s.window / 2), s.frames - 1, s.window do
         local e = s.frame_error[t + 1]
@@ -86,20 +116,74 @@ end
 ---@field share number of windows over the threshold
 ---@field flagged integer windows over it
 ---@field limit number
----@field p number conformal p of the mean window error, the unit being a video
----@field smallest_p number
+---@field low table? two-sided: {share, limit, threshold} of windows under the threshold of low errors
+---@field side string? two-sided and abnormal: "high", "low" or "high and low"
+---@field p number conformal p of the mean window error; of blocks: of the most unusual one, times their number
+---@field smallest_p number the smallest that so much calibration allows
+---@field unit table {kind: "video"|"block", seconds: number?, calibration: integer units that calibrate, judged: integer}
+---@field blocks table[]? {from, to, mean, p} of unit block
 ---@field episodes table[] {first, last, from, to}: frames from 0, seconds
 ---@field longest number seconds
 ---@field frame_flag boolean[] frame error (mean of the windows that cover it) over the threshold
 ---@field frame_p number[] conformal p of each frame
 ---@field baselines table<string, table> by key: {value, p, abnormal}
 
+-- Windows under the mirrored threshold of low errors, against the largest such share of a calibration sequence.
+local function judge_low(c, s, v)
+  local low = { threshold = statistics.percentile(c.windows, 100 - c.percentile), limit = 0 }
+  local at = 1
+  for _, row in ipairs(c.sequences) do
+    low.limit = math.max(low.limit, (share_below(c.windows, low.threshold, at, row.windows)))
+    at = at + row.windows
+  end
+  low.share = share_below(s.error, low.threshold)
+  v.low = low
+  local high = v.abnormal
+  if low.share > low.limit then
+    v.abnormal, v.side = true, high and "high and low" or "low"
+  elseif high then
+    v.side = "high"
+  end
+end
+
+-- p of the blocks of a recording against the blocks of the calibration sequences.
+local function judge_blocks(c, s, v, seconds, two_sided)
+  local length, known, at = math.floor(seconds * c.rate + .5), {}, 1
+  for _, row in ipairs(c.sequences) do
+    for _, b in ipairs(blocks_of(c.windows, c.starts, at, row.windows, c.window, length)) do known[#known + 1] = b.mean end
+    at = at + row.windows
+  end
+  v.blocks = blocks_of(s.error, s.start, 1, #s.error, s.window, length)
+  v.unit = { kind = "block", seconds = seconds, calibration = #known, judged = #v.blocks }
+  v.p, v.smallest_p = 1, 1
+  if #known == 0 or #v.blocks == 0 then return end
+  for _, b in ipairs(v.blocks) do
+    local p, smallest = statistics.conformal(known, b.mean, two_sided)
+    b.p, b.from, b.to = p, s.begin + b.first / s.fps, s.begin + (b.last + 1) / s.fps
+    -- of m blocks the smallest p counts m times: Bonferroni
+    v.p, v.smallest_p = math.min(v.p, p * #v.blocks), math.min(1, smallest * #v.blocks)
+  end
+end
+
+--- What a p was counted against, in words, for a sentence in brackets.
+---@param v Verdict
+---@return string
+function thresholds.unit(v)
+  local u = v.unit
+  if u.kind == "video" then return ("against %d calibration video%s"):format(u.calibration, u.calibration == 1 and "" or "s") end
+  if u.calibration == 0 or u.judged == 0 then return ("no whole block of %g s"):format(u.seconds) end
+  return ("%d block%s of %g s against %d of the calibration videos; blocks of one video are alike, so this p is rather too small"):format(
+    u.judged, u.judged == 1 and "" or "s", u.seconds, u.calibration)
+end
+
 --- Judges one sequence: abnormal when its share of windows over the threshold exceeds the largest share of any
 --- calibration sequence. A baseline says abnormal when its value exceeds that of every calibration sequence.
 ---@param c Calibration
 ---@param s Scored
+---@param how table? {two_sided: boolean, a too low error is abnormal too; unit: "video" (default) or "block"; block: seconds, default 5}
 ---@return Verdict
-function thresholds.judge(c, s)
+function thresholds.judge(c, s, how)
+  how = how or {}
   local v = { limit = c.limit, threshold = c.threshold, baselines = {}, episodes = {}, longest = 0, frame_flag = {}, frame_p = {} }
   if #s.error == 0 then
     v.word, v.share, v.flagged = "not scored", 0, 0
@@ -109,14 +193,20 @@ function thresholds.judge(c, s)
   end
   v.share, v.flagged = share_above(s.error, c.threshold)
   v.abnormal = v.share > c.limit
+  if how.two_sided then judge_low(c, s, v) end
   v.word = v.abnormal and "abnormal" or "normal"
-  v.p, v.smallest_p = statistics.conformal(column(c.sequences, "mean"), s.mean)
+  if how.unit == "block" then
+    judge_blocks(c, s, v, how.block or 5, how.two_sided)
+  else
+    v.p, v.smallest_p = statistics.conformal(column(c.sequences, "mean"), s.mean, how.two_sided)
+    v.unit = { kind = "video", calibration = #c.sequences, judged = 1 }
+  end
   local sorted = {}
   for i, e in ipairs(c.frames) do sorted[i] = e end
   table.sort(sorted)
   for t = 1, s.frames do
     local e = s.frame_error[t]
-    v.frame_flag[t] = e > c.threshold
+    v.frame_flag[t] = e > c.threshold or v.low ~= nil and e < v.low.threshold
     if e == e then
       local low, high = 1, #sorted + 1 -- first position whose value is at or above e
       while low < high do

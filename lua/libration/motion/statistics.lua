@@ -72,14 +72,20 @@ function statistics.auc(negative, positive)
   return sum / (#negative * #positive)
 end
 
---- Conformal p-value: (1 + number of calibration scores at or above s) / (n + 1).
+--- Conformal p-value: (1 + number of calibration scores at or above s) / (n + 1); two-sided: twice the smaller of this and
+--- of the same with the scores at or below s, at most 1.
 ---@param calibration number[]
 ---@param s number
+---@param two_sided boolean?
 ---@return number p
 ---@return number smallest the smallest p that so many calibration scores allow
-function statistics.conformal(calibration, s)
-  local n, above = #calibration, 0
-  for i = 1, n do if calibration[i] >= s then above = above + 1 end end
+function statistics.conformal(calibration, s, two_sided)
+  local n, above, below = #calibration, 0, 0
+  for i = 1, n do
+    if calibration[i] >= s then above = above + 1 end
+    if calibration[i] <= s then below = below + 1 end
+  end
+  if two_sided then return math.min(1, 2 * (1 + math.min(above, below)) / (n + 1)), math.min(1, 2 / (n + 1)) end
   return (1 + above) / (n + 1), 1 / (n + 1)
 end
 

@@ -71,7 +71,10 @@ local places = {
 }
 local head = { nose = true, head = true, mouth_left = true, mouth_right = true }
 
-local function limb_of(name)
+--- The limb that a joint belongs to, by its name.
+---@param name string as in `Skeleton.joints`
+---@return string one of `skeletons.limbs`
+function skeletons.limb_of(name)
   local side, place = name:match("^(%a+)_(.+)$")
   if places[place] and (side == "left" or side == "right") then return side .. "_" .. places[place] end
   if head[name] or name:find("eye", 1, true) or name:find("_ear", 1, true) then return "head" end
@@ -91,7 +94,7 @@ local function build(name, source)
   for joint in source.joints:gmatch("%S+") do
     s.joints[#s.joints + 1] = joint
     s.index[joint] = #s.joints
-    local limb = s.limbs[limb_of(joint)]
+    local limb = s.limbs[skeletons.limb_of(joint)]
     limb[#limb + 1] = #s.joints
   end
   for a, b in source.edges:gmatch("([%w_]+)%-([%w_]+)") do s.edges[#s.edges + 1] = { s.index[a], s.index[b] } end
