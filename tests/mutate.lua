@@ -63,10 +63,11 @@ end
 ---@param bytes string a valid file
 ---@param count integer
 ---@param read fun(copy: string): any, string? returns nil, err for a broken file
+---@param seed? integer of the copies
 ---@return integer refused
-function M.survive(bytes, count, read)
+function M.survive(bytes, count, read, seed)
   local refused = 0
-  for copy in M.copies(bytes, count) do
+  for copy in M.copies(bytes, count, seed) do
     local ok, result, err = pcall(read, copy)
     if not ok then error("reading a broken copy raised: " .. tostring(result)) end
     if result == nil then

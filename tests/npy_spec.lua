@@ -4,7 +4,6 @@ local lr = require "libration"
 local files = require "libration.files"
 local reader = require "libration.formats.reader"
 local npy = require "libration.formats.npy"
-local mutate = require "mutate"
 local helper = require "helper"
 
 local function file(dict, data, major)
@@ -103,14 +102,6 @@ describe("npy", function()
     assert.same({ 5, 2, 3 }, npy.load(path).shape)
     assert.equal(1, #files.list(folder .. "/deep"))
     assert.has_error(function() npy.writer("/proc/nowhere/x.npy", {}) end)
-  end)
-
-  it("survives 400 broken copies", function()
-    npy.save(folder .. "/t.npy", lr.tensor({ { 1, 2, 3 }, { 4, 5, 6 } }))
-    assert.is_true(mutate.survive(files.read(folder .. "/t.npy"), 400, function(copy)
-      if copy == "" then return nil, "empty" end
-      return load(copy)
-    end) > 50)
   end)
 
   it("NumPy's own files of the goldens", function()

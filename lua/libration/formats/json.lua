@@ -87,6 +87,7 @@ end
 ---@param text string
 ---@return any value, or nil and the reason
 function json.decode(text)
+  if text:find("\0", 1, true) then return nil, "it holds a zero byte" end -- where cjson would stop reading
   local ok, value = pcall(cjson.decode, text)
   if not ok then return nil, tostring(value) end
   return value

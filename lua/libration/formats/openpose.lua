@@ -20,6 +20,7 @@ local function decode(path)
   local text, err = files.read(path, FILE_LIMIT)
   if not text then error(err, 0) end
   if text:find("^%s*$") then fail("%s: the file is empty", path) end
+  if text:find("\0", 1, true) then fail("%s: not JSON: it holds a zero byte", path) end -- where cjson would stop reading
   local ok, value = pcall(json.decode, text)
   if not ok then fail("%s: not JSON: %s", path, tostring(value)) end
   if type(value) ~= "table" then fail("%s: a %s, want people by frame", path, type(value)) end

@@ -57,6 +57,13 @@ local function whole(v, limit)
   return type(v) == "number" and v >= 0 and v <= limit and v == math.floor(v)
 end
 
+-- A list of a broken header, for an error: JSON has no word for the infinity that it may hold.
+local function listed(list)
+  local words = {}
+  for i = 1, math.min(#list, 8) do words[i] = tostring(list[i]) end
+  return "[" .. table.concat(words, ",") .. (#list > 8 and ",...]" or "]")
+end
+
 -- One header entry, checked -> {name, kind, shape, first, last}
 local function check_entry(r, name, e, bytes)
   if type(e) ~= "table" or type(e.dtype) ~= "string" or type(e.shape) ~= "table" or type(e.data_offsets) ~= "table" then
@@ -65,10 +72,10 @@ local function check_entry(r, name, e, bytes)
   local dtype = dtypes[e.dtype]
   if not dtype then r:fail("tensor '%s': dtype '%s', want F64, F32, F16, BF16, U8, I32 or an integer", name, e.dtype) end
   local n = (#e.shape > 0 or next(e.shape) == nil) and reader.count_of(e.shape)
-  if not n then r:fail("tensor '%s': shape %s is not one of ours (at most 6 dims)", name, json.encode(e.shape)) end
+  if not n then r:fail("tensor '%s': shape %s is not one of ours (at most 6 dims)", name, listed(e.shape)) end
   local first, last = e.data_offsets[1], e.data_offsets[2]
   if #e.data_offsets ~= 2 or not whole(first, bytes) or not whole(last, bytes) or last < first then
-    r:fail("tensor '%s': data_offsets %s outside the %.17g bytes of data", name, json.encode(e.data_offsets), bytes)
+    r:fail("tensor '%s': data_offsets %s outside the %.17g bytes of data", name, listed(e.data_offsets), bytes)
   end
   if last - first ~= n * dtype[2] then
     r:fail("tensor '%s': %.17g bytes for %s [%s], want %.17g", name, last - first, e.dtype, table.concat(e.shape, ","), n * dtype[2])
@@ -83,6 +90,7 @@ local function parse_header(r)
   end
   local text = r:bytes(8, size)
   local ok, header = pcall(json.decode, text)
+  if text:find("\0", 1, true) then ok, header = false, "it holds a zero byte" end -- where cjson would stop reading
   if not ok or type(header) ~= "table" or not text:find("^%s*{") then
     r:fail("the header is not a JSON object%s", ok and "" or ": " .. tostring(header))
   end
