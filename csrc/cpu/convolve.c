@@ -1,33 +1,153 @@
 /* convolve.c: forward convolutions in f32 whose sums run in one fixed order: bias first, then tap by tap in rows, channel by channel, each a fused
  * multiply-add into one accumulator; depthwise taps run in columns. That is the order of XNNPACK's kernels, so imported networks answer what
- * TensorFlow Lite answers, to the last bit. For AVX-512; elsewhere, and for groups, it declines. */
+ * TensorFlow Lite answers, to the last bit, on every processor. The inner loops are in convolve_kernel.h; groups and other types are declined. */
 #include "convolve.h"
+
+#include <stdlib.h>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-#include <stdlib.h>
+#endif
 
-#define WIDE __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,fma")))
-enum { TILE = 8, MOST_TAPS = 64 };
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
 
-/* Weights packed for the kernels, kept with the call as long as its plan lives. */
-struct packed {
-    uint64_t storage;
-    uint32_t version;
-    const char *data;
-    float *weights;    /* [blocks of 16, K, 16] or [taps, C rounded up to 16] */
-    float *zeros;      /* what taps outside of the picture read */
-};
+enum { MOST_TILE = 8, MOST_WIDE = 3, MOST_TAPS = 64, ROUND = 16 };
+
+struct loops;
 
 struct job {
+    const struct loops *loops;
     const float *x, *bias, *residual, *slope, *weights, *zeros;
     float *y;
     int64_t B, H, W, C, OH, OW, O, KH, KW;
     const int32_t *stride, *pad, *dilation;
     int act;
     int64_t tiles, pixels;
-    int blocks, wide;
-    bool plain;        /* 1x1, stride 1, no padding: pixel for pixel */
+    int blocks, groups, tile;
+    bool plain; /* 1x1, stride 1, no padding: pixel for pixel */
+};
+
+/* ---- one set of inner loops an instruction set ---- */
+
+#if defined(__x86_64__)
+#define CV_SUFFIX _avx512
+#define CV_TARGET __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")))
+#define CV_VL 16
+#define CV_SHAPES(X) X(8, 1) X(8, 2) X(8, 3)
+#define SPLAT(x) ((cv_v_avx512)_mm512_set1_ps(x))
+#define FMA(a, b, c) ((cv_v_avx512)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
+#define SOME(p, n) ((cv_v_avx512)_mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), (p)))
+#define PUT_SOME(p, v, n) _mm512_mask_storeu_ps((p), (__mmask16)((1u << (n)) - 1), (__m512)(v))
+#define RAISE(v) ((cv_v_avx512)_mm512_max_ps(_mm512_setzero_ps(), (__m512)(v))) /* the second operand is what comes back of NaN and of equals */
+#define LIMIT(v) ((cv_v_avx512)_mm512_min_ps(_mm512_set1_ps(6), (__m512)(v)))
+#define SLOPED(v, s) ((cv_v_avx512)_mm512_mask_mul_ps((__m512)(v), _mm512_cmp_ps_mask((__m512)(v), _mm512_setzero_ps(), _CMP_LT_OQ), (__m512)(v), (__m512)(s)))
+#include "convolve_kernel.h"
+
+static const int32_t lanes[16] = {-1, -1, -1, -1, -1, -1, -1, -1}; /* from lanes + 8 - n: n of eight */
+#define CV_SUFFIX _avx2
+#define CV_TARGET __attribute__((target("avx2,fma")))
+#define CV_VL 8
+#define CV_SHAPES(X) X(8, 1) X(6, 2) X(4, 2) X(4, 3)
+#define SPLAT(x) ((cv_v_avx2)_mm256_set1_ps(x))
+#define FMA(a, b, c) ((cv_v_avx2)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
+#define LANES(n) _mm256_loadu_si256((const __m256i *)(lanes + 8 - (n)))
+#define SOME(p, n) ((cv_v_avx2)_mm256_maskload_ps((p), LANES(n)))
+#define PUT_SOME(p, v, n) _mm256_maskstore_ps((p), LANES(n), (__m256)(v))
+#define RAISE(v) ((cv_v_avx2)_mm256_max_ps(_mm256_setzero_ps(), (__m256)(v)))
+#define LIMIT(v) ((cv_v_avx2)_mm256_min_ps(_mm256_set1_ps(6), (__m256)(v)))
+#define SLOPED(v, s) ((cv_v_avx2)_mm256_blendv_ps((__m256)(v), (__m256)((v) * (s)), _mm256_cmp_ps((__m256)(v), _mm256_setzero_ps(), _CMP_LT_OQ)))
+#include "convolve_kernel.h"
+#undef LANES
+#endif
+
+typedef float v4 __attribute__((vector_size(16)));
+typedef int32_t i4 __attribute__((vector_size(16)));
+
+static inline v4 choose(i4 mask, v4 a, v4 b) { return (v4)((mask & (i4)a) | (~mask & (i4)b)); }
+
+#if defined(__x86_64__) && !defined(FP_FAST_FMAF)
+/* a * b + c in f64 such that rounding it to f32 is right: the product is exact; a sum that is not is made odd, one step towards what is missing.
+ * Source: Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008. */
+static inline __m128d odd_sum(__m128d a, __m128d b, __m128d c)
+{
+    __m128d p = _mm_mul_pd(a, b), s = _mm_add_pd(p, c), t = _mm_sub_pd(s, p), zero = _mm_setzero_pd();
+    __m128d missing = _mm_add_pd(_mm_sub_pd(p, _mm_sub_pd(s, t)), _mm_sub_pd(c, t)); /* NaN, and so no step, where s is not finite */
+    __m128i bits = _mm_castpd_si128(s), down = _mm_castpd_si128(_mm_cmplt_pd(s, zero));
+    __m128i step = _mm_sub_epi64(_mm_castpd_si128(_mm_cmplt_pd(missing, zero)), _mm_castpd_si128(_mm_cmpgt_pd(missing, zero)));
+    __m128i even = _mm_add_epi64(_mm_and_si128(bits, _mm_set1_epi64x(1)), _mm_set1_epi64x(-1));
+    step = _mm_sub_epi64(_mm_xor_si128(step, down), down);
+    return _mm_castsi128_pd(_mm_add_epi64(bits, _mm_and_si128(step, even)));
+}
+
+static inline v4 fma4(v4 x, v4 y, v4 z)
+{
+    __m128 a = (__m128)x, b = (__m128)y, c = (__m128)z;
+    __m128d low = odd_sum(_mm_cvtps_pd(a), _mm_cvtps_pd(b), _mm_cvtps_pd(c));
+    __m128d high = odd_sum(_mm_cvtps_pd(_mm_movehl_ps(a, a)), _mm_cvtps_pd(_mm_movehl_ps(b, b)), _mm_cvtps_pd(_mm_movehl_ps(c, c)));
+    return (v4)_mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
+}
+#else
+static inline v4 fma4(v4 a, v4 b, v4 c)
+{
+    for (int i = 0; i < 4; i++) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    return c;
+}
+#endif
+
+static inline v4 some4(const float *p, int64_t n)
+{
+    v4 v = {0};
+    for (int64_t i = 0; i < n; i++) v[i] = p[i];
+    return v;
+}
+
+#define CV_SUFFIX _portable
+#define CV_TARGET
+#define CV_VL 4
+#define CV_SHAPES(X) X(8, 1)
+#define SPLAT(x) ((v4){(x), (x), (x), (x)})
+#define FMA(a, b, c) fma4((a), (b), (c))
+#define SOME(p, n) some4((p), (n))
+#define PUT_SOME(p, v, n) for (int64_t i = 0; i < (n); i++) (p)[i] = (v)[i]
+#define RAISE(v) choose((v) < SPLAT(0), SPLAT(0), (v))
+#define LIMIT(v) choose((v) > SPLAT(6), SPLAT(6), (v))
+#define SLOPED(v, s) choose((v) < SPLAT(0), (v) * (s), (v))
+#include "convolve_kernel.h"
+
+typedef void tile_fn(const struct job *j, const float *const *from, int64_t taps, int64_t run, int64_t block, int64_t pixel, int valid);
+
+struct loops {
+    int vector;                                   /* floats */
+    int wide;                                     /* most vectors of channels in a tile */
+    struct { int tile; tile_fn *of[MOST_WIDE + 1]; } shape[MOST_WIDE + 1]; /* by the widest tile of a call: its pixels, the loops by vectors */
+    void (*columns)(const struct job *j, const float *const *from, const float *base, const int64_t *tap_x, const int64_t *tap_w, int64_t pixel, int valid);
+};
+
+static const struct loops *pick(void)
+{
+    static const struct loops table[] = {
+        [LBR_ISA_PORTABLE] = {4, 1, {[1] = {8, {[1] = tile8x1_portable}}}, columns_portable},
+#if defined(__x86_64__)
+        [LBR_ISA_AVX2] = {8, 3, {[1] = {8, {[1] = tile8x1_avx2}}, [2] = {6, {[2] = tile6x2_avx2}}, [3] = {4, {[2] = tile4x2_avx2, [3] = tile4x3_avx2}}}, columns_avx2},
+        [LBR_ISA_AVX512] = {16, 3, {[1] = {8, {[1] = tile8x1_avx512}}, [2] = {8, {[2] = tile8x2_avx512}}, [3] = {8, {[2] = tile8x2_avx512, [3] = tile8x3_avx512}}}, columns_avx512},
+#endif
+    };
+    return &table[lbr_cpu_isa()];
+}
+
+/* ---- weights packed for the loops, kept with the call as long as its plan lives ---- */
+
+struct packed {
+    uint64_t storage;
+    uint32_t version;
+    const char *data;
+    const struct loops *loops;
+    float *weights;    /* [blocks of a vector, K, vector] or [taps, C rounded up to 16] */
+    float *zeros;      /* what taps outside of the picture read */
 };
 
 static void forget(void *state)
@@ -41,15 +161,17 @@ static void forget(void *state)
 static float *aligned(int64_t count)
 {
     void *p = NULL;
-    return posix_memalign(&p, 64, (size_t)(count + 16) * sizeof(float)) ? NULL : p;
+    return posix_memalign(&p, 64, (size_t)(count + ROUND) * sizeof(float)) ? NULL : p;
 }
 
+static int64_t rounded(int64_t channels) { return (channels + ROUND - 1) / ROUND * ROUND; }
+
 /* The call's packed weights: kept ones, or new ones of `count` floats that fill() writes. */
-static struct packed *pack(lbr_call *c, int64_t count, int64_t channels, void (*fill)(const lbr_tensor *w, float *out))
+static struct packed *pack(lbr_call *c, const struct loops *loops, int64_t count, int64_t channels, void (*fill)(const lbr_tensor *w, int vector, float *out))
 {
     const lbr_tensor *w = &c->in[1];
     struct packed *p = c->state;
-    if (p && p->storage == w->storage->id && p->version == w->storage->version && p->data == w->data) return p;
+    if (p && p->storage == w->storage->id && p->version == w->storage->version && p->data == w->data && p->loops == loops) return p;
     if (!p) {
         p = calloc(1, sizeof *p);
         if (!p) return NULL;
@@ -58,98 +180,44 @@ static struct packed *pack(lbr_call *c, int64_t count, int64_t channels, void (*
     if (!p->weights) p->weights = aligned(count);
     if (!p->zeros) {
         p->zeros = aligned(channels);
-        if (p->zeros) memset(p->zeros, 0, (size_t)(channels + 16) * sizeof(float));
+        if (p->zeros) memset(p->zeros, 0, (size_t)(channels + ROUND) * sizeof(float));
     }
     if (!p->weights || !p->zeros) return NULL;
-    fill(w, p->weights);
-    p->storage = w->storage->id, p->version = w->storage->version, p->data = w->data;
+    fill(w, loops->vector, p->weights);
+    p->storage = w->storage->id, p->version = w->storage->version, p->data = w->data, p->loops = loops;
     return p;
 }
 
-static void fill_blocks(const lbr_tensor *w, float *out)
+static void fill_blocks(const lbr_tensor *w, int vector, float *out)
 {
     const float *v = (const float *)w->data;
     int64_t O = w->shape[0], K = (int64_t)w->shape[1] * w->shape[2] * w->shape[3];
-    for (int64_t block = 0; block < O; block += 16)
-        for (int64_t k = 0; k < K; k++, out += 16)
-            for (int64_t o = 0; o < 16; o++) out[o] = block + o < O ? v[(block + o) * K + k] : 0;
+    for (int64_t block = 0; block < O; block += vector)
+        for (int64_t k = 0; k < K; k++, out += vector)
+            for (int64_t o = 0; o < vector; o++) out[o] = block + o < O ? v[(block + o) * K + k] : 0;
 }
 
-static void fill_channels(const lbr_tensor *w, float *out)
+static void fill_channels(const lbr_tensor *w, int vector, float *out)
 {
+    (void)vector;
     const float *v = (const float *)w->data;
-    int64_t C = w->shape[2], whole = (C + 15) / 16 * 16;
+    int64_t C = w->shape[2], whole = rounded(C);
     for (int64_t t = 0; t < (int64_t)w->shape[0] * w->shape[1]; t++)
         for (int64_t ch = 0; ch < whole; ch++) out[t * whole + ch] = ch < C ? v[t * C + ch] : 0;
 }
 
-WIDE static inline __m512 activate(__m512 v, int act, __m512 slope)
-{
-    if (act == 1 || act == 2) v = _mm512_max_ps(_mm512_setzero_ps(), v); /* this order of operands lets NaN through */
-    if (act == 2) v = _mm512_min_ps(_mm512_set1_ps(6), v);
-    if (act == 3) v = _mm512_mask_mul_ps(v, _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ), v, slope);
-    return v;
-}
+/* ---- walking over the outputs ---- */
 
-#define EACH(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7)
-
-/* 8 pixels x n blocks of 16 channels. from: where each pixel's window begins, per tap [taps][8], `run` numbers to be read there; w: n packed blocks; to: the pixels' outputs. */
-#define KERNEL(N, DECLARE, START, STEP, STORE)                                                                                                 \
-    WIDE static void kernel##N(const struct job *j, const float *const *from, int64_t taps, int64_t run, int64_t first, float *const *to, const float *const *add, int valid) \
-    {                                                                                                                                          \
-        int64_t K = taps * run, o = first * 16;                                                                                                \
-        const float *w = j->weights + first * K * 16;                                                                                          \
-        EACH(DECLARE)                                                                                                                          \
-        START                                                                                                                                  \
-        for (int64_t t = 0; t < taps; t++, from += TILE) {                                                                                     \
-            const float *p0 = from[0], *p1 = from[1], *p2 = from[2], *p3 = from[3], *p4 = from[4], *p5 = from[5], *p6 = from[6], *p7 = from[7]; \
-            for (int64_t i = 0; i < run; i++, w += 16) {                                                                                       \
-                STEP                                                                                                                           \
-            }                                                                                                                                  \
-        }                                                                                                                                      \
-        STORE                                                                                                                                  \
-    }
-
-#define PUT(acc, m, n)                                                                                                                         \
-    if ((m) < valid) {                                                                                                                         \
-        int64_t at = o + 16 * (n);                                                                                                             \
-        __mmask16 mask = j->O - at >= 16 ? 0xffff : (__mmask16)((1u << (j->O - at)) - 1);                                                      \
-        __m512 v = acc;                                                                                                                        \
-        if (add) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, add[m] + at));                                                               \
-        v = activate(v, j->act, j->act == 3 ? _mm512_maskz_loadu_ps(mask, j->slope + at) : v);                                                 \
-        _mm512_mask_storeu_ps(to[m] + at, mask, v);                                                                                            \
-    }
-#define BIAS(n) (j->bias ? _mm512_maskz_loadu_ps(j->O - o - 16 * (n) >= 16 ? 0xffff : (__mmask16)((1u << (j->O - o - 16 * (n))) - 1), j->bias + o + 16 * (n)) : _mm512_setzero_ps())
-
-#define D1(m) __m512 a##m;
-#define S1(m) a##m = b0;
-#define F1(m) a##m = _mm512_fmadd_ps(_mm512_set1_ps(p##m[i]), w0, a##m);
-#define P1(m) PUT(a##m, m, 0)
-KERNEL(1, D1, __m512 b0 = BIAS(0); EACH(S1), __m512 w0 = _mm512_load_ps(w); EACH(F1), EACH(P1))
-
-#define D2(m) __m512 a##m, c##m;
-#define S2(m) a##m = b0; c##m = b1;
-#define F2(m) { __m512 x = _mm512_set1_ps(p##m[i]); a##m = _mm512_fmadd_ps(x, w0, a##m); c##m = _mm512_fmadd_ps(x, w1, c##m); }
-#define P2(m) PUT(a##m, m, 0) PUT(c##m, m, 1)
-KERNEL(2, D2, __m512 b0 = BIAS(0); __m512 b1 = BIAS(1); EACH(S2), __m512 w0 = _mm512_load_ps(w); __m512 w1 = _mm512_load_ps(w + K * 16); EACH(F2), EACH(P2))
-
-#define D3(m) __m512 a##m, c##m, d##m;
-#define S3(m) a##m = b0; c##m = b1; d##m = b2;
-#define F3(m) { __m512 x = _mm512_set1_ps(p##m[i]); a##m = _mm512_fmadd_ps(x, w0, a##m); c##m = _mm512_fmadd_ps(x, w1, c##m); d##m = _mm512_fmadd_ps(x, w2, d##m); }
-#define P3(m) PUT(a##m, m, 0) PUT(c##m, m, 1) PUT(d##m, m, 2)
-KERNEL(3, D3, __m512 b0 = BIAS(0); __m512 b1 = BIAS(1); __m512 b2 = BIAS(2); EACH(S3),
-       __m512 w0 = _mm512_load_ps(w); __m512 w1 = _mm512_load_ps(w + K * 16); __m512 w2 = _mm512_load_ps(w + K * 32); EACH(F3), EACH(P3))
-
-/* Where the windows of 8 outputs in a row begin, tap by tap; what lies outside of the picture reads zeros. columns: the order of taps. */
-static void windows(const struct job *j, int64_t pixel, int valid, bool columns, const float **from)
+/* Where the windows of a tile's outputs begin, tap by tap; what lies outside of the picture reads zeros. columns: the order of taps. */
+static void windows(const struct job *j, int64_t pixel, int tile, int valid, bool columns, const float **from)
 {
     int64_t b = pixel / (j->OH * j->OW), oy = pixel / j->OW % j->OH, ox = pixel % j->OW;
     int64_t outer = columns ? j->KW : j->KH, inner = columns ? j->KH : j->KW;
-    for (int m = 0; m < TILE; m++) {
+    for (int m = 0; m < tile; m++) {
         int64_t top = oy * j->stride[0] - j->pad[0], left = ox * j->stride[1] - j->pad[2];
         const float *picture = j->x + b * j->H * j->W * j->C, **f = from + m;
         for (int64_t u = 0; u < outer; u++)
-            for (int64_t v = 0; v < inner; v++, f += TILE) {
+            for (int64_t v = 0; v < inner; v++, f += MOST_TILE) {
                 int64_t iy = top + (columns ? v : u) * j->dilation[0], ix = left + (columns ? u : v) * j->dilation[1];
                 *f = iy >= 0 && iy < j->H && ix >= 0 && ix < j->W ? picture + (iy * j->W + ix) * j->C : j->zeros;
             }
@@ -164,56 +232,41 @@ static void windows(const struct job *j, int64_t pixel, int valid, bool columns,
 static bool rows_of(const struct job *j, int64_t pixel, int valid, const float **from)
 {
     int64_t ox = pixel % j->OW, row = pixel / j->OW, b = row / j->OH, top = row % j->OH * j->stride[0] - j->pad[0], left = ox * j->stride[1] - j->pad[2];
-    if (j->C >= 16 || j->dilation[1] != 1 || valid < TILE || ox + TILE > j->OW || left < 0 || left + (TILE - 1) * j->stride[1] + j->KW > j->W) return false;
+    if (j->C >= 16 || j->dilation[1] != 1 || valid < j->tile || ox + j->tile > j->OW || left < 0 || left + (j->tile - 1) * j->stride[1] + j->KW > j->W) return false;
     if (top < 0 || top + (j->KH - 1) * j->dilation[0] >= j->H) return false;
     const float *base = j->x + ((b * j->H + top) * j->W + left) * j->C;
-    for (int64_t u = 0; u < j->KH; u++, base += j->dilation[0] * j->W * j->C, from += TILE)
-        for (int m = 0; m < TILE; m++) from[m] = base + m * j->stride[1] * j->C;
+    for (int64_t u = 0; u < j->KH; u++, base += j->dilation[0] * j->W * j->C, from += MOST_TILE)
+        for (int m = 0; m < j->tile; m++) from[m] = base + m * j->stride[1] * j->C;
     return true;
 }
 
-/* Item = (group of up to 3 blocks, tile of 8 pixels); pixels are counted through all pictures. */
+/* Item = (group of blocks, tile of pixels); pixels are counted through all pictures. */
 static void convolve(void *ctx, int64_t begin, int64_t end, int thread)
 {
     const struct job *j = ctx;
-    int64_t taps = j->KH * j->KW, first = begin / j->tiles, tile = begin % j->tiles;
-    const float *from[MOST_TAPS * TILE], *add[TILE];
-    float *to[TILE];
+    int64_t taps = j->KH * j->KW, group = begin / j->tiles, tile = begin % j->tiles;
+    tile_fn *const *of = j->loops->shape[(j->blocks + j->groups - 1) / j->groups].of;
+    const float *from[MOST_TAPS * MOST_TILE];
     (void)thread;
     for (int64_t item = begin; item < end; item++) {
-        int64_t block = first * j->wide, pixel = tile * TILE;
-        int n = j->blocks - block < j->wide ? (int)(j->blocks - block) : j->wide, valid = j->pixels - pixel < TILE ? (int)(j->pixels - pixel) : TILE;
-        for (int m = 0; m < TILE; m++) {
-            int64_t p = pixel + (m < valid ? m : valid - 1);
-            to[m] = j->y + p * j->O;
-            add[m] = j->residual + p * j->O;
-            if (j->plain) from[m] = j->x + p * j->C;
-        }
+        int64_t block = group * j->blocks / j->groups, pixel = tile * j->tile, n = (group + 1) * j->blocks / j->groups - block;
+        int valid = j->pixels - pixel < j->tile ? (int)(j->pixels - pixel) : j->tile;
         int64_t reads = taps, run = j->C;
-        if (!j->plain && rows_of(j, pixel, valid, from)) reads = j->KH, run = j->KW * j->C;
-        else if (!j->plain) windows(j, pixel, valid, false, from);
-        (n == 3 ? kernel3 : n == 2 ? kernel2 : kernel1)(j, from, reads, run, block, to, j->residual ? add : NULL, valid);
-        if (++tile == j->tiles) tile = 0, first++;
+        if (j->plain)
+            for (int m = 0; m < j->tile; m++) from[m] = j->x + (pixel + (m < valid ? m : valid - 1)) * j->C;
+        else if (rows_of(j, pixel, valid, from)) reads = j->KH, run = j->KW * j->C;
+        else windows(j, pixel, j->tile, valid, false, from);
+        of[n](j, from, reads, run, block, pixel, valid);
+        if (++tile == j->tiles) tile = 0, group++;
     }
 }
 
-#define SB(m) a##m = bias;
-#define FD(m) a##m = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, f[m] + o), w, a##m);
-#define FI(m) a##m = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, q + (m) * step), w, a##m);
-#define PD(m)                                                                                          \
-    if ((m) < valid) {                                                                                 \
-        int64_t at = (row * j->OW + ox + (m)) * j->C + o;                                              \
-        __m512 v = a##m;                                                                               \
-        if (j->residual) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, j->residual + at));          \
-        _mm512_mask_storeu_ps(j->y + at, mask, activate(v, j->act, slope));                            \
-    }
-
-/* Item = row of outputs; 8 pixels at a time, 16 channels at a time. Taps run in columns. */
-WIDE static void depthwise(void *ctx, int64_t begin, int64_t end, int thread)
+/* Item = row of outputs; 8 pixels at a time. Taps run in columns. */
+static void depthwise(void *ctx, int64_t begin, int64_t end, int thread)
 {
     const struct job *j = ctx;
-    int64_t taps = j->KH * j->KW, whole = (j->C + 15) / 16 * 16, step = j->stride[1] * j->C;
-    const float *from[MOST_TAPS * TILE];
+    int64_t taps = j->KH * j->KW, whole = rounded(j->C);
+    const float *from[MOST_TAPS * MOST_TILE];
     int64_t tap_w[MOST_TAPS], tap_x[MOST_TAPS];
     (void)thread;
     for (int64_t t = 0; t < taps; t++) {
@@ -224,43 +277,21 @@ WIDE static void depthwise(void *ctx, int64_t begin, int64_t end, int thread)
     for (int64_t row = begin; row < end; row++) {
         int64_t b = row / j->OH, top = row % j->OH * j->stride[0] - j->pad[0];
         bool tall = top >= 0 && top + (j->KH - 1) * j->dilation[0] < j->H;
-        for (int64_t ox = 0; ox < j->OW; ox += TILE) {
-            int valid = j->OW - ox < TILE ? (int)(j->OW - ox) : TILE;
+        for (int64_t ox = 0; ox < j->OW; ox += MOST_TILE) {
+            int valid = j->OW - ox < MOST_TILE ? (int)(j->OW - ox) : MOST_TILE;
             int64_t left = ox * j->stride[1] - j->pad[2];
-            bool inside = tall && valid == TILE && left >= 0 && left + (TILE - 1) * j->stride[1] + (j->KW - 1) * j->dilation[1] < j->W;
-            const float *base = inside ? j->x + ((b * j->H + top) * j->W + left) * j->C : NULL;
-            if (!inside) windows(j, row * j->OW + ox, valid, true, from);
-            for (int64_t o = 0; o < j->C; o += 16) {
-                __mmask16 mask = j->C - o >= 16 ? 0xffff : (__mmask16)((1u << (j->C - o)) - 1);
-                __m512 bias = j->bias ? _mm512_maskz_loadu_ps(mask, j->bias + o) : _mm512_setzero_ps();
-                EACH(D1)
-                EACH(SB)
-                if (inside)
-                    for (int64_t t = 0; t < taps; t++) {
-                        const float *q = base + tap_x[t] + o;
-                        __m512 w = _mm512_load_ps(j->weights + tap_w[t] + o);
-                        EACH(FI)
-                    }
-                else {
-                    const float *const *f = from;
-                    for (int64_t t = 0; t < taps; t++, f += TILE) {
-                        __m512 w = _mm512_load_ps(j->weights + tap_w[t] + o);
-                        EACH(FD)
-                    }
-                }
-                __m512 slope = j->act == 3 ? _mm512_maskz_loadu_ps(mask, j->slope + o) : bias;
-                EACH(PD)
-            }
+            bool inside = tall && valid == MOST_TILE && left >= 0 && left + (MOST_TILE - 1) * j->stride[1] + (j->KW - 1) * j->dilation[1] < j->W;
+            if (!inside) windows(j, row * j->OW + ox, MOST_TILE, valid, true, from);
+            j->loops->columns(j, inside ? NULL : from, inside ? j->x + ((b * j->H + top) * j->W + left) * j->C : NULL, tap_x, tap_w, row * j->OW + ox, valid);
         }
     }
 }
 
-static bool dense_f32(const lbr_tensor *t) { return !lbr_present(t) || t->dtype == LBR_F32; }
+/* ---- the ops ---- */
 
 static bool serves(const lbr_call *c)
 {
-    if (lbr_cpu_isa() < LBR_ISA_AVX512) return false;
-    for (int i = 0; i < 5; i++) if (!dense_f32(&c->in[i])) return false;
+    for (int i = 0; i < 5; i++) if (lbr_present(&c->in[i]) && c->in[i].dtype != LBR_F32) return false;
     return c->out[0].dtype == LBR_F32;
 }
 
@@ -269,7 +300,7 @@ static struct job job_of(lbr_call *c, const int32_t *stride, const int32_t *pad,
     const lbr_tensor *x = &c->in[0], *y = &c->out[0];
     return (struct job){
         .x = (const float *)x->data, .y = (float *)y->data, .B = x->shape[0], .H = x->shape[1], .W = x->shape[2], .C = x->shape[3],
-        .OH = y->shape[1], .OW = y->shape[2], .O = y->shape[3], .stride = stride, .pad = pad, .dilation = dilation, .act = act,
+        .OH = y->shape[1], .OW = y->shape[2], .O = y->shape[3], .stride = stride, .pad = pad, .dilation = dilation, .act = act, .loops = pick(),
         .bias = lbr_present(&c->in[2]) ? (const float *)c->in[2].data : NULL, .residual = lbr_present(&c->in[3]) ? (const float *)c->in[3].data : NULL,
         .slope = lbr_present(&c->in[4]) ? (const float *)c->in[4].data : NULL,
     };
@@ -284,14 +315,15 @@ int lbr_convolve(lbr_call *c, int *served)
     if (!*served || !lbr_tensor_numel(&c->out[0])) return 0;
     struct job j = job_of(c, a->stride, a->pad, a->dilation, a->act);
     j.KH = w->shape[1], j.KW = w->shape[2];
-    j.blocks = (int)((j.O + 15) / 16), j.wide = j.blocks == 4 ? 2 : j.blocks < 3 ? j.blocks : 3;
+    j.blocks = (int)((j.O + j.loops->vector - 1) / j.loops->vector), j.groups = (j.blocks + j.loops->wide - 1) / j.loops->wide;
+    int wide = (j.blocks + j.groups - 1) / j.groups;
     j.plain = taps == 1 && a->stride[0] == 1 && a->stride[1] == 1 && !a->pad[0] && !a->pad[1] && !a->pad[2] && !a->pad[3];
-    j.pixels = j.B * j.OH * j.OW, j.tiles = (j.pixels + TILE - 1) / TILE;
-    struct packed *p = pack(c, j.blocks * 16 * taps * j.C, j.C, fill_blocks);
+    j.tile = j.loops->shape[wide].tile, j.pixels = j.B * j.OH * j.OW, j.tiles = (j.pixels + j.tile - 1) / j.tile;
+    struct packed *p = pack(c, j.loops, rounded(j.O) * taps * j.C, j.C, fill_blocks);
     if (!p) return lbr_fail(LBR_ENOMEM, "%s: out of memory", lbr_op_name(c->op));
     j.weights = p->weights, j.zeros = p->zeros;
-    int64_t groups = (j.blocks + j.wide - 1) / j.wide, work = taps * j.C * TILE * j.wide;
-    lbr_parallel(groups * j.tiles, work < 30000 ? 30000 / work + 1 : 1, convolve, &j);
+    int64_t work = taps * j.C * j.tile * wide * j.loops->vector / 16;
+    lbr_parallel(j.groups * j.tiles, work < 30000 ? 30000 / work + 1 : 1, convolve, &j);
     return 0;
 }
 
@@ -304,17 +336,10 @@ int lbr_convolve_depthwise(lbr_call *c, int *served)
     if (!*served || !lbr_tensor_numel(&c->out[0])) return 0;
     struct job j = job_of(c, a->stride, a->pad, a->dilation, a->act);
     j.KH = w->shape[0], j.KW = w->shape[1];
-    struct packed *p = pack(c, taps * ((j.C + 15) / 16 * 16), (j.C + 15) / 16 * 16, fill_channels);
+    struct packed *p = pack(c, j.loops, taps * rounded(j.C), rounded(j.C), fill_channels);
     if (!p) return lbr_fail(LBR_ENOMEM, "%s: out of memory", lbr_op_name(c->op));
     j.weights = p->weights, j.zeros = p->zeros;
     int64_t work = taps * j.C * j.OW / 16 + 1;
     lbr_parallel(j.B * j.OH, work < 20000 ? 20000 / work + 1 : 1, depthwise, &j);
     return 0;
 }
-
-#else
-
-int lbr_convolve(lbr_call *c, int *served) { (void)c; *served = 0; return 0; }
-int lbr_convolve_depthwise(lbr_call *c, int *served) { (void)c; *served = 0; return 0; }
-
-#endif
