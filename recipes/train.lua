@@ -6,7 +6,8 @@ local options = require "libration.options"
 local about = "Trains an LSTM autoencoder on normal movement, calibrates it on other normal recordings, then judges test recordings.\n\n" ..
   "--data is a MINI-RGBD tree (NN/rgb/*.png; nothing but rgb is ever opened), a folder of videos, or a folder of landmark files (npy, csv, OpenPose json).\n" ..
   "Without it the embedded data set is rendered: 12 infants, 01-11 normal, 12 abnormal. Test recordings are decoded only after detector.safetensors is on disk.\n" ..
-  "Writes best.safetensors, epoch_NNN.safetensors, detector.safetensors, training.log, training.png, test.csv, run.json, report.html. Research use, not a diagnosis."
+  "audit.txt tells what the split shares, also without sharing a byte, and where it contradicts the labels; an overlap ends the run unless --allow-leak.\n" ..
+  "Writes best.safetensors, epoch_NNN.safetensors, detector.safetensors, training.log, training.png, test.csv, audit.txt, run.json, report.html. Research use, not a diagnosis."
 
 local rows = {
   {"data", "", "folder of recordings; empty: the embedded data set", metavar = "DIR"},
@@ -15,6 +16,7 @@ local rows = {
   {"train", "", "sequences to train on, by number or id: 1-8 or 01,02,anna; empty: 1-8 of twelve, else 60 %", metavar = "LIST"},
   {"validate", "", "normal sequences that set the threshold; empty: 9,10 of twelve, else 20 %", metavar = "LIST"},
   {"test", "", "sequences to judge afterwards; empty: 11,12 of twelve, else the rest; none: no test", metavar = "LIST"},
+  {"allow-leak", false, "go on where parts of the split overlap; every page, audit.txt, run.json and the detector are stamped"},
   {"window", 30, "frames a window", min = 2, max = 4096},
   {"stride", 1, "frames between training windows; scores always take every window", min = 1, max = 4096},
   {"features", "positions", "what is seen of each joint", choices = {"positions", "velocities", "both"}},
@@ -95,7 +97,7 @@ local function motion_options(o)
 end
 
 -- Sequences of one part of the split; a bad recording stops training and calibration, but not the test of the others.
-local function load_part(entries, how, report, tolerant)
+local function load_part(entries, how, warnings, tolerant)
   local Dataset, log = require "libration.data.dataset", require "libration.log"
   local list = {}
   for _, e in ipairs(entries) do
@@ -103,7 +105,7 @@ local function load_part(entries, how, report, tolerant)
     if ok then
       for _, note in ipairs(notes) do
         log.warn("%s", note)
-        report.warnings[#report.warnings + 1] = note
+        warnings[#warnings + 1] = note
       end
       list[#list + 1] = {entry = e, id = e.id, label = e.label, sequence = sequence, recording = recording}
     elseif tolerant and not tostring(sequence):find("interrupted", 1, true) then
@@ -156,7 +158,7 @@ local function score_all(list, m, model, first)
     row.features = row.features or motion.prepare(row.sequence, m)
     local w = motion.windows({row.features}, m, 1)
     local s = scores.of_sequence(w, 1, model, row.id)
-    s.sha256 = row.entry.sha256
+    s.sha256, s.label, s.subject = row.entry.sha256, row.entry.label, row.entry.subject
     row.scored = s
     scored[#scored + 1] = s
   end
@@ -172,7 +174,7 @@ local function report_of(o, run)
     title = "Training run", subtitle = ("%s, seed %d"):format(run.name, o.seed), population = run.detector.training.population,
     epochs = {train = run.fit.history.train, validation = run.fit.history.validation, best = run.fit.best, unit = "mean squared error, " .. outputs.UNIT},
     threshold = c.threshold, percentile = c.percentile, score_unit = outputs.UNIT, calibration = {}, test = {}, baselines = {}, explained = c.explained,
-    warnings = {}, audit = run.audit.lines, config = run.config, versions = {libration = lr.version, LuaJIT = jit.version}, device = run.device,
+    warnings = {}, audit = require("libration.data.audit").page(run.audit), config = run.config, versions = {libration = lr.version, LuaJIT = jit.version}, device = run.device,
     timings = run.timings, memory = {cpu = outputs.peak_memory()}, accuracy = run.accuracy,
     files = {
       ["best.safetensors"] = "weights of the best epoch", ["detector.safetensors"] = "what detect.lua needs", ["training.log"] = "a line an epoch",
@@ -199,7 +201,7 @@ local function report_of(o, run)
     if tested then b.separates = ("AUC %.2f"):format(tested.auc[b.key or "network"]) end
     r.baselines[i] = {name = b.name, scores = b.scores, separates = b.separates}
   end
-  for _, list in ipairs {run.audit.warnings, honesty.of_calibration(c), tested and tested.warnings or {}} do
+  for _, list in ipairs {require("libration.data.audit").texts(run.audit), run.warnings, honesty.of_calibration(c), tested and tested.warnings or {}} do
     for _, text in ipairs(list) do
       -- the page itself says what follows from the explained shares
       if not text:find("^the network explains") then r.warnings[#r.warnings + 1] = text end
@@ -231,12 +233,12 @@ options.main(function()
   local mark = clock()
   local dataset, reason = data.dataset.open(folder_of_data, {kind = o.kind, labels = o.labels ~= "" and o.labels or nil})
   if not dataset then error(reason, 0) end
-  local want = data.splits.default(#dataset.entries)
+  local want = data.splits.default(dataset)
   for _, part in ipairs(data.splits.PARTS) do
     if o[part] ~= "" then want[part] = o[part] ~= "none" and o[part] or "" end
   end
   local split
-  split, reason = data.splits.resolve(dataset, want)
+  split, reason = data.splits.resolve(dataset, want, {allow_leak = o.allow_leak})
   if not split then error(reason, 0) end
   local name = o.data == "" and "default" or files.name((o.data:gsub("/+$", "")))
   local output = o.output ~= "" and o.output or files.join("runs", name)
@@ -257,20 +259,34 @@ options.main(function()
   ok, reason = log.setup {path = files.join(folder, "training.log")}
   if not ok then error(reason, 0) end
   log.info("%s: %d sequences (%s); device %s", folder_of_data, #dataset.entries, dataset:ids(), device)
-  local audit
-  audit, reason = data.audit.run(split)
+  local how = {
+    fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = tonumber(width), height = tonumber(height), settings = data.landmarks.settings(o),
+  }
+  local told, warnings, audit = {findings = 0, lines = 0}, {}
+  audit, reason = data.audit.run(split, {dataset = dataset, allow_leak = o.allow_leak})
   if not audit then error(reason, 0) end
-  for _, line in ipairs(audit.lines) do log.info("%s", line) end
-  for _, text in ipairs(audit.warnings) do log.warn("%s", text) end
+  -- what the audit found since the last time, to the log and to audit.txt; an overlap ends the run
+  local function audited(parts)
+    local bar, passed
+    passed, reason = data.audit.movement(audit, {
+      parts = parts, how = how, coordinates = o.coordinates, cache = o.cache, allow_leak = o.allow_leak,
+      progress = function(n, total)
+        bar = bar or progress.new {label = "near-duplicates", total = total, unit = "pairs"}
+        bar:update(n)
+      end,
+    })
+    if bar then bar:finish() end
+    data.audit.write(files.join(folder, "audit.txt"), audit)
+    if not passed then error(reason, 0) end
+    data.audit.tell(audit, told)
+  end
+  audited {train = true, validate = true}
   timings.audit = clock() - mark
 
   -- 2. landmarks and features of the training and validation recordings
   mark = clock()
-  local how = {
-    fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = tonumber(width), height = tonumber(height), settings = data.landmarks.settings(o),
-  }
-  local train = load_part(split.train, how, audit)
-  local validate = load_part(split.validate, how, audit)
+  local train = load_part(split.train, how, warnings)
+  local validate = load_part(split.validate, how, warnings)
   timings.landmarks = clock() - mark
   mark = clock()
   local m = motion.options(motion_options(o))
@@ -347,8 +363,14 @@ options.main(function()
   local calibrating = score_all(validate, m, model, train[1])
   local calibration = anomaly.thresholds.calibrate(calibrating, o.percentile, anomaly.scores.explained(calibrating))
   local trained, frames = {}, 0
-  for _, e in ipairs(split.train) do trained[#trained + 1] = {id = e.id, sha256 = e.sha256} end
-  for _, f in ipairs(originals) do frames = frames + f.frames end
+  local fitted = {normaliser = {}, threshold = {}}
+  for i, e in ipairs(split.train) do trained[i] = {id = e.id, sha256 = e.sha256, label = e.label, subject = data.audit.subject_key(e.subject)} end
+  for i, f in ipairs(originals) do
+    frames = frames + f.frames
+    fitted.normaliser[i] = f.track.id
+  end
+  for i, s in ipairs(calibrating) do fitted.threshold[i] = s.id end
+  local ages = data.audit.ages(split.train)
   local movements = {} -- of the normals, for the movement profile
   for _, list in ipairs {train, {stop}, validate} do
     for _, row in ipairs(list) do if row.label ~= 1 and row.sequence then movements[#movements + 1] = anomaly.profile.of_sequence(row.sequence, m) end end
@@ -356,10 +378,12 @@ options.main(function()
   local detector = anomaly.detector.new {
     model = fit.model, motion = m, skeleton = skeleton, joints = joints, normaliser = normaliser, pca = pca, calibration = calibration,
     training = {
-      sequences = trained,
-      population = ("%d sequences, %d frames%s"):format(#trained, frames, population ~= "" and ", " .. population or ", " .. name),
+      sequences = trained, ages = ages,
+      population = ("%d sequences, %d frames%s%s"):format(#trained, frames, population ~= "" and ", " .. population or ", " .. name,
+        ages and (", %g to %g weeks old"):format(ages.least, ages.most) or ""),
     },
-    about = {version = lr.version, seed = o.seed, size = width and {tonumber(width), tonumber(height)} or nil, movement = anomaly.profile.pack(movements)},
+    about = {version = lr.version, seed = o.seed, size = width and {tonumber(width), tonumber(height)} or nil, movement = anomaly.profile.pack(movements),
+      fitted = fitted, leak = audit.leak and data.audit.texts(audit, "error") or nil},
   }
   detector:save(files.join(folder, "detector.safetensors"))
   timings.calibration = clock() - mark
@@ -368,7 +392,14 @@ options.main(function()
 
   -- 5. only now are the test recordings decoded
   mark = clock()
-  local test = load_part(split.test, how, audit, true)
+  local clean = not audit.leak
+  data.audit.of_ages(audit, ages, split.test)
+  audited {train = true, validate = true, test = true}
+  if clean and audit.leak then -- the stamp of what only the test recordings showed
+    detector.about.leak = data.audit.texts(audit, "error")
+    detector:save(files.join(folder, "detector.safetensors"))
+  end
+  local test = load_part(split.test, how, warnings, true)
   local profile = anomaly.profile.unpack(detector.about.movement)
   if not profile then log.info("movement profile: not fitted, %d normal recordings (%d wanted)", #movements, anomaly.profile.LEAST) end
   for _, row in ipairs(test) do
@@ -414,7 +445,7 @@ options.main(function()
   end
   timings.all = clock() - begin
   local run = {
-    name = name, detector = detector, fit = fit, audit = audit, test = test, device = device, timings = timings, accuracy = accuracy,
+    name = name, detector = detector, fit = fit, audit = audit, warnings = warnings, test = test, device = device, timings = timings, accuracy = accuracy,
     config = {
       data = folder_of_data, train = want.train, validate = want.validate, test = want.test, window = o.window, stride = o.stride, features = o.features,
       post = o.post, epochs = o.epochs, batch = o.batch, ["learning rate"] = o.learning_rate, seed = o.seed, percentile = o.percentile,
@@ -437,7 +468,7 @@ options.main(function()
     recipe = "train", version = lr.version, luajit = jit.version, device = device, threads = lr.threads(), options = o, motion = m, data = folder_of_data,
     split = want, checksums = checksums, seeds = {training = o.seed, rendering = o.data == "" and o.render_seed or nil}, timings = timings,
     epochs = #fit.history.train, best_epoch = fit.best, threshold = calibration.threshold, explained = calibration.explained, test = counts,
-    auc = tested and tested.auc or nil, peak_memory_cpu = anomaly.outputs.peak_memory(), warnings = json.list(page.warnings),
+    auc = tested and tested.auc or nil, peak_memory_cpu = anomaly.outputs.peak_memory(), warnings = json.list(page.warnings), audit = data.audit.page(audit),
   }, true) .. "\n")
   local report = require "libration.report"
   local html = report.training(folder, page)

@@ -63,9 +63,27 @@ describe("dataset", function()
     refused("no sequences; want folders NN/rgb", folder_with { ["a.txt"] = true })
     refused("a.mp4 and a.npy would both be sequence a", folder_with { ["a.npy"] = true, ["a.mp4"] = true })
     refused("holds landmark files beside videos or pictures", folder_with { ["a.npy"] = true, ["b.mp4"] = true })
-    refused('row 3: label is "maybe"', folder_with { ["a.npy"] = true, ["labels.csv"] = "sequence,label\na,1\nb,maybe\n" })
+    refused('labels.csv: line 3: label is "maybe"', folder_with { ["a.npy"] = true, ["labels.csv"] = "sequence,label\na,1\nb,maybe\n" })
     refused("want sequence and label", folder_with { ["a.npy"] = true, ["labels.csv"] = "id,kind\na,1\n" })
-    refused("sequence a stands twice", folder_with { ["a.npy"] = true, ["labels.csv"] = "sequence,label\na,1\na,0\n" })
+    refused("line 4: sequence a stands twice, first in line 2", folder_with { ["a.npy"] = true, ["labels.csv"] = "sequence,label\na,1\n\na,0\n" })
+    local function labels(text) return folder_with { ["01.npy"] = true, ["02.npy"] = true, ["labels.csv"] = text } end
+    refused("sequence 01 stands twice, as 01 and 1", labels "sequence,label\n1,0\n01,0\n")
+    refused('line 2: age_weeks is "-3", want a number of weeks, 0 or more', labels "age_weeks,sequence,label\n-3,01,0\n")
+    refused('line 3: age_weeks is "old"', labels "age_weeks,sequence,label\n,01,0\nold,02,0\n")
+    refused("line 3: sequence 02 has no subject, others have", labels "sequence,label,subject\n01,0,anna\n02,0, \n")
+    refused("line 2: the sequence has no name", labels "sequence,label\n,0\n")
+    refused("separated by commas", labels "sequence;label\n01;0\n")
+    refused("line 1: the column label stands twice", labels "sequence,label,Label\n01,0,0\n")
+  end)
+
+  it("takes labels.csv with columns in any order, columns of its own, and numbers that lost their zeros", function()
+    local set = assert(opened(folder_with { ["01.npy"] = true, ["02.npy"] = true,
+      ["labels.csv"] = "note,age_weeks, Label,subject,sequence\nx,12.5,normal,anna,1\ny,,Abnormal,ben,02\nz,3,0,carl,77\n" }))
+    assert.same({ 0, "anna", 12.5 }, { set.by_id["01"].label, set.by_id["01"].subject, set.by_id["01"].age_weeks })
+    assert.same({ 1, "ben" }, { set.by_id["02"].label, set.by_id["02"].subject, set.by_id["02"].age_weeks })
+    assert.same({ "77" }, set.unknown)
+    set = assert(opened(folder_with { ["01.npy"] = true, ["labels.csv"] = "sequence,label,subject\n01,0,\n" }))
+    assert.is_nil(set.by_id["01"].subject)
   end)
 
   it("--kind picks among what a folder holds", function()
@@ -121,9 +139,9 @@ describe("splits", function()
     local s, reason = data.splits.resolve(set, want)
     if not s then return nil, reason end
     local out = {}
-    for part, entries in pairs(s) do
+    for _, part in ipairs(data.splits.PARTS) do
       local list = {}
-      for i, e in ipairs(entries) do list[i] = e.id end
+      for i, e in ipairs(s[part]) do list[i] = e.id end
       out[part] = table.concat(list, " ")
     end
     return out
@@ -164,5 +182,31 @@ describe("splits", function()
       for _, list in pairs(s) do for _ in list:gmatch("%S+") do count = count + 1 end end
       assert.equal(n, count)
     end
+  end)
+
+  it("keep a person together where there are subjects", function()
+    local set = { entries = {}, by_id = {} }
+    for i, subject in ipairs { "a", "b", "a", "c", "d", "d", "e", "b" } do
+      set.entries[i] = { id = ("%02d"):format(i), subject = subject, label = i == 7 and 1 or 0 }
+      set.by_id[set.entries[i].id] = set.entries[i]
+    end
+    assert.same({ train = "1-4,8", validate = "5,6", test = "7" }, data.splits.default(set))
+    assert.same({ train = "1-3,8", validate = "4", test = "5-7" }, data.splits.texts(set, assert(data.splits.by_label(set))))
+    set.entries[6].label = 1 -- d is of both kinds: judged, whatever its other label
+    local none, reason = data.splits.by_label(set)
+    assert.is_nil(none)
+    assert.equal("3 normal subjects, want at least 4", reason)
+  end)
+
+  it("that the labels allow come as options to paste", function()
+    local function options(labels, name)
+      local set = { entries = {} }
+      for i, label in ipairs(labels) do set.entries[i] = { id = name(i), label = label } end
+      return data.splits.options(set, assert(data.splits.by_label(set)))
+    end
+    assert.equal("--train 1-3,5-6 --validate 7,8 --test 4,9-12",
+      options({ 0, 0, 0, 1, 0, 0, 0, 0, 1, 1, 0, 1 }, function(i) return ("%02d"):format(i) end))
+    assert.equal("--train baby1,baby2 --validate baby3 --test 'baby 4,baby 5'",
+      options({ 0, 0, 0, 0, 1 }, function(i) return (i > 3 and "baby " or "baby") .. i end))
   end)
 end)

@@ -56,36 +56,59 @@ local function classify(folder, name)
   end
 end
 
--- labels.csv: sequence,label with subject and age_weeks where they stand.
+local LABELS = { ["0"] = 0, normal = 0, ["1"] = 1, abnormal = 1 }
+
+-- labels.csv: sequence and label, where they stand subject and age_weeks; columns in any order, others are left alone.
 local function read_labels(path)
-  local csv = require "libration.formats.csv"
-  local columns, rows = csv.read(path)
+  local columns, rows = require("libration.formats.csv").read(path)
   if not columns then return nil, rows end
   local at = {}
-  for i, name in ipairs(columns) do at[name:lower():gsub("%s", "")] = i end
-  if not (at.sequence and at.label) then
-    return nil, ("%s: columns are %s, want sequence and label"):format(path, table.concat(columns, ", "))
+  for i, name in ipairs(columns) do
+    name = name:lower():gsub("%s", "")
+    if at[name] then return nil, ("%s: line 1: the column %s stands twice"):format(path, name) end
+    at[name] = i
   end
-  local labels = {}
+  if not (at.sequence and at.label) then
+    return nil, ("%s: line 1: columns are %s, want sequence and label%s"):format(path, table.concat(columns, ", "),
+      #columns == 1 and columns[1]:find("[;\t]") and ", separated by commas" or "")
+  end
+  local labels, subjects, line_of = {}, 0, {}
   for i, row in ipairs(rows) do
-    local id, text = row[at.sequence], (row[at.label] or ""):lower()
-    local label = ({ ["0"] = 0, normal = 0, ["1"] = 1, abnormal = 1 })[text]
-    if not label and text ~= "" then
-      return nil, ("%s: row %d: label is %q, want 0, 1, normal or abnormal"):format(path, i + 1, row[at.label])
+    local line = row.line or i + 1
+    local function refuse(...) return nil, ("%s: line %d: "):format(path, line) .. string.format(...) end
+    local function cell(name) return at[name] and row[at[name]]:match("^%s*(.-)%s*$") or "" end
+    local id, text, age = cell "sequence", cell "label", cell "age_weeks"
+    if id == "" then return refuse("the sequence has no name") end
+    if text ~= "" and not LABELS[text:lower()] then return refuse("label is %q, want 0, 1, normal or abnormal", text) end
+    if labels[id] then return refuse("sequence %s stands twice, first in line %d", id, line_of[id]) end
+    local weeks = tonumber(age)
+    if age ~= "" and not (weeks and weeks >= 0 and weeks < 10000) then return refuse("age_weeks is %q, want a number of weeks, 0 or more", age) end
+    labels[id] = { label = LABELS[text:lower()], subject = cell "subject" ~= "" and cell "subject" or nil, age_weeks = weeks }
+    line_of[id] = line
+    if labels[id].subject then subjects = subjects + 1 end
+  end
+  for i, row in ipairs(rows) do
+    local id = row[at.sequence]:match("^%s*(.-)%s*$")
+    if subjects > 0 and not labels[id].subject then
+      return nil, ("%s: line %d: sequence %s has no subject, others have; name one for each, or for none"):format(path, row.line or i + 1, id)
     end
-    if labels[id] then return nil, ("%s: row %d: sequence %s stands twice"):format(path, i + 1, id) end
-    labels[id] = {
-      label = label, subject = at.subject and row[at.subject] ~= "" and row[at.subject] or nil,
-      age_weeks = at.age_weeks and tonumber(row[at.age_weeks]) or nil,
-    }
   end
   return labels
+end
+
+-- The recording that a name in labels.csv means; spreadsheets make 1 of 01.
+local function entry_named(self, name)
+  local entry = self.by_id[name]
+  if entry or not name:match("^%d+$") then return entry end
+  for _, e in ipairs(self.entries) do
+    if e.id:match("^%d+$") and tonumber(e.id) == tonumber(name) then return e end
+  end
 end
 
 --- Lists the recordings of a folder in natural order.
 ---@param path string MINI-RGBD tree (NN/rgb/*.png), folder of videos, of landmark files (npy, csv, json), or of folders of pictures
 ---@param options table? {kind: "auto"|"frames"|"videos"|"landmarks", labels: string? file}
----@return Dataset? dataset
+---@return Dataset? dataset {path, entries, by_id, labelled: boolean, labels_file: string?, unknown: string[] names in it that no recording has}
 ---@return string? reason in one line
 function Dataset.open(path, options)
   options = options or {}
@@ -120,10 +143,22 @@ function Dataset.open(path, options)
     local labels
     labels, reason = read_labels(labels_file)
     if not labels then return nil, reason end
+    self.labels_file, self.unknown = labels_file, {}
+    local named = {}
     for id, row in pairs(labels) do
-      local entry = self.by_id[id]
-      if entry then entry.label, entry.subject, entry.age_weeks = row.label, row.subject, row.age_weeks end
+      local entry = entry_named(self, id)
+      if entry then
+        local other = named[entry]
+        if other then
+          return nil, ("%s: sequence %s stands twice, as %s and %s"):format(labels_file, entry.id, id < other and id or other, id < other and other or id)
+        end
+        named[entry] = id
+        entry.label, entry.subject, entry.age_weeks = row.label, row.subject, row.age_weeks
+      else
+        self.unknown[#self.unknown + 1] = id
+      end
     end
+    files.sort(self.unknown)
     self.labelled = true
   end
   return self

@@ -57,6 +57,7 @@ local function parse(path)
     local cells
     cells, at = parse_record(path, text, at, line)
     if #cells == #names then
+      cells.line = line
       rows[#rows + 1] = cells
     elseif not (#cells == 1 and cells[1] == "") then -- blank lines are skipped
       error(("%s: line %d has %d cells, the header has %d"):format(path, line, #cells, #names), 0)
@@ -74,7 +75,7 @@ end
 ---Reads a table as text.
 ---@param path string
 ---@return string[]? names of the columns
----@return string[][]|string rows or, with nil, the error in one line
+---@return string[][]|string rows, each with its line in the field `line`; or, with nil, the error in one line
 function M.read(path)
   return protect(parse, path)
 end
