@@ -76,8 +76,10 @@ function Sequence:time(frame)
   return self.times and self.times[frame + 1] or frame / self.fps
 end
 
--- How x and y become pixels: factor and offset for each axis.
-local function to_pixels(self, coordinates)
+--- How x and y become pixels: (value + offset) * factor.
+---@param coordinates "pixels"|"unit"|"centred"|nil
+---@return number sx, number sy, number offset
+function Sequence:to_pixels(coordinates)
   if coordinates == nil or coordinates == "pixels" then return 1, 1, 0 end
   if not (self.width and self.height) then
     error(("sequence %s: --coordinates %s needs --size WIDTHxHEIGHT"):format(self.id, coordinates), 3)
@@ -96,7 +98,7 @@ function Sequence:track(options)
   local shape = self.points.shape
   local T, J, C = shape[1], shape[2], shape[3]
   local keep = body.choose(options.joints, self.skeleton, self.names)
-  local sx, sy, offset = to_pixels(self, options.coordinates)
+  local sx, sy, offset = self:to_pixels(options.coordinates)
   local points = self.points
   if points.dtype ~= "f64" then points = points:to("f64") end
   points = points:contiguous()
