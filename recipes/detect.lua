@@ -33,6 +33,7 @@ local rows = {
   {"device", "auto", "where the networks run", choices = {"auto", "cpu", "cuda"}},
   {"threads", 0, "processor threads; 0: all cores", min = 0},
   {"cache", true, "remember landmarks, and take remembered ones (in the user's cache folder)"},
+  {"resume", true, "leave what is done: results in the output folder that are whole and of the same recording, detector and options; --no-resume does all again"},
   {"log-level", "info", "what the console shows", choices = {"debug", "info", "warn", "error"}},
 }
 
@@ -197,6 +198,18 @@ local function index(folder, summary, total, detector)
   require("libration.report.overview").write(folder, {population = detector.training.population, rows = list, total = total})
 end
 
+-- What an input's results depend on, as a key; nil where the recording cannot be read.
+local function key_of(input, o, detector_hash)
+  local Dataset, lr = require "libration.data.dataset", require "libration"
+  local hash = Dataset.hash {path = input.path}
+  local kept = {}
+  for name, value in pairs(o) do kept[name] = value end
+  for _, name in ipairs {"video", "landmarks", "detector", "output", "threads", "cache", "resume", "log_level"} do kept[name] = nil end
+  return hash and require("libration.anomaly.done").key {
+    recording = hash, id = input.id, kind = input.kind, detector = detector_hash, options = kept, version = lr.version,
+  }
+end
+
 options.main(function()
   local o = options.parse("detect", about, rows, arg)
   local files, log, lr = require "libration.files", require "libration.log", require "libration"
@@ -232,10 +245,25 @@ options.main(function()
   end
 
   local summary, failed = {}, 0
+  local done, detector_hash = require "libration.anomaly.done", files.sha256(o.detector)
   for i, input in ipairs(inputs) do
     local into = #inputs == 1 and folder or files.join(folder, input.id)
-    local ok, row = pcall(function() return lr.scope(function() return detect(input, detector, o, into, facts) end) end)
-    if ok then
+    local key = key_of(input, o, detector_hash)
+    local before = o.resume and key and done.find(into, key)
+    local ok, row = true, before
+    if before then
+      log.info("%s: done before, %s; --no-resume does it again", input.id, before.verdict.word or "not scored")
+    else
+      ok, row = pcall(function()
+        return lr.scope(function()
+          files.remove(files.join(into, "done.json"))
+          local fresh_row = detect(input, detector, o, into, facts)
+          if key then done.note(into, key, fresh_row) end
+          return fresh_row
+        end)
+      end)
+    end
+    if ok and not before then
       local v = row.verdict
       if v.abnormal == nil then
         log.info("%s: not scored, %s", input.id, v.reason)
@@ -244,7 +272,7 @@ options.main(function()
           input.id, v.word, 100 * v.share, 100 * v.limit, v.p, v.smallest_p, require("libration.anomaly.thresholds").unit(v), v.longest, row.fps, honesty.of_verdict(v))
       end
       if row.second then log.info("%s: movement profile: %s", input.id, row.second) end
-    else
+    elseif not ok then
       if tostring(row):find("interrupted", 1, true) then error(row, 0) end
       failed = failed + 1
       local text = tostring(row):match("^[^\n]*"):gsub("^[^%s:]+%.lua:%d+: ", "")
