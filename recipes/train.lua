@@ -158,7 +158,7 @@ local function score_all(list, m, model, first)
     row.features = row.features or motion.prepare(row.sequence, m)
     local w = motion.windows({row.features}, m, 1)
     local s = scores.of_sequence(w, 1, model, row.id)
-    s.sha256, s.label, s.subject = row.entry.sha256, row.entry.label, row.entry.subject
+    s.sha256, s.label, s.subject = row.entry.sha256, row.entry.label, require("libration.data.audit").subject_key(row.entry.subject)
     row.scored = s
     scored[#scored + 1] = s
   end

@@ -203,6 +203,23 @@ describe("audit of a detector", function()
   end)
 end)
 
+describe("calibration by subject", function()
+  it("counts a subject once: each of k recordings is 1/k of one", function()
+    local conformal = require("libration.motion.statistics").conformal
+    local p, smallest = conformal({ 1, 2, 3, 4 }, 2.5, false, { "a", "b", "b", "b" })
+    assert.is_near((1 + 2 / 3) / 3, p, 1e-12)
+    assert.equal(1 / 3, smallest)
+    p, smallest = conformal({ 1, 2, 3, 4 }, 9, true, { "a", "b", "b", "b" })
+    assert.equal(2 / 3, p)
+    assert.equal(2 / 3, smallest)
+    local thresholds = require "libration.anomaly.thresholds"
+    local groups, n = thresholds.groups { sequences = { { subject = "a" }, {}, { subject = "a" }, {} } }
+    assert.equal(3, n)
+    assert.equal(groups[1], groups[3])
+    assert.equal("against 3 calibration subjects", thresholds.unit { unit = { kind = "video", calibration = n, subjects = true } })
+  end)
+end)
+
 -- A body of 18 points whose limbs swing; `seed` decides how.
 local function moving(seed, frames, from, change)
   local points = lr.zeros { frames, 18, 3 }

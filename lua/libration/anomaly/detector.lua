@@ -27,7 +27,7 @@ for _, limb in ipairs(skeletons.limbs) do LATER[#LATER + 1] = "limb " .. limb:gs
 ---@field normaliser Normaliser
 ---@field pca Pca
 ---@field calibration Calibration
----@field training table {sequences = {id, sha256}[], population: string, ages: {least, most}?}
+---@field training table {sequences = {id, sha256, label, subject: a key that does not tell the name}[], population: string, ages: {least, most}? weeks}
 ---@field about table<string, any> whatever else is written: configuration, version
 
 ---@param t table the fields above
@@ -75,7 +75,7 @@ function Detector:save(path)
     for _, name in ipairs(list) do columns[#columns + 1] = name end
   end
   for i, s in ipairs(c.sequences) do
-    sequences[i] = { id = s.id, sha256 = s.sha256 }
+    sequences[i] = { id = s.id, sha256 = s.sha256, label = s.label, subject = s.subject }
     for _, name in ipairs(columns) do
       local limb = name:match("^limb (.+)$")
       if limb then rows[#rows + 1] = s.limbs and s.limbs[limb] or 0 / 0 else rows[#rows + 1] = s[name] or 0 / 0 end
@@ -205,6 +205,15 @@ local function read_starts(tensors, c)
   return starts
 end
 
+-- What is known of a recording that trained or calibrated.
+local function read_identity(s, what)
+  local row = { id = want_text(s.id, what) }
+  if s.sha256 ~= nil then row.sha256 = want_text(s.sha256, "checksum") end
+  if s.subject ~= nil then row.subject = want_text(s.subject, "subject") end
+  if s.label ~= nil then row.label = want_number(s.label, "label", 0, 1) end
+  return row
+end
+
 local function read_calibration(tensors, meta, options)
   want_table(meta, "calibration")
   local names = want_table(meta.sequences, "calibration.sequences")
@@ -223,7 +232,7 @@ local function read_calibration(tensors, meta, options)
   local windows = 0
   for i, s in ipairs(names) do
     want_table(s, "calibration.sequences")
-    local row = { id = want_text(s.id, "calibration sequence"), sha256 = s.sha256 ~= nil and want_text(s.sha256, "checksum") or nil }
+    local row = read_identity(s, "calibration sequence")
     row.limbs = {}
     for k, name in ipairs(columns) do
       local v = rows[(i - 1) * #columns + k]
@@ -246,7 +255,11 @@ local function read_training(t)
   local training = { population = want_text(t.population, "training.population"), sequences = {} }
   for i, s in ipairs(want_table(t.sequences, "training.sequences")) do
     want_table(s, "training.sequences")
-    training.sequences[i] = { id = want_text(s.id, "training sequence"), sha256 = s.sha256 ~= nil and want_text(s.sha256, "checksum") or nil }
+    training.sequences[i] = read_identity(s, "training sequence")
+  end
+  if t.ages ~= nil then
+    local least = want_number(want_table(t.ages, "training.ages").least, "training.ages.least", 0, 1e4)
+    training.ages = { least = least, most = want_number(t.ages.most, "training.ages.most", least, 1e4) }
   end
   return training
 end

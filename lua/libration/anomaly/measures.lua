@@ -25,10 +25,10 @@ local LIST = {
 ---@field note string?
 
 --- Fills p and range from the values of the calibration sequences that have the score.
-local function with_calibration(m, values)
+local function with_calibration(m, values, groups)
   if #values == 0 then return m end
-  m.p, m.smallest_p = statistics.conformal(values, m.value)
-  m.p_two_sided = statistics.conformal(values, m.value, true)
+  m.p, m.smallest_p = statistics.conformal(values, m.value, false, groups)
+  m.p_two_sided = statistics.conformal(values, m.value, true, groups)
   m.low, m.high = statistics.percentile(values, 0), statistics.percentile(values, 100)
   return m
 end
@@ -41,9 +41,12 @@ end
 function measures.of(c, s, a)
   local list = {}
   local function add(m, pick)
-    local values = {}
-    for _, row in ipairs(c.sequences) do values[#values + 1] = pick(row) end
-    list[#list + 1] = with_calibration(m, values)
+    local values, groups = {}, {}
+    for _, row in ipairs(c.sequences) do
+      values[#values + 1] = pick(row)
+      groups[#values] = row.subject or row -- where pick gave nothing the next row writes here
+    end
+    list[#list + 1] = with_calibration(m, values, groups)
   end
   for _, d in ipairs(LIST) do
     add({ key = d.key, name = d.name, value = s[d.field], note = d.note }, function(row) return row[d.field] end)

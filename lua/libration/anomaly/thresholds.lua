@@ -77,7 +77,7 @@ function thresholds.calibrate(list, percentile, explained)
       local share = share_above(s.error, c.threshold)
       c.limit = math.max(c.limit, share)
       c.sequences[#c.sequences + 1] = {
-        id = s.id, sha256 = s.sha256, windows = #s.error, frames = s.frames, mean = s.mean, p95 = s.p95, ratio = s.ratio,
+        id = s.id, sha256 = s.sha256, label = s.label, subject = s.subject, windows = #s.error, frames = s.frames, mean = s.mean, p95 = s.p95, ratio = s.ratio,
         log_sd = s.log_sd, limbs = limbs, share = share, mean_speed = s.mean_speed, mean_pca = s.mean_pca, mean_zero = s.mean_zero, mean_variance = s.mean_variance,
       }
       for t = math.floor(s.window / 2), s.frames - 1, s.window do
@@ -110,6 +110,19 @@ local function column(sequences, field)
   return values
 end
 
+--- Who each calibration sequence shows: its subject, or where none is known the sequence itself.
+---@param c Calibration
+---@return any[] groups
+---@return integer count of different ones
+function thresholds.groups(c)
+  local list, seen, n = {}, {}, 0
+  for i, s in ipairs(c.sequences) do
+    list[i] = s.subject or s
+    if not seen[list[i]] then seen[list[i]], n = true, n + 1 end
+  end
+  return list, n
+end
+
 ---@class Verdict
 ---@field abnormal boolean? nil where nothing could be scored
 ---@field word string "abnormal", "normal" or "not scored"
@@ -120,7 +133,8 @@ end
 ---@field side string? two-sided and abnormal: "high", "low" or "high and low"
 ---@field p number conformal p of the mean window error; of blocks: of the most unusual one, times their number
 ---@field smallest_p number the smallest that so much calibration allows
----@field unit table {kind: "video"|"block", seconds: number?, calibration: integer units that calibrate, judged: integer}
+---@field unit table {kind: "video"|"block", seconds: number?, calibration: integer units that calibrate, judged: integer, subjects: boolean? true:
+--- the recordings of one subject count as one}
 ---@field blocks table[]? {from, to, mean, p} of unit block
 ---@field episodes table[] {first, last, from, to}: frames from 0, seconds
 ---@field longest number seconds
@@ -170,7 +184,10 @@ end
 ---@return string
 function thresholds.unit(v)
   local u = v.unit
-  if u.kind == "video" then return ("against %d calibration video%s"):format(u.calibration, u.calibration == 1 and "" or "s") end
+  if u.kind == "video" then
+    local what = u.subjects and "calibration subject" or "calibration video"
+    return ("against %d %s%s"):format(u.calibration, what, u.calibration == 1 and "" or "s")
+  end
   if u.calibration == 0 or u.judged == 0 then return ("no whole block of %g s"):format(u.seconds) end
   return ("%d block%s of %g s against %d of the calibration videos; blocks of one video are alike, so this p is rather too small"):format(
     u.judged, u.judged == 1 and "" or "s", u.seconds, u.calibration)
@@ -191,6 +208,7 @@ function thresholds.judge(c, s, how)
       or "no window in which the body is seen without a long gap"
     return v
   end
+  local groups, count = thresholds.groups(c)
   v.share, v.flagged = share_above(s.error, c.threshold)
   v.abnormal = v.share > c.limit
   if how.two_sided then judge_low(c, s, v) end
@@ -198,8 +216,8 @@ function thresholds.judge(c, s, how)
   if how.unit == "block" then
     judge_blocks(c, s, v, how.block or 5, how.two_sided)
   else
-    v.p, v.smallest_p = statistics.conformal(column(c.sequences, "mean"), s.mean, how.two_sided)
-    v.unit = { kind = "video", calibration = #c.sequences, judged = 1 }
+    v.p, v.smallest_p = statistics.conformal(column(c.sequences, "mean"), s.mean, how.two_sided, groups)
+    v.unit = { kind = "video", calibration = count, judged = 1, subjects = count < #groups or nil }
   end
   local sorted = {}
   for i, e in ipairs(c.frames) do sorted[i] = e end
@@ -225,7 +243,7 @@ function thresholds.judge(c, s, how)
   end
   for _, b in ipairs(thresholds.BASELINES) do
     local values = column(c.sequences, b.field)
-    local p, smallest = statistics.conformal(values, s[b.field])
+    local p, smallest = statistics.conformal(values, s[b.field], false, groups)
     -- the smallest p means: above every calibration sequence
     v.baselines[b.key] = { name = b.name, value = s[b.field], p = p, abnormal = p == smallest }
   end

@@ -73,17 +73,28 @@ function statistics.auc(negative, positive)
 end
 
 --- Conformal p-value: (1 + number of calibration scores at or above s) / (n + 1); two-sided: twice the smaller of this and
---- of the same with the scores at or below s, at most 1.
+--- of the same with the scores at or below s, at most 1. With groups n is the number of groups, and each score of a group of k counts 1/k:
+--- the p of a new group's score (Lee, Barber & Willett 2023, arXiv 2306.06342).
 ---@param calibration number[]
 ---@param s number
 ---@param two_sided boolean?
+---@param groups any[]? of which group each score is
 ---@return number p
 ---@return number smallest the smallest p that so many calibration scores allow
-function statistics.conformal(calibration, s, two_sided)
-  local n, above, below = #calibration, 0, 0
-  for i = 1, n do
-    if calibration[i] >= s then above = above + 1 end
-    if calibration[i] <= s then below = below + 1 end
+function statistics.conformal(calibration, s, two_sided, groups)
+  local n, above, below, sizes = #calibration, 0, 0, {}
+  if groups then
+    n = 0
+    for i = 1, #calibration do
+      local g = groups[i]
+      if not sizes[g] then n = n + 1 end
+      sizes[g] = (sizes[g] or 0) + 1
+    end
+  end
+  for i = 1, #calibration do
+    local weight = groups and 1 / sizes[groups[i]] or 1
+    if calibration[i] >= s then above = above + weight end
+    if calibration[i] <= s then below = below + weight end
   end
   if two_sided then return math.min(1, 2 * (1 + math.min(above, below)) / (n + 1)), math.min(1, 2 / (n + 1)) end
   return (1 + above) / (n + 1), 1 / (n + 1)
