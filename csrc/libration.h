@@ -34,6 +34,10 @@ LBR_API void lbr_set_threads(int n);
 LBR_API void lbr_parallel(int64_t n, int64_t grain, void (*body)(void *ctx, int64_t begin, int64_t end, int thread), void *ctx);
 /* Ctrl-C: the first one sets a flag, a second one before it is cleared ends the process. */
 LBR_API void lbr_interrupt_install(void);
+/* SIGTERM and SIGHUP (unless it is ignored) as well: for programs that take back what is half done before they end. */
+LBR_API void lbr_interrupt_install_all(void);
+/* Number of the last such signal, 0 before the first. */
+LBR_API int lbr_interrupt_signal(void);
 LBR_API int lbr_interrupted(void);
 LBR_API void lbr_interrupt_clear(void);
 

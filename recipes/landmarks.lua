@@ -118,6 +118,9 @@ options.main(function()
   local fresh = not files.exists(o.output)
   local folder, reason = files.writable(o.output)
   if not folder then error(reason, 0) end
+  local lock
+  lock, reason = files.lock(folder)
+  if not lock then error(reason, 0) end
   local bar
   local settings = {
     model = o.model, precision = o.precision, kernel = o.heatmap_kernel, smooth = o.smooth, cutoff = o.cutoff, clock = o.clock, person = o.person,
@@ -156,7 +159,8 @@ options.main(function()
   if not ok then
     if bar then bar.quiet = true bar:finish() end
     if out then out.abort() end
-    if fresh then require "lfs".rmdir(folder) end -- only when nothing is in it
+    lock:release()
+    if fresh and #(files.list(folder) or {}) == 0 then files.remove(folder) end
     error(err, 0)
   end
 end)

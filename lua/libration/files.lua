@@ -325,6 +325,15 @@ end
 ---Sha256 of a string.
 files.sha256_text = sha256.hex
 
+---Removes temporary files that a killed process left in a folder. Only for who holds the lock of the folder, or of one above it.
+---@param folder string
+function files.sweep(folder)
+  if not files.is_folder(folder) then return end
+  for name in lfs.dir(folder) do
+    if name:find("^%.tmp%-%d+%-%d+%-") then os.remove(files.join(folder, name)) end
+  end
+end
+
 local held = {} -- anchors: a collected file handle would give its lock back
 
 local Lock = {}
@@ -353,9 +362,7 @@ function files.lock(folder)
     truncate:write(("%d\n"):format(C.getpid()))
     truncate:close()
   end
-  for name in lfs.dir(folder) do
-    if name:find("^%.tmp%-%d+%-%d+%-") then os.remove(files.join(folder, name)) end
-  end
+  files.sweep(folder)
   held[path] = file
   return setmetatable({path = path}, Lock)
 end

@@ -366,7 +366,11 @@ end
 ---@return table given set of the names that the user set
 function options.parse(name, about, rows, argv)
   local values, given = options.read(name, about, rows, argv or rawget(_G, "arg") or {})
-  if values then return values, given end
+  if values then
+    local built, core = pcall(require, "libration.core")
+    if built then core.C.lbr_interrupt_install_all() end -- a recipe takes back what is half done, whoever ends it
+    return values, given
+  end
   if given == "help" then
     io.stdout:write(options.help(name, about, rows))
     io.stdout:flush()
@@ -420,7 +424,7 @@ function options.undo(fn) undone[#undone + 1] = fn end
 function options.settled() undone = {} end
 
 ---Runs the body of a recipe: any error becomes one line on stderr (with a traceback under LIBRATION_DEBUG) and exit 1,
----Ctrl-C becomes exit 130. Returns what the body returns.
+---Ctrl-C becomes exit 130, SIGTERM 143. Returns what the body returns.
 ---@param body fun()
 ---@param name? string stands before the message; the script's name when left out
 function options.main(body, name)
@@ -437,7 +441,9 @@ function options.main(body, name)
   for i = #undone, 1, -1 do pcall(undone[i]) end
   if tostring(result[2]):find("interrupted", 1, true) then
     io.stderr:write("\n", name, ": interrupted\n")
-    os.exit(130)
+    local core = package.loaded["libration.core"]
+    local signal = core and core.C.lbr_interrupt_signal() or 0
+    os.exit(128 + (signal > 0 and signal or 2))
   end
   io.stderr:write(name, ": ", message, "\n")
   os.exit(1)

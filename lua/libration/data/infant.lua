@@ -160,13 +160,9 @@ local function put(path, text)
   if not ok then error(("cannot write %s: %s"):format(path, tostring(why):match("[^:]*$"):gsub("^%s+", "")), 0) end
 end
 
---- Writes the sequence's folder: rgb/syn_00000.png ... and joints_2Ddep/syn_joints_2Ddep_00000.txt ...; it appears whole or not at all.
----@param folder string that holds the sequences
----@param step? fun(frames: integer) called after each few frames
-function Sequence:write(folder, step)
+-- Pictures and joints of all frames, a few frames at once.
+local function write_frames(self, partial, step)
   local BATCH = 16
-  local target, partial = files.join(folder, self.id), files.join(folder, "." .. self.id .. ".partial")
-  files.remove(partial)
   for _, part in ipairs {"rgb", "joints_2Ddep"} do assert(files.mkdirs(files.join(partial, part))) end
   local room
   for first = 1, self.frames, BATCH do
@@ -180,7 +176,20 @@ function Sequence:write(folder, step)
     core.poll()
     if step then step(count) end
   end
-  local ok, why = os.rename(partial, target)
+end
+
+--- Writes the sequence's folder: rgb/syn_00000.png ... and joints_2Ddep/syn_joints_2Ddep_00000.txt ...; it appears whole or not at all.
+---@param folder string that holds the sequences
+---@param step? fun(frames: integer) called after each few frames
+function Sequence:write(folder, step)
+  local target, partial = files.join(folder, self.id), files.join(folder, "." .. self.id .. ".partial")
+  files.remove(partial)
+  local ok, why = pcall(write_frames, self, partial, step)
+  if not ok then
+    files.remove(partial)
+    error(why, 0)
+  end
+  ok, why = os.rename(partial, target)
   if not ok then error(("cannot write %s: %s"):format(target, tostring(why)), 0) end
 end
 
@@ -193,19 +202,9 @@ local function recipe_of(options)
     options.sequences, options.frames, options.width, options.height, options.seed, infant.FPS, table.concat(abnormal, ","))
 end
 
---- Renders a data set: a folder a sequence in the layout of MINI-RGBD, labels.csv (sequence, label, kind; 1 = abnormal) and .render.json. Sequences that
---- are there already stay as they are, so that a render that was cut short goes on.
----@param folder string made when missing
----@param options? table sequences (12), frames (200), width (320), height (240), seed (1), abnormal ({[12] = "burst"}), step fun(frames)
----@return table[] rows of infant.plan, with speed and clean (torso lengths a second)
-function infant.write(folder, options)
-  local o = {sequences = 12, frames = 200, width = 320, height = 240, seed = 1}
-  for name, value in pairs(options or {}) do o[name] = value end
-  o.abnormal = o.abnormal or (o.sequences >= 12 and {[12] = "burst"} or {})
-  local rows, text = infant.plan(o), recipe_of(o)
-  local made, why = files.writable(folder)
-  if not made then error(why, 0) end
-  local note = files.join(folder, ".render.json")
+-- Renders what is missing of a data set into a folder that is ours.
+local function write_sequences(folder, o, rows)
+  local text, note = recipe_of(o), files.join(folder, ".render.json")
   local there = files.read(note)
   if there and there ~= text then
     error(("%s holds a data set rendered with other options (%s): take another folder"):format(folder, there:gsub("%s+$", "")), 0)
@@ -229,6 +228,26 @@ function infant.write(folder, options)
     end
   end
   files.write(files.join(folder, "labels.csv"), table.concat(labels))
+end
+
+--- Renders a data set: a folder a sequence in the layout of MINI-RGBD, labels.csv (sequence, label, kind; 1 = abnormal) and .render.json. Sequences that
+--- are there already stay as they are, so that a render that was cut short goes on.
+---@param folder string made when missing
+---@param options? table sequences (12), frames (200), width (320), height (240), seed (1), abnormal ({[12] = "burst"}), step fun(frames)
+---@return table[] rows of infant.plan, with speed and clean (torso lengths a second)
+function infant.write(folder, options)
+  local o = {sequences = 12, frames = 200, width = 320, height = 240, seed = 1}
+  for name, value in pairs(options or {}) do o[name] = value end
+  o.abnormal = o.abnormal or (o.sequences >= 12 and {[12] = "burst"} or {})
+  local rows = infant.plan(o)
+  local made, why = files.writable(folder)
+  if not made then error(why, 0) end
+  local lock
+  lock, why = files.lock(folder)
+  if not lock then error(why, 0) end
+  made, why = pcall(write_sequences, folder, o, rows)
+  lock:release()
+  if not made then error(why, 0) end
   return rows
 end
 
