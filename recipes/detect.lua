@@ -33,6 +33,13 @@ local rows = {
   {"device", "auto", "where the networks run", choices = {"auto", "cpu", "cuda"}},
   {"threads", 0, "processor threads; 0: all cores", min = 0},
   {"cache", true, "remember landmarks, and take remembered ones (in the user's cache folder)"},
+  {"check", "strict", "recording check before any verdict; strict: what does not pass is not scored; warn: it is scored with a warning; off: not looked at",
+    choices = {"strict", "warn", "off"}},
+  {"check-points", 70, "least % of joint positions above likelihood 0.2", type = "number", min = 0, max = 100},
+  {"check-outside", 20, "largest % of joint positions outside the frame", type = "number", min = 0, max = 100},
+  {"check-seconds", 3, "least usable seconds", type = "number", min = 0},
+  {"check-torso", 20, "least torso length in pixels", type = "number", min = 0},
+  {"check-camera", .15, "torso lengths a second that the background may move in the fastest quarter of the time", type = "number", min = 0},
   {"resume", true, "leave what is done: results in the output folder that are whole and of the same recording, detector and options; --no-resume does all again"},
   {"log-level", "info", "what the console shows", choices = {"debug", "info", "warn", "error"}},
 }
@@ -132,15 +139,28 @@ local function detect(input, detector, o, folder, facts)
   end
   local known = detector:known(input.id, Dataset.hash {path = input.path})
   if known then notes[#notes + 1] = known end
-  local scored, seen = detector:score(sequence)
+  local recording_check = require "libration.data.recording_check"
+  local check = o.check ~= "off" and recording_check.of_sequence(sequence, recording, {
+    mode = o.check, coordinates = not recording and detector.motion.coordinates or nil, limits = {
+      points = o.check_points / 100, outside = o.check_outside / 100, seconds = o.check_seconds, torso = o.check_torso, camera = o.check_camera,
+    },
+  }) or nil
+  local stops = check and check.stops
+  -- a recording that does not pass has no windows, so that nobody judges it
+  local scored, seen = {id = input.id, windows = 0, start = {}, error = {}, frames = sequence.points.shape[1], fps = sequence.fps, window = 0}, nil
+  if not stops then scored, seen = detector:score(sequence) end
   local verdict = detector:judge(scored, o)
+  if stops then verdict.reason = check.reason end
   local profile, second = require "libration.anomaly.profile", nil
   local normals = profile.unpack(detector.about.movement)
-  if normals then second = profile.judge(normals, profile.of_sequence(sequence, detector.motion) or {}) end
+  if normals and not stops then second = profile.judge(normals, profile.of_sequence(sequence, detector.motion) or {}) end
   local seconds = progress.clock() - begin
   local fps = sequence.points.shape[1] / seconds
-  if seen.seen < .7 then notes[#notes + 1] = ("%s: only %.0f %% of the joint positions are seen"):format(input.id, 100 * seen.seen) end
+  if seen and seen.seen < .7 then notes[#notes + 1] = ("%s: only %.0f %% of the joint positions are seen"):format(input.id, 100 * seen.seen) end
   for _, note in ipairs(notes) do log.warn("%s", note) end
+  for _, finding in ipairs(check and check.findings or {}) do
+    if finding.level ~= "note" then log.warn("%s: recording check: %s", input.id, finding.text) end
+  end
 
   files.mkdirs(folder)
   local more = {
@@ -151,9 +171,11 @@ local function detect(input, detector, o, folder, facts)
   }
   local result = outputs.result(detector, scored, verdict, more)
   for i, note in ipairs(notes) do table.insert(result.warnings, i, note) end
-  result.stats[#result.stats + 1] = {"joint positions seen", ("%.1f %%"):format(100 * seen.seen)}
+  if seen then result.stats[#result.stats + 1] = {"joint positions seen", ("%.1f %%"):format(100 * seen.seen)} end
   result.stats[#result.stats + 1] = second and {"movement profile", profile.line(second)} or nil
   if recording and recording.cached then result.stats[#result.stats + 1] = {"landmarks", "remembered from an earlier run, so the rate above leaves them out"} end
+  for _, row in ipairs(check and recording_check.rows(check) or {}) do result.stats[#result.stats + 1] = row end
+  result.check = check
   if verdict.abnormal ~= nil then
     outputs.frames(files.join(folder, "anomaly.csv"), scored, verdict)
     require("libration.anomaly.attribution").write(files.join(folder, "attribution.csv"), result.attribution)
@@ -165,6 +187,7 @@ local function detect(input, detector, o, folder, facts)
   end
   outputs.json(files.join(folder, "anomaly.json"), detector, scored, verdict, {
     input = input.path, frames_per_second = fps, peak_memory_cpu = more.memory.cpu, device = facts.device, version = lr.version, warnings = notes[1] and notes or nil,
+    recording_check = check,
     movement_profile = second and {
       verdict = second.word, distance = second.distance, p = second.p, smallest_p = second.smallest_p, words = require("libration.formats.json").list(second.words),
       statistics = second.statistics,
