@@ -42,6 +42,7 @@ local rows = {
   {"person", "best", "whom to follow where the landmarker finds several", choices = {"best", "largest", "central"}},
   {"weights", "", "your own file of the landmark network, or a folder with the files of both networks", metavar = "FILE"},
   {"cache", true, "remember landmarks, and take remembered ones (in the user's cache folder)"},
+  {"check", "warn", "recording check of every recording; warn: what does not pass is a warning; off: not looked at", choices = {"warn", "off"}},
   {"fps", 0, "frames a second of picture folders and of landmark files without times; 0: 25", min = 0, type = "number"},
   {"skeleton", "", "skeleton of the landmark files; empty: by their number of joints"},
   {"size", "", "width and height of the picture that landmark files refer to, as 640x480 (for --coordinates unit and centred)"},
@@ -57,12 +58,13 @@ local function load_all(dataset, o, m, warnings)
   if o.size ~= "" and not width then error(("--size is %q, want WIDTHxHEIGHT such as 640x480"):format(o.size), 0) end
   local how = {
     fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = tonumber(width), height = tonumber(height), settings = data.landmarks.settings(o),
+    coordinates = o.coordinates, check = o.check,
   }
   local loaded, rates, kept, first = {}, {}, {}, nil
   local bar = progress.new {label = "recordings", total = #dataset.entries}
   for i, e in ipairs(dataset.entries) do
     if e.label then
-      local ok, sequence = pcall(data.dataset.load, e, how)
+      local ok, sequence, notes = pcall(data.dataset.load, e, how)
       if not ok and tostring(sequence):find("interrupted", 1, true) then error(sequence, 0) end
       if not ok then
         warnings[#warnings + 1] = (tostring(sequence):match("^[^\n]*"):gsub("^[^%s:]+%.lua:%d+: ", ""))
@@ -71,6 +73,7 @@ local function load_all(dataset, o, m, warnings)
       else
         first = first or sequence
         loaded[e], rates[#rates + 1] = sequence, sequence.fps
+        for _, note in ipairs(notes) do warnings[#warnings + 1] = note end
       end
     end
     bar:update(i)

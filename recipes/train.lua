@@ -62,6 +62,7 @@ local rows = {
   {"person", "best", "whom to follow where the landmarker finds several", choices = {"best", "largest", "central"}},
   {"weights", "", "your own file of the landmark network, or a folder with the files of both networks", metavar = "FILE"},
   {"cache", true, "remember landmarks, and take remembered ones (in the user's cache folder)"},
+  {"check", "warn", "recording check of every recording; warn: what does not pass is a warning; off: not looked at", choices = {"warn", "off"}},
   {"fps", 0, "frames a second of picture folders and of landmark files without times; 0: 25", min = 0, type = "number"},
   {"skeleton", "", "skeleton of landmark files; empty: by the number of joints"},
   {"coordinates", "pixels", "of landmark files: pixels, unit (x / width) or centred (x / width - 0.5, as MINI-RGBD's OpenPose files)", choices = {"pixels", "unit", "centred"}},
@@ -261,6 +262,7 @@ options.main(function()
   log.info("%s: %d sequences (%s); device %s", folder_of_data, #dataset.entries, dataset:ids(), device)
   local how = {
     fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = tonumber(width), height = tonumber(height), settings = data.landmarks.settings(o),
+    coordinates = o.coordinates, check = o.check,
   }
   local told, warnings, audit = {findings = 0, lines = 0}, {}
   audit, reason = data.audit.run(split, {dataset = dataset, allow_leak = o.allow_leak})

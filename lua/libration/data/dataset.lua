@@ -283,20 +283,31 @@ end
 --- Reads one recording as a sequence: a landmark file, or a video or pictures whose landmarks are found or remembered.
 --- Raises the reason in one line.
 ---@param entry Entry
----@param options table? {fps (0: the file's own, else 25), skeleton, width, height, settings: as of data.landmarks.settings}
+---@param options table? {fps (0: the file's own, else 25), skeleton, width, height, coordinates, settings: as of data.landmarks.settings,
+---  check: "warn": what the recording check finds stands in the notes}
 ---@return Sequence sequence
 ---@return string[] notes
 ---@return Recording? recording of a video or pictures
 function Dataset.load(entry, options)
   options = options or {}
+  local sequence, recording, notes, reason
   if entry.kind == "landmarks" then
-    local sequence, reason = Dataset.read_landmarks(entry.path, {
+    sequence, reason = Dataset.read_landmarks(entry.path, {
       id = entry.id, skeleton = options.skeleton, fps = options.fps ~= 0 and options.fps or nil, width = options.width, height = options.height,
     })
     if not sequence then error(reason, 0) end
-    return sequence, {}
+    notes = {}
+  else
+    sequence, recording, notes = require("libration.data.landmarks").sequence(entry.path, entry.id, options.settings)
   end
-  local sequence, recording, notes = require("libration.data.landmarks").sequence(entry.path, entry.id, options.settings)
+  if options.check == "warn" then
+    local check = require("libration.data.recording_check").of_sequence(sequence, recording, {
+      mode = "warn", coordinates = entry.kind == "landmarks" and options.coordinates or nil,
+    })
+    for _, finding in ipairs(check.findings) do
+      if finding.level ~= "note" then notes[#notes + 1] = ("%s: recording check: %s"):format(entry.id, finding.text) end
+    end
+  end
   return sequence, notes, recording
 end
 
