@@ -276,7 +276,7 @@ end
 
 local function measure_sharpness(self, series, add)
   local l, values = self.limits, there(column(series, "sharp"))
-  local row = { key = "sharp", name = "sharpness of the body (1 crisp, 0.25 blurred)", unit = "ratio", limit = ("at least %.3g"):format(l.sharp) }
+  local row = { key = "sharp", name = "sharpness of the body (1 crisp, 0.25 blurred)", unit = "", limit = ("at least %.3g"):format(l.sharp) }
   if #values == 0 then
     row.note = "the body is too small or never seen"
   else
@@ -347,7 +347,7 @@ function Body:judge(options)
     if m.value ~= nil and m.value ~= m.value then m.value = nil end
     if m.value == nil then missing[#missing + 1] = ("%s (%s)"):format(m.name, m.note or "nothing to take it from") end
     if not m.passed then
-      if m.stops then reasons[#reasons + 1] = m.text end
+      if m.stops and not (m.key == "share" and result.usable_seconds < self.limits.seconds) then reasons[#reasons + 1] = m.text end -- too few seconds says it
       result.findings[#result.findings + 1] = { level = m.stops and mode == "strict" and "error" or "warning", code = m.key, text = m.text }
     end
     m.text = nil
@@ -429,7 +429,7 @@ function recording_check.rows(check)
   local rows = { { "recording check", recording_check.line(check) } }
   for _, m in ipairs(check.measures) do
     local fate = m.passed and "" or m.stops and ", FAILED" or ", warning"
-    local value = m.value and ("%.3g %s (%s)%s"):format(m.value, m.unit, m.limit, fate) or "not measured: " .. (m.note or "no value")
+    local value = m.value and ("%.3g%s (%s)%s"):format(m.value, m.unit ~= "" and " " .. m.unit or "", m.limit, fate) or "not measured: " .. (m.note or "no value")
     rows[#rows + 1] = { "  " .. m.name, value }
   end
   for i, s in ipairs(check.spans) do
