@@ -6,7 +6,7 @@ local options = require "libration.options"
 local about = "Evaluates detectors on labelled recordings: the autoencoder beside simpler methods and the movement profile.\n\n" ..
   "--protocol L1 (the number to publish) leaves each normal recording or subject out once and compares scores within one model only; L0 is one label-aware split;\n" ..
   "split is the split of train.lua, with --train, --validate and --test. AUC with a bootstrap interval over recordings, or subjects where labels.csv names them.\n" ..
-  "Writes evaluation.csv (a row a method), evaluation.json (every score and p) and report.html. Research use, not a diagnosis."
+  "Writes evaluation.csv (a row a method), evaluation.json (every score and p), audit.txt and report.html. Research use, not a diagnosis."
 
 local rows = {
   {"data", "", "folder of recordings: MINI-RGBD tree, videos or landmark files", required = true, metavar = "DIR"},
@@ -16,8 +16,9 @@ local rows = {
   {"train", "", "of --protocol split: sequences to train on; empty: 1-8 of twelve, else 60 %", metavar = "LIST"},
   {"validate", "", "of --protocol split: normal sequences that calibrate; empty: 9,10 of twelve, else 20 %", metavar = "LIST"},
   {"test", "", "of --protocol split: sequences to judge; empty: 11,12 of twelve, else the rest", metavar = "LIST"},
-  {"methods", {"all"}, "all, or some of autoencoder,speed,projection,pca,nearest,variance,profile"},
-  {"seeds", 3, "runs of the methods that chance enters: autoencoder and random projection", min = 1, max = 1000},
+  {"allow-leak", false, "go on where recordings that must be apart overlap; the page, audit.txt and evaluation.json are stamped"},
+  {"methods", {"all"}, "all, or some of autoencoder,autoencoder-p95,autoencoder-ratio,autoencoder-torso,speed,variance,repeat,projection,pca,pca-unit,nearest,movement,profile"},
+  {"seeds", 5, "runs of the methods that chance enters: autoencoder and random projection", min = 1, max = 1000},
   {"seed", 1, "of the first run", min = 0, max = 4294960000},
   {"window", 30, "frames a window", min = 2, max = 4096},
   {"stride", 5, "frames between training windows; scores take every window", min = 1, max = 4096},
@@ -32,6 +33,8 @@ local rows = {
   {"learning-rate", .001, "of Adam", above = 0, type = "number"},
   {"hidden", {128, 64}, "units of the encoder's LSTM layers", of = "integer", min = 1, max = 4096},
   {"latent", 32, "numbers between encoder and decoder", min = 1, max = 4096},
+  {"task", "reconstruct", "what the network is trained to give: the window, the window backwards, or its last third from the first two",
+    choices = {"reconstruct", "reverse", "predict"}},
   {"mask", true, "give the network each joint's mask beside x and y"},
   {"output", "", "folder for the results; empty: runs/NAME-evaluation of the data", metavar = "DIR"},
   {"device", "auto", "where the networks run", choices = {"auto", "cpu", "cuda"}},
@@ -98,83 +101,13 @@ local function load_all(dataset, o, m, warnings)
   local by_id = {}
   for _, e in ipairs(kept) do by_id[e.id] = e end
   dataset.entries, dataset.by_id = kept, by_id
-  return recordings, first.skeleton
+  return recordings, first.skeleton, how
 end
 
 local function of_entries(list, recordings)
   local out = {}
   for i, e in ipairs(list) do out[i] = recordings[e] end
   return out
-end
-
--- Runs one method by one seed through all folds: rows for protocols.auc, p by id, false alarms on the left-out normals.
-local function run_method(method, seed, plan, recordings, folds, m, step)
-  local protocols, statistics, lr = require "libration.anomaly.protocols", require "libration.motion.statistics", require "libration"
-  local core = require "libration.core"
-  local out = {rows = {}, p = {}, alarms = 0, seconds = 0, windows = true}
-  for f, fold in ipairs(plan.folds) do
-    lr.scope(function()
-      folds[f].seed = seed
-      local score = method.fit(folds[f])
-      local positives, calibration, inner = {}, {}, {}
-      for k, e in ipairs(fold.positives) do
-        positives[k] = {entry = e, score = (score(recordings[e]))}
-        core.poll()
-      end
-      for i, e in ipairs(fold.calibrate) do
-        local windows
-        calibration[i], windows = score(recordings[e])
-        for _, v in ipairs(windows or {}) do inner[#inner + 1] = v end
-      end
-      if #inner == 0 and fold.inner then
-        local _, windows = score(recordings[fold.inner])
-        inner = windows or {}
-      end
-      local threshold = #inner > 0 and statistics.percentile(inner, 95)
-      for _, e in ipairs(fold.normals) do
-        local r = recordings[e]
-        local value, windows = score(r)
-        out.rows[#out.rows + 1] = {normal = e, score = value, positives = positives}
-        if threshold and windows then
-          out.alarms = out.alarms + protocols.alarms(windows, r.windows.start, m.window, threshold)
-          out.seconds = out.seconds + r.features.frames / r.features.track.fps
-        end
-      end
-      if #calibration > 0 then
-        for _, p in ipairs(positives) do out.p[p.entry.id] = statistics.conformal(calibration, p.score) end
-      end
-    end)
-    step()
-  end
-  for k, e in ipairs(plan.folds[1].positives) do out.p[e.id] = out.p[e.id] or protocols.p(out.rows, k) end
-  out.auc, out.wins = protocols.auc(out.rows)
-  return out
-end
-
--- All seeds of one method as one row of the table.
-local function summary(method, runs)
-  local protocols, statistics = require "libration.anomaly.protocols", require "libration.motion.statistics"
-  local row = {key = method.key, name = method.name, p = {}, scores = {}, aucs = {}}
-  local wins, normals, positives, alarms, seconds = {}, {}, {}, 0, 0
-  for s, run in ipairs(runs) do
-    row.aucs[s] = run.auc
-    alarms, seconds = alarms + run.alarms, seconds + run.seconds
-    row.scores[s] = {}
-    for i, r in ipairs(run.rows) do
-      normals[i], wins[i] = r.normal, wins[i] or {}
-      row.scores[s][i] = {normal = r.normal.id, score = r.score, abnormal = {}}
-      for k, p in ipairs(r.positives) do
-        positives[k], wins[i][k] = p.entry, (wins[i][k] or 0) + run.wins[i][k] / #runs
-        row.scores[s][i].abnormal[p.entry.id] = p.score
-      end
-    end
-    for id, p in pairs(run.p) do row.p[id] = (row.p[id] or 0) + p / #runs end
-  end
-  row.auc = statistics.mean(row.aucs)
-  row.low, row.high = protocols.interval(wins, normals, positives)
-  if #runs > 1 then row.sd = statistics.deviation(row.aucs) * math.sqrt(#runs / (#runs - 1)) end
-  if seconds > 0 then row.alarms = alarms / (seconds / 60) end
-  return row
 end
 
 options.main(function()
@@ -211,25 +144,43 @@ options.main(function()
     joints = o.joints, coordinates = o.coordinates, min_score = o.min_score, max_gap = o.max_gap > 0 and o.max_gap or math.huge,
     features = o.features, post = o.post, window = o.window,
   }
-  local want = data.splits.default(#dataset.entries)
+  local want = data.splits.default(dataset)
   for _, part in ipairs(data.splits.PARTS) do if o[part] ~= "" then want[part] = o[part] end end
-  local recordings, skeleton = load_all(dataset, o, m, warnings)
+  local without = {}
+  for _, e in ipairs(dataset.entries) do if not e.label then without[#without + 1] = e.id end end
+  local recordings, skeleton, how = load_all(dataset, o, m, warnings)
   local plan
-  plan, reason = anomaly.protocols.plan(dataset, o.protocol, want)
+  plan, reason = anomaly.protocols.plan(dataset, o.protocol, want, {allow_leak = o.allow_leak})
   if not plan then error(reason, 0) end
+  local audit
+  if plan.split then
+    audit, reason = data.audit.run(plan.split, {dataset = dataset, allow_leak = o.allow_leak})
+  else
+    audit, reason = data.audit.left_out(dataset.entries, {dataset = dataset, allow_leak = o.allow_leak})
+  end
+  if not audit then error(reason, 0) end
+  if #without > 0 then data.audit.add(audit, "note", "unlabelled", "left out, for they have no label: " .. table.concat(without, ", ")) end
+  local looked
+  looked, reason = data.audit.movement(audit, {how = how, coordinates = o.coordinates, cache = o.cache, allow_leak = o.allow_leak})
+  data.audit.write(files.join(folder, "audit.txt"), audit)
+  if not looked then error(reason, 0) end
+  data.audit.tell(audit)
+  for _, text in ipairs(data.audit.texts(audit)) do warnings[#warnings + 1] = text end
   local said = #warnings
-  for _, text in ipairs(plan.warnings) do warnings[#warnings + 1] = text end
   local folds, positives, normals, seconds = {}, plan.folds[1].positives, 0, 0
   for f, fold in ipairs(plan.folds) do
     folds[f] = {
       train = of_entries(fold.train, recordings), inner = fold.inner and recordings[fold.inner], motion = m, stride = o.stride,
-      network = {epochs = o.epochs, batch = o.batch, learning_rate = o.learning_rate, patience = o.patience, hidden = o.hidden, latent = o.latent, mask = o.mask},
+      network = {epochs = o.epochs, batch = o.batch, learning_rate = o.learning_rate, patience = o.patience, hidden = o.hidden, latent = o.latent, mask = o.mask, task = o.task},
     }
     normals = normals + #fold.normals
     for _, e in ipairs(fold.normals) do seconds = seconds + recordings[e].features.frames / m.rate end
   end
-  local calibrations = #plan.folds[1].calibrate
-  local smallest = 1 / (1 + (calibrations > 0 and calibrations or normals))
+  local known, left_out = plan.folds[1].calibrate, {}
+  for _, fold in ipairs(plan.folds) do
+    for _, e in ipairs(fold.normals) do left_out[#left_out + 1] = e end
+  end
+  local smallest = 1 / (1 + data.splits.count(#known > 0 and known or left_out))
   log.info("protocol %s: %s", o.protocol, plan.text)
   if normals < 20 then
     warnings[#warnings + 1] = ("%d normal and %d abnormal recordings are judged: the intervals are wide, and false alarms are counts, not a rate"):format(normals, #positives)
@@ -237,19 +188,13 @@ options.main(function()
   timings.recordings = progress.clock() - begin
 
   -- 2. every method through every fold
-  local total = 0
-  for _, method in ipairs(chosen) do total = total + (method.seeded and o.seeds or 1) * #folds end
-  local bar, results = progress.new {label = "methods", total = total, unit = "models"}, {}
+  local bar = progress.new {label = "methods", total = anomaly.comparison.fits(chosen, #folds, o.seeds), unit = "models"}
   if o.log_level == "info" then log.setup {level = "warn"} end -- the epochs of so many networks are not read; --log-level debug shows them
-  for i, method in ipairs(chosen) do
-    local mark, runs = progress.clock(), {}
-    for s = 1, method.seeded and o.seeds or 1 do
-      runs[s] = run_method(method, o.seed + s - 1, plan, recordings, folds, m, function() bar:add(1, method.name) end)
-    end
-    results[i] = summary(method, runs)
-    timings[method.name] = progress.clock() - mark
-  end
+  local results, explained, by_family = anomaly.comparison.run(chosen, plan, folds, recordings, {
+    seeds = o.seeds, seed = o.seed, window = m.window, step = function(family) bar:add(1, family) end,
+  })
   bar:finish()
+  for family, seconds_of in pairs(by_family) do timings[family] = seconds_of end
   log.setup {level = o.log_level}
 
   -- 3. what the movement profile says of the abnormal ones, calibrated on the normals that train
@@ -267,12 +212,9 @@ options.main(function()
       for k, e in ipairs(positives) do judged[k].words = anomaly.profile.judge(c, anomaly.profile.measure(recordings[e].features.track)).words end
     end
   end
-  if by_key.autoencoder and by_key.speed and by_key.autoencoder.auc <= by_key.speed.auc then
-    warnings[#warnings + 1] = ("the autoencoder (AUC %.2f) is not better than mean speed (AUC %.2f)"):format(by_key.autoencoder.auc, by_key.speed.auc)
-  end
-  if by_key.autoencoder and by_key.pca and by_key.autoencoder.auc < by_key.pca.auc then
-    warnings[#warnings + 1] = ("the autoencoder (AUC %.2f) is worse than PCA-32 (AUC %.2f)"):format(by_key.autoencoder.auc, by_key.pca.auc)
-  end
+  local line, weak = anomaly.honesty.of_comparison(by_key, explained, normals)
+  local function sentence(text) return text and text:gsub("^%l", string.upper) .. "." end
+  for _, text in ipairs(weak) do warnings[#warnings + 1] = text end
 
   -- 4. files
   local csv = require "libration.formats.csv"
@@ -281,21 +223,24 @@ options.main(function()
   csv.save(files.join(folder, "evaluation.csv"), {"method", "auc", "low", "high", "sd_over_seeds", "seeds", "false_alarms_per_minute"}, cells)
   timings.all = progress.clock() - begin
   files.write(files.join(folder, "evaluation.json"), json.encode({
-    recipe = "evaluate", version = lr.version, options = o, motion = m, protocol = plan.text, methods = results, judged = judged, smallest_p = smallest,
+    recipe = "evaluate", version = lr.version, options = o, motion = m, protocol = plan.text, methods = results, explained = explained, judged = judged, smallest_p = smallest,
     normals = normals, abnormals = #positives, skeleton = skeleton, timings = timings, warnings = json.list(warnings),
+    audit = data.audit.page(audit),
   }, true) .. "\n")
   local page = require("libration.report.evaluation").write(folder, {
-    subtitle = ("%s, protocol %s"):format(o.data, o.protocol), protocol = plan.text:gsub("^%l", string.upper) .. ".", seeds = o.seeds, smallest_p = smallest,
+    subtitle = ("%s, protocol %s"):format(o.data, o.protocol), protocol = table.concat({sentence(plan.text), sentence(line)}, " "),
+    seeds = o.seeds, smallest_p = smallest,
     population = ("%d labelled recordings, %d of them abnormal."):format(#dataset.entries, #positives), minutes = seconds / 60, methods = results, judged = judged,
-    warnings = warnings, device = device, timings = timings, versions = {libration = lr.version, LuaJIT = jit.version},
+    warnings = warnings, audit = data.audit.page(audit), device = device, timings = timings, versions = {libration = lr.version, LuaJIT = jit.version},
     config = {protocol = o.protocol, window = o.window, stride = o.stride, features = o.features, post = o.post, epochs = o.epochs, seeds = o.seeds, skeleton = skeleton},
   })
   options.settled()
   lock:release()
   for i = said + 1, #warnings do log.warn("%s", warnings[i]) end
   for _, r in ipairs(results) do
-    log.info("%-24s AUC %.2f (%.2f to %.2f)%s%s", r.name, r.auc, r.low, r.high, r.sd and (", SD over seeds %.2f"):format(r.sd) or "",
+    log.info("%-40s AUC %.2f (%.2f to %.2f)%s%s", r.name, r.auc, r.low, r.high, r.sd and (", SD over seeds %.2f"):format(r.sd) or "",
       r.alarms and (", %.1f false alarms a minute"):format(r.alarms) or "")
   end
+  if line then log.info("%s", line) end
   log.info("%s", page)
 end)

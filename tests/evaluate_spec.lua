@@ -56,18 +56,26 @@ describe("protocols", function()
     assert.equal(8, n)
   end)
 
-  it("L1 leaves whole subjects out, and says so when a subject is on both sides", function()
-    local plan = assert(protocols.plan(dataset({ 0, 0, 0, 0, 0, 0, 1 }, { "a", "a", "b", "c", "d", "e", "b" }), "L1"))
-    assert.equal(5, #plan.folds)
+  it("L1 leaves whole subjects out, keeps them whole inside, and trains nobody who is judged", function()
+    local plan = assert(protocols.plan(dataset({ 0, 0, 0, 0, 0, 0, 0, 1 }, { "a", "a", "b", "c", "d", "e", "f", "b" }), "L1"))
+    assert.equal(6, #plan.folds)
     assert.equal("01,02", names(plan.folds[1].normals))
-    assert.matches("sequence 07 is of subject b", plan.warnings[1], 1, true)
+    assert.equal("03", names(plan.folds[2].normals))
+    for i, f in ipairs(plan.folds) do
+      local all = names(f.train) .. "," .. f.inner.id
+      assert.is_nil(all:find("03", 1, true)) -- of b, who is judged
+      if i == 2 then -- a is the inner group: its second recording does not train
+        assert.equal("01", f.inner.id)
+        assert.is_nil(names(f.train):find("02", 1, true))
+      end
+    end
+    assert.matches("1 with abnormal recordings as well train none", plan.text, 1, true)
   end)
 
-  it("the split users ask for runs, with a warning that names what is wrong", function()
+  it("the split users ask for runs as asked", function()
     local plan = assert(protocols.plan(dataset(MINI), "split", { train = "1-8", validate = "9,10", test = "11,12" }))
-    assert.matches("--train holds sequences labelled abnormal (04)", plan.warnings[1], 1, true)
-    assert.matches("--validate holds sequences labelled abnormal (09, 10)", plan.warnings[2], 1, true)
-    assert.matches("L0 or L1", plan.warnings[1])
+    assert.equal("09,10", names(plan.split.validate))
+    assert.equal("12", names(plan.folds[1].positives))
   end)
 
   it("refuse what gives no AUC", function()
@@ -100,13 +108,13 @@ describe("protocols", function()
   end)
 
   it("methods are chosen by name, a stray one is refused with those there are", function()
-    assert.equal(7, #methods.choose { "all" })
+    assert.equal(13, #methods.choose { "all" })
     local list = methods.choose { "profile", "speed" }
     assert.equal("speed", list[1].key)
     assert.equal("profile", list[2].key)
     local none, reason = methods.choose { "speed", "sped" }
     assert.is_nil(none)
-    assert.matches("unknown method sped; there are autoencoder, speed", reason, 1, true)
+    assert.matches("unknown method sped; there are autoencoder, autoencoder-p95", reason, 1, true)
   end)
 end)
 
@@ -137,7 +145,7 @@ describe("evaluate", function()
       files.mkdirs(bodies)
       local labels = { "sequence,label\n" }
       for i = 1, 8 do
-        body(("%s/%02d.npy"):format(bodies, i), 80, i, i > 6 and 4 or 1)
+        body(("%s/%02d.npy"):format(bodies, i), 80, i, (i > 6 and 4 or 1) * (.6 + .17 * i % .8))
         labels[#labels + 1] = ("%02d,%d\n"):format(i, i > 6 and 1 or 0)
       end
       files.write(bodies .. "/labels.csv", table.concat(labels))
@@ -152,7 +160,7 @@ describe("evaluate", function()
     assert.equal(0, code, text)
     local columns, cells = csv.read(out .. "/evaluation.csv")
     assert.equal("method", columns[1])
-    assert.equal(7, #cells)
+    assert.equal(13, #cells)
     assert.equal("autoencoder", cells[1][1])
     assert.equal("2", cells[1][6])
     local run = assert(json.decode(files.read(out .. "/evaluation.json")))
@@ -181,7 +189,7 @@ describe("evaluate", function()
   it("says in one line what is wrong, and leaves nothing behind", function()
     for words, want in pairs {
       [("--data %s --methods speed,dance"):format(made())] = "unknown method dance",
-      [("--data %s --window 200"):format(made())] = "normal sequences or subjects, want at least 5",
+      [("--data %s --window 200"):format(made())] = "normal sequences or subjects that may train, want at least 5",
       [("--data %s --protocol L2"):format(made())] = "--protocol",
       ["--data " .. quote(folder .. "/nowhere")] = "no such folder",
     } do

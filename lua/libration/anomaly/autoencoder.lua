@@ -8,6 +8,8 @@ local nn = require "libration.nn"
 ---@class Autoencoder: Module
 local Autoencoder = nn.class "Autoencoder"
 
+Autoencoder.TASKS = { "reconstruct", "reverse", "predict" }
+
 local MOST_UNITS, MOST_LAYERS, MOST_INPUT = 4096, 8, 4096
 
 ---@class AutoencoderConfig
@@ -15,6 +17,7 @@ local MOST_UNITS, MOST_LAYERS, MOST_INPUT = 4096, 8, 4096
 ---@field window integer T frames
 ---@field hidden integer[] units of the encoder's LSTM layers; the decoder has them in reverse
 ---@field latent integer
+---@field task string? "reconstruct" (also where it is missing), "reverse": the window backwards, "predict": its last third from the first two
 
 local function whole(v, least, most)
   return type(v) == "number" and v % 1 == 0 and v >= least and v <= most
@@ -25,6 +28,10 @@ local function check(c, level)
   if not whole(c.input, 1, MOST_INPUT) then refuse("input is %s, want 1 to %d numbers a frame", tostring(c.input), MOST_INPUT) end
   if not whole(c.window, 2, 4096) then refuse("window is %s, want 2 to 4096 frames", tostring(c.window)) end
   if not whole(c.latent, 1, MOST_UNITS) then refuse("latent is %s, want 1 to %d", tostring(c.latent), MOST_UNITS) end
+  local known = c.task == nil
+  for _, task in ipairs(Autoencoder.TASKS) do known = known or task == c.task end
+  if not known then refuse("task is %q, want %s", tostring(c.task), table.concat(Autoencoder.TASKS, ", ")) end
+  if c.task == "predict" and c.window < 3 then refuse("window is %d, want at least 3 frames to predict", c.window) end
   if type(c.hidden) ~= "table" or #c.hidden < 1 or #c.hidden > MOST_LAYERS then refuse("hidden wants 1 to %d layers", MOST_LAYERS) end
   for _, h in ipairs(c.hidden) do
     if not whole(h, 1, MOST_UNITS) then refuse("hidden holds %s, want 1 to %d units a layer", tostring(h), MOST_UNITS) end
@@ -42,10 +49,11 @@ function Autoencoder.device(name)
 end
 
 --- Builds the network with fresh weights (PyTorch's default initialisation).
----@param config table {input: F, window: T, hidden: units of the encoder's LSTM layers, default {128, 64}; latent: default 32; seed: starts the random numbers anew}
+---@param config table {input: F, window: T, hidden: units of the encoder's LSTM layers, default {128, 64}; latent: default 32;
+--- task: default "reconstruct"; seed: starts the random numbers anew}
 ---@return Autoencoder
 function Autoencoder.new(config)
-  local c = { input = config.input, window = config.window, hidden = config.hidden or { 128, 64 }, latent = config.latent or 32 }
+  local c = { input = config.input, window = config.window, hidden = config.hidden or { 128, 64 }, latent = config.latent or 32, task = config.task }
   check(c, 2)
   if config.seed then nn.seed(config.seed) end
   local self = nn.create(Autoencoder)
@@ -75,7 +83,13 @@ function Autoencoder.of_config(config, F, T)
     error(("model: made for windows of %s x %s, the features have %d x %d"):format(tostring(config.window), tostring(config.input), T, F), 0)
   end
   check(config, 0)
-  return Autoencoder.new { input = F, window = T, hidden = config.hidden, latent = config.latent }
+  return Autoencoder.new { input = F, window = T, hidden = config.hidden, latent = config.latent, task = config.task }
+end
+
+--- First frame of a window, from 0, that the network must give and is scored on: 0, or two thirds of the window where it predicts.
+---@return integer
+function Autoencoder:scored_from()
+  return self.config.task == "predict" and math.floor(self.config.window * 2 / 3) or 0
 end
 
 --- Chooses bf16 operands (accumulated in f32) for the linear layers while training; weights stay f32. The LSTM kernels are f32.
@@ -91,9 +105,9 @@ local function linear(self, layer, x)
   return lr.matmul(x:to("bf16"), layer.weight:to("bf16"), false, true):to("f32") + layer.bias
 end
 
---- Reconstruction of windows.
----@param x Tensor f32 [B,T,F]
----@return Tensor f32 [B,T,F]
+--- What the network gives for windows, in the order of its task.
+---@param x Tensor f32 [B,T,F]; where it predicts the first frames alone
+---@return Tensor f32 [B,T,F]; backwards in time with task reverse; the last frames alone where it predicts
 function Autoencoder:forward(x)
   local y, last = x, nil
   for _, layer in ipairs(self.encoder) do
@@ -103,7 +117,8 @@ function Autoencoder:forward(x)
   end
   local z = linear(self, self.latent, last)
   -- the decoder sees the latent at every step
-  y = z:unsqueeze(2):expand(z:size(1), x:size(2), z:size(2))
+  local from = self:scored_from()
+  y = z:unsqueeze(2):expand(z:size(1), from > 0 and self.config.window - from or x:size(2), z:size(2))
   for _, layer in ipairs(self.decoder) do y = layer(y) end
   return linear(self, self.output, y)
 end
@@ -123,7 +138,7 @@ function Autoencoder:load_checked(state)
   if not ok then error("model: " .. tostring(reason):gsub("^[^\n]-:%d+: ", ""):gsub("^load_state_dict: ", ""), 0) end
 end
 
---- Reconstructs a batch outside of training.
+--- Reconstructs a batch outside of training, in the order of time whatever the task; frames before `scored_from` are the input's own.
 ---@param x ffi.cdata* float[n*T*F]
 ---@param n integer windows
 ---@return ffi.cdata* float[n*T*F], valid until the next call
@@ -133,11 +148,26 @@ function Autoencoder:reconstruct(x, n)
   if not self.room or self.room_size < numbers then
     self.room, self.room_size = ffi.new("float[?]", numbers), numbers
   end
+  local from = self:scored_from()
+  local seen, row = from > 0 and from or T, F * 4
   lr.scope(function()
-    local input = lr.empty({ n, T, F })
-    ffi.copy(input:ptr(), x, numbers * 4)
+    local input = lr.empty({ n, seen, F })
+    local p = input:ptr()
+    for k = 0, n - 1 do ffi.copy(p + k * seen * F, x + k * T * F, seen * row) end
     local y = lr.no_grad(function() return self(input) end):contiguous()
-    ffi.copy(self.room, y:ptr(), numbers * 4)
+    local given = y:ptr()
+    if from > 0 then
+      for k = 0, n - 1 do
+        ffi.copy(self.room + k * T * F, x + k * T * F, from * row)
+        ffi.copy(self.room + (k * T + from) * F, given + k * (T - from) * F, (T - from) * row)
+      end
+    elseif self.config.task == "reverse" then
+      for k = 0, n - 1 do
+        for t = 0, T - 1 do ffi.copy(self.room + (k * T + t) * F, given + (k * T + T - 1 - t) * F, row) end
+      end
+    else
+      ffi.copy(self.room, given, numbers * 4)
+    end
   end)
   return self.room
 end

@@ -27,6 +27,29 @@ function baselines.fit(windows, norm, rank)
   return pca.fit(x, n, P, rank or 32)
 end
 
+--- Two figures of one window, over the numbers that are seen.
+---@param x ffi.cdata* float|double[T*D]
+---@param weight ffi.cdata* float[T*D]
+---@param T integer
+---@param D integer
+---@return number square mean square: the error of a network that always answers the training mean
+---@return number variance mean over features of the variance over time
+function baselines.moments(x, weight, T, D)
+  local total, seen, variance, features = 0, 0, 0, 0
+  for d = 0, D - 1 do
+    local sum, square, m = 0, 0, 0
+    for t = 0, T - 1 do
+      local w, v = weight[t * D + d], x[t * D + d]
+      sum, square, m = sum + w * v, square + w * v * v, m + w
+    end
+    if m > 0 then
+      variance, features = variance + m * math.max(square / m - (sum / m) ^ 2, 0), features + m
+      total, seen = total + square, seen + m
+    end
+  end
+  return total / seen, variance / features
+end
+
 ---@class BaselineScores
 ---@field zero number[] mean square of each window: the error of a network that always answers the training mean
 ---@field pca number[] mean square that the components leave
@@ -38,37 +61,23 @@ end
 ---@param windows Windows
 ---@param list integer[] window numbers
 ---@param norm Normaliser
+---@param from integer? first frame of a window, from 0, that counts (default 0); PCA sees the whole window all the same
 ---@return BaselineScores
-function baselines.score(model, windows, list, norm)
+function baselines.score(model, windows, list, norm, from)
   local T, D = windows.length, windows.size
   local P = T * D
   if model.size ~= P then error(("baselines: windows have %d numbers, PCA was fitted on %d"):format(P, model.size), 2) end
   local one, weight = ffi.new("float[?]", P), ffi.new("float[?]", P)
   local row, residual = ffi.new("double[?]", P), ffi.new("double[?]", P)
   local out = { zero = {}, pca = {}, variance = {}, speed = {} }
+  from = from or 0
+  local frames, skip = T - from, from * D
   for i, number in ipairs(list) do
     windows:write({ number }, norm, false, one, weight)
     for k = 0, P - 1 do row[k] = one[k] end
     pca.residual(model, row, residual)
-    local zero, left, n = 0, 0, 0
-    for k = 0, P - 1 do
-      local w = weight[k]
-      zero, left, n = zero + w * row[k] * row[k], left + w * residual[k] * residual[k], n + w
-    end
-    out.zero[i], out.pca[i] = zero / n, left / n
-    local variance, features = 0, 0
-    for d = 0, D - 1 do
-      local sum, square, m = 0, 0, 0
-      for t = 0, T - 1 do
-        local w, v = weight[t * D + d], row[t * D + d]
-        sum, square, m = sum + w * v, square + w * v * v, m + w
-      end
-      if m > 0 then
-        variance = variance + m * math.max(square / m - (sum / m) ^ 2, 0)
-        features = features + m
-      end
-    end
-    out.variance[i] = variance / features
+    out.pca[i] = baselines.moments(residual + skip, weight + skip, frames, D)
+    out.zero[i], out.variance[i] = baselines.moments(row + skip, weight + skip, frames, D)
     local track = windows.sequences[windows.sequence[number]].track
     local speed = track and normalise.mean_speed(track, windows.start[number], T) or 0
     out.speed[i] = speed == speed and speed or 0

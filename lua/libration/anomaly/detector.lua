@@ -340,7 +340,7 @@ end
 ---@return table
 function Detector:scorer()
   return {
-    normaliser = self.normaliser, mask = self.motion.mask, pca = self.pca,
+    normaliser = self.normaliser, mask = self.motion.mask, pca = self.pca, from = self.model:scored_from(),
     reconstruct = function(x, n) return self.model:reconstruct(x, n) end,
   }
 end

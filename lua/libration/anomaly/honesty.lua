@@ -79,6 +79,32 @@ function honesty.of_test(rows)
   return out
 end
 
+--- What stands under the table of an evaluation, and its warnings.
+---@param by_key table<string, Compared>
+---@param explained table? {network, pca?, zero} of the normals that are judged
+---@param normals integer
+---@return string? line nil where no autoencoder ran
+---@return string[] warnings
+function honesty.of_comparison(by_key, explained, normals)
+  local network, list = by_key.autoencoder, {}
+  if not network then return nil, list end
+  for _, key in ipairs { "speed", "pca" } do
+    local other = by_key[key]
+    if other and network.auc <= other.auc then
+      list[#list + 1] = ("the autoencoder (AUC %.2f) is not better than %s (AUC %.2f)"):format(network.auc, other.name, other.auc)
+    end
+  end
+  if not explained then return nil, list end
+  if explained.pca and explained.network < explained.pca then
+    list[#list + 1] = ("the autoencoder explains less unseen normal movement (%s) than PCA-32 (%s)"):format(percent(explained.network), percent(explained.pca))
+  end
+  if explained.network < honesty.LEAST_EXPLAINED then
+    list[#list + 1] = ("the autoencoder explains only %s of unseen normal movement: its error measures mostly how much the body moves"):format(percent(explained.network))
+  end
+  return ("share of unseen normal movement explained (1 - error / variance, %d left-out normal recording%s): autoencoder %s%s, zero output %s"):format(
+    normals, normals == 1 and "" or "s", percent(explained.network), explained.pca and ", PCA-32 " .. percent(explained.pca) or "", percent(explained.zero)), list
+end
+
 --- Whether the baselines say the same of one video.
 ---@param v Verdict
 ---@return string

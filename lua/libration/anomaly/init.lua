@@ -2,7 +2,7 @@
 
 local parts = {
   autoencoder = true, fit = true, baselines = true, pca = true, scores = true, thresholds = true, honesty = true, detector = true,
-  outputs = true, overlay = true, done = true, profile = true, attribution = true, measures = true, methods = true, protocols = true,
+  outputs = true, overlay = true, done = true, profile = true, attribution = true, measures = true, methods = true, movement = true, comparison = true, protocols = true,
 }
 
 return setmetatable({}, {

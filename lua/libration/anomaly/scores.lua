@@ -42,7 +42,7 @@ local function tally(batch, first, windows, mask, x, y, weight, out, sums)
   for k = 0, #batch - 1 do
     local start = windows.start[batch[k + 1]]
     local total, n = 0, 0
-    for t = 0, T - 1 do
+    for t = sums.from, T - 1 do
       for j = 0, J - 1 do
         local at = (k * T + t) * F + j * stride
         local e, m = 0, 0
@@ -63,7 +63,7 @@ end
 --- Scores one sequence of the windows.
 ---@param windows Windows cut at the stride to score with
 ---@param s integer position of the sequence in it, from 1
----@param model table {normaliser, mask, pca, reconstruct = fun(x: float[n*T*F], n) -> float[n*T*F]}
+---@param model table {normaliser, mask, pca, reconstruct = fun(x: float[n*T*F], n) -> float[n*T*F], from: first frame of a window that counts, default 0}
 ---@param id string?
 ---@return Scored
 function scores.of_sequence(windows, s, model, id)
@@ -73,7 +73,7 @@ function scores.of_sequence(windows, s, model, id)
   local list = windows:of_sequence(s)
   local x, weight = ffi.new("float[?]", BATCH * T * F), ffi.new("float[?]", BATCH * T * F)
   local sums = {
-    joints = J, error = ffi.new("double[?]", f.frames * J), count = ffi.new("double[?]", f.frames * J),
+    joints = J, from = model.from or 0, error = ffi.new("double[?]", f.frames * J), count = ffi.new("double[?]", f.frames * J),
   }
   local out = {
     id = id or f.track and f.track.id, windows = #list, start = {}, error = {}, frames = f.frames,
@@ -94,7 +94,7 @@ function scores.of_sequence(windows, s, model, id)
     for t = start, start + T - 1 do frame_sum[t], covering[t] = frame_sum[t] + out.error[i], covering[t] + 1 end
   end
   for t = 0, f.frames - 1 do out.frame_error[t + 1] = frame_sum[t] / covering[t] end
-  local plain = baselines.score(model.pca, windows, list, model.normaliser)
+  local plain = baselines.score(model.pca, windows, list, model.normaliser, model.from)
   out.zero, out.pca, out.variance, out.speed = plain.zero, plain.pca, plain.variance, plain.speed
   out.mean_speed = f.track and normalise.mean_speed(f.track) or 0
   return scores.summarise(out)

@@ -101,8 +101,9 @@ end
 
 --- Mean and population SD of each feature over all frames of all windows, the SD not below 1 % of the largest.
 --- Fit it on training windows only.
+---@param common boolean? one SD for all features, the root of their mean variance: keeps the amplitude of a window what it is
 ---@return Normaliser
-function Windows:fit_normaliser()
+function Windows:fit_normaliser(common)
   if self.count == 0 then error("normaliser: no windows to fit it on", 2) end
   local T, D = self.length, self.size
   local sum, n, square = ffi.new("double[?]", D), ffi.new("double[?]", D), ffi.new("double[?]", D)
@@ -134,7 +135,9 @@ function Windows:fit_normaliser()
     largest = math.max(largest, norm.sd[d + 1])
   end
   if largest <= 0 then error("normaliser: nothing moves in the training windows", 2) end
-  for d = 1, D do norm.sd[d] = math.max(norm.sd[d], 1e-2 * largest) end
+  local variance = 0
+  for d = 1, D do variance = variance + norm.sd[d] ^ 2 / D end
+  for d = 1, D do norm.sd[d] = common and math.sqrt(variance) or math.max(norm.sd[d], 1e-2 * largest) end
   return norm
 end
 
