@@ -5,7 +5,7 @@ local options = require "libration.options"
 
 local about = "Scores videos or landmark files with a detector that train.lua made.\n\n" ..
   "For each input: reconstruction_error.png, anomaly_stats.txt, anomaly.csv (a row a frame: time, error, p, flag, error of each joint),\n" ..
-  "attribution.csv and attribution.png (error by joint, limb, side, second), anomaly.json, report.html;\n" ..
+  "attribution.csv and attribution.png (error by joint, limb, side, second), kinematics.csv, anomaly.json, report.html;\n" ..
   "with --overlay overlay.mp4. Over all inputs: summary.csv. One input writes into the output folder itself, several into folders below it.\n" ..
   "An input that cannot be scored gets its reason in summary.csv; the others go on. Research use, not a diagnosis."
 
@@ -35,6 +35,8 @@ local rows = {
   {"cache", true, "remember landmarks, and take remembered ones (in the user's cache folder)"},
   {"check", "strict", "recording check before any verdict; strict: what does not pass is not scored; warn: it is scored with a warning; off: not looked at",
     choices = {"strict", "warn", "off"}},
+  {"scale", "", "known torso length (middle of the shoulders to middle of the hips), as 12.5cm: kinematics.csv is in cm instead of torso lengths", metavar = "CM",
+    check = function(v) return require("libration.motion.kinematics").scale_of(v) end},
   {"check-points", 70, "least % of joint positions above likelihood 0.2", type = "number", min = 0, max = 100},
   {"check-outside", 20, "largest % of joint positions outside the frame", type = "number", min = 0, max = 100},
   {"check-seconds", 3, "least usable seconds", type = "number", min = 0},
@@ -148,6 +150,7 @@ local function detect(input, detector, o, folder, facts)
   local stops = check and check.stops
   -- a recording that does not pass has no windows, so that nobody judges it
   local scored, seen = {id = input.id, windows = 0, start = {}, error = {}, frames = sequence.points.shape[1], fps = sequence.fps, window = 0}, nil
+  if check and check.mode == "strict" then sequence = recording_check.usable(sequence, check) end
   if not stops then scored, seen = detector:score(sequence) end
   local verdict = detector:judge(scored, o)
   if stops then verdict.reason = check.reason end
@@ -176,6 +179,13 @@ local function detect(input, detector, o, folder, facts)
   if recording and recording.cached then result.stats[#result.stats + 1] = {"landmarks", "remembered from an earlier run, so the rate above leaves them out"} end
   for _, row in ipairs(check and recording_check.rows(check) or {}) do result.stats[#result.stats + 1] = row end
   result.check = check
+  local kinematics = require "libration.motion.kinematics"
+  local rows_of_motion = not stops and kinematics.of_sequence(sequence, {motion = detector.motion, scale = kinematics.scale_of(o.scale)}) or nil
+  result.kinematics = rows_of_motion
+  if rows_of_motion then
+    kinematics.write(files.join(folder, "kinematics.csv"), rows_of_motion)
+    result.stats[#result.stats + 1] = {"kinematics", ("in %s, smoothed by %s"):format(rows_of_motion.unit, rows_of_motion.smoothing)}
+  end
   if verdict.abnormal ~= nil then
     outputs.frames(files.join(folder, "anomaly.csv"), scored, verdict)
     require("libration.anomaly.attribution").write(files.join(folder, "attribution.csv"), result.attribution)

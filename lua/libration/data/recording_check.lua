@@ -3,6 +3,7 @@
 
 local watch = require "libration.pose.watch"
 local body = require "libration.motion.body"
+local Sequence = require "libration.motion.sequence"
 local skeletons = require "libration.pose.skeletons"
 local statistics = require "libration.motion.statistics"
 
@@ -408,6 +409,28 @@ function recording_check.of_sequence(sequence, recording, options)
   return b:judge {
     watch = recording and recording.watch, stability = stability, mode = options.mode,
     cost = cost and cost > 0 and cost / math.max(recording.seconds - cost, 1e-9) or nil,
+  }
+end
+
+--- The sequence without what is not usable: its joints are missing (NaN) there.
+---@param sequence Sequence
+---@param check RecordingCheck
+---@return Sequence the same where everything is usable
+function recording_check.usable(sequence, check)
+  if #check.spans == 0 then return sequence end
+  local points = sequence.points:to("f32"):clone():contiguous()
+  local p, n = points:ptr(), points:size(2) * points:size(3)
+  for t = 0, points:size(1) - 1 do
+    local time = sequence:time(t)
+    for _, s in ipairs(check.spans) do
+      if time >= s.from - 1e-6 and time < s.to - 1e-6 then
+        for i = t * n, (t + 1) * n - 1 do p[i] = 0 / 0 end
+      end
+    end
+  end
+  return Sequence.new {
+    points = points, id = sequence.id, skeleton = sequence.skeleton, fps = sequence.fps, width = sequence.width, height = sequence.height, times = sequence.times,
+    source = sequence.source, score_channel = sequence.score_channel,
   }
 end
 
