@@ -22,7 +22,7 @@ local rows = {
   {"seed", 1, "of the first run", min = 0, max = 4294960000},
   {"window", 30, "frames a window", min = 2, max = 4096},
   {"stride", 5, "frames between training windows; scores take every window", min = 1, max = 4096},
-  {"features", "positions", "what is seen of each joint", choices = {"positions", "velocities", "both"}},
+  {"features", "positions", "what is seen of each joint", choices = {"positions", "velocities", "both", "angles"}},
   {"post", "window", "window: each window minus its own mean; none; unit: also of unit amplitude", choices = {"window", "none", "unit"}},
   {"joints", "default", "default, all, body, or names separated by commas"},
   {"max-gap", 1, "seconds; longer gaps stay missing; 0: no limit", type = "number", min = 0},
@@ -202,13 +202,13 @@ options.main(function()
   for _, r in ipairs(results) do by_key[r.key] = r end
   for k, e in ipairs(positives) do judged[k] = {id = e.id} end
   if by_key.profile then
-    local known = {}
-    local left_out = o.protocol == "L1" and plan.folds[1].normals or {}
-    for _, list in ipairs {folds[1].train, {folds[1].inner}, of_entries(plan.folds[1].calibrate, recordings), of_entries(left_out, recordings)} do
-      for _, r in ipairs(list) do known[#known + 1] = anomaly.profile.measure(r.features.track) end
+    local usual = {}
+    local alone = o.protocol == "L1" and plan.folds[1].normals or {}
+    for _, list in ipairs {folds[1].train, {folds[1].inner}, of_entries(plan.folds[1].calibrate, recordings), of_entries(alone, recordings)} do
+      for _, r in ipairs(list) do usual[#usual + 1] = anomaly.profile.measure(r.features.track) end
     end
-    if #known >= anomaly.profile.LEAST then
-      local c = anomaly.profile.calibrate(known)
+    if #usual >= anomaly.profile.LEAST then
+      local c = anomaly.profile.calibrate(usual)
       for k, e in ipairs(positives) do judged[k].words = anomaly.profile.judge(c, anomaly.profile.measure(recordings[e].features.track)).words end
     end
   end

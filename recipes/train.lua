@@ -19,7 +19,7 @@ local rows = {
   {"allow-leak", false, "go on where parts of the split overlap; every page, audit.txt, run.json and the detector are stamped"},
   {"window", 30, "frames a window", min = 2, max = 4096},
   {"stride", 1, "frames between training windows; scores always take every window", min = 1, max = 4096},
-  {"features", "positions", "what is seen of each joint", choices = {"positions", "velocities", "both"}},
+  {"features", "positions", "what is seen of each joint", choices = {"positions", "velocities", "both", "angles"}},
   {"mask", true, "give the network each joint's mask beside x and y"},
   {"post", "window", "window: each window minus its own mean; none; unit: also of unit amplitude", choices = {"window", "none", "unit"}},
   {"joints", "default", "default, all, body, or names separated by commas"},
@@ -35,6 +35,8 @@ local rows = {
   {"augment", "none", "add mirrored, or mirrored and turned, copies of the training sequences", choices = {"none", "mirror", "turn"}},
   {"hidden", {128, 64}, "units of the encoder's LSTM layers; the decoder has them in reverse", of = "integer", min = 1, max = 4096},
   {"latent", 32, "numbers between encoder and decoder", min = 1, max = 4096},
+  {"task", "reconstruct", "what the network is trained to give: the window, the window backwards, or its last third from the first two",
+    choices = {"reconstruct", "reverse", "predict"}},
   {"epochs", 100, "passes over the training windows", min = 1, max = 1000000},
   {"batch", 32, "windows a step", min = 1, max = 65536},
   {"learning-rate", .001, "of Adam", above = 0, type = "number"},
@@ -349,10 +351,11 @@ options.main(function()
   log.info("validation in the lines below: %s", stop and ("sequence %s, held out of training; the sequences of --validate set the threshold and nothing else"):format(stop.id)
     or watched and "the sequences of --validate, which also set the threshold: it may come out a little low" or "none, the last epoch is kept")
   local fit = anomaly.fit.run {
-    train = training_windows, watch = watched, normaliser = normaliser, mask = o.mask, model = {hidden = o.hidden, latent = o.latent}, epochs = o.epochs,
+    train = training_windows, watch = watched, normaliser = normaliser, mask = o.mask, model = {hidden = o.hidden, latent = o.latent, task = o.task}, epochs = o.epochs,
     batch = o.batch, accumulate = o.accumulate, learning_rate = o.learning_rate, schedule = o.schedule, clip = o.clip, patience = o.patience, seed = o.seed,
     folder = folder, checkpoint_every = o.checkpoint_every, resume = o.resume, workers = o.workers, amp = o.amp,
-    about = {data = audit.content.train, split = want, motion = m, hidden = o.hidden, latent = o.latent, stop_on = o.stop_on, augment = o.augment, stride = o.stride},
+    about = {data = audit.content.train, split = want, motion = m, hidden = o.hidden, latent = o.latent, task = o.task, stop_on = o.stop_on, augment = o.augment,
+      stride = o.stride},
   }
   if fit.stopped == "interrupted" then error("interrupted", 0) end
   timings.training = clock() - mark
@@ -360,7 +363,7 @@ options.main(function()
   -- 4. calibration on the validation recordings, and the detector on disk
   mark = clock()
   local model = {
-    normaliser = normaliser, mask = o.mask, pca = pca, reconstruct = function(x, n) return fit.model:reconstruct(x, n) end,
+    normaliser = normaliser, mask = o.mask, pca = pca, from = fit.model:scored_from(), reconstruct = function(x, n) return fit.model:reconstruct(x, n) end,
   }
   local calibrating = score_all(validate, m, model, train[1])
   local calibration = anomaly.thresholds.calibrate(calibrating, o.percentile, anomaly.scores.explained(calibrating))

@@ -28,10 +28,57 @@ describe("autoencoder", function()
     assert.are_not.equal(first(3), first(4))
   end)
 
+  it("task reverse gives the window backwards, reconstructed in the order of time", function()
+    local model = anomaly.autoencoder.new { input = 2, window = 5, hidden = { 4 }, latent = 2, task = "reverse", seed = 3 }
+    local x = lr.randn({ 3, 5, 2 }, { seed = 4 })
+    local y, out = model(x):contiguous():ptr(), model:reconstruct(x:ptr(), 3)
+    for k = 0, 2 do
+      for t = 0, 4 do assert.equal(y[(k * 5 + 4 - t) * 2 + 1], out[(k * 5 + t) * 2 + 1]) end
+    end
+    assert.equal(0, model:scored_from())
+  end)
+
+  it("task predict gives the last third from the first two, and is scored there alone", function()
+    local model = anomaly.autoencoder.new { input = 2, window = 7, hidden = { 4 }, latent = 2, task = "predict", seed = 3 }
+    local x = lr.randn({ 3, 7, 2 }, { seed = 4 })
+    assert.equal(4, model:scored_from())
+    local y = model(x:narrow(2, 1, 4):contiguous())
+    assert.same({ 3, 3, 2 }, y.shape)
+    local out, p = model:reconstruct(x:ptr(), 3), y:contiguous():ptr()
+    for k = 0, 2 do
+      for i = 0, 7 do assert.equal(x:ptr()[k * 14 + i], out[k * 14 + i]) end
+      for i = 0, 5 do assert.equal(p[k * 6 + i], out[k * 14 + 8 + i]) end
+    end
+    x:ptr()[6 * 2] = 99 -- the future does not enter
+    assert.equal(p[0], model:reconstruct(x:ptr(), 3)[8])
+  end)
+
+  for _, task in ipairs { "reconstruct", "reverse", "predict" } do
+    it("learns to " .. task .. " a slow wave", function()
+      local values = ffi.new("double[?]", 60 * 2)
+      for t = 0, 59 do values[2 * t], values[2 * t + 1] = math.sin(.3 * t), math.cos(.3 * t) end
+      local f = { frames = 60, size = 2, joints = 1, per_joint = 2, values = values, names = { "nose" } }
+      local w = motion.Windows.of({ f }, { window = 9, post = "none" })
+      log.setup { level = "error" }
+      local done = anomaly.fit.run {
+        train = w, normaliser = w:fit_normaliser(), mask = true, model = { hidden = { 8 }, latent = 4, task = task }, epochs = 12, batch = 13,
+        learning_rate = .02, seed = 1, workers = 0, quiet = true,
+      }
+      log.setup { level = "info" }
+      assert.is_true(done.history.train[12] < .5 * done.history.train[1], task)
+      local model = { normaliser = w:fit_normaliser(), mask = true, pca = anomaly.baselines.fit(w, w:fit_normaliser(), 2), from = done.model:scored_from(),
+        reconstruct = function(x, n) return done.model:reconstruct(x, n) end }
+      local s = anomaly.scores.of_sequence(w, 1, model, "wave")
+      assert.is_true(s.mean < .6, task)
+      assert.equal(task == "predict", s.joint_error[0] ~= s.joint_error[0]) -- no window is scored on its first frames
+    end)
+  end
+
   it("refuses sizes by name", function()
     helper.refuses("latent is 0", anomaly.autoencoder.new, { input = 5, window = 7, latent = 0 })
     helper.refuses("hidden holds -3", anomaly.autoencoder.new, { input = 5, window = 7, hidden = { -3 } })
     helper.refuses("hidden wants 1 to 8 layers", anomaly.autoencoder.new, { input = 5, window = 7, hidden = {} })
+    helper.refuses('task is "dream"', anomaly.autoencoder.new, { input = 5, window = 7, task = "dream" })
     helper.refuses("window is 1", anomaly.autoencoder.new, { input = 5, window = 1 })
     helper.refuses("no CUDA library", anomaly.autoencoder.device, "cuda")
     assert.equal("cpu", anomaly.autoencoder.device "auto")

@@ -91,6 +91,26 @@ describe("windows", function()
     assert.has_error(function() motion.features.of({ frames = 1, joints = 1, fps = 25, x = ffi.new("double[2]") }, "angles") end)
   end)
 
+  it("angles: cosine and sine of each bone between the joints used, whatever the place and size; missing with either end", function()
+    local names = { "neck", "nose", "left_shoulder" }
+    local function of(scale, dx)
+      local x = ffi.new("double[?]", 2 * 6, { 0, 0, 0, -2, 3, 4, 0, 0, NAN, NAN, 0, 0 })
+      for i = 0, 11 do x[i] = scale * x[i] + dx end
+      return motion.features.of({ frames = 2, joints = 3, fps = 25, x = x, names = names, skeleton = "openpose18" }, "angles")
+    end
+    local f, g = of(1, 0), of(7, 3)
+    assert.same({ "neck-left_shoulder", "neck-nose" }, f.names)
+    assert.same({ 2, 4, 2 }, { f.joints, f.size, f.per_joint })
+    assert.is_near(.6, f.values[0], 1e-12)
+    assert.is_near(.8, f.values[1], 1e-12)
+    assert.is_near(-1, f.values[3], 1e-12)
+    for i = 0, 3 do assert.is_near(f.values[i], g.values[i], 1e-12) end
+    for i = 4, 7 do assert.is_true(f.values[i] ~= f.values[i]) end -- no length, and no nose
+    local units, per = motion.features.units("angles", "openpose18", names)
+    assert.same({ f.names, 2 }, { units, per })
+    helper.refuses("no two of the joints", motion.features.of, { frames = 1, joints = 1, fps = 25, x = ffi.new("double[2]"), names = { "nose" }, skeleton = "coco17" }, "angles")
+  end)
+
   it("velocities: the first frame takes the second's, times the rate; both has them x 0.3", function()
     local x = ffi.new("double[?]", 8, { 0, 0, 1, 2, 3, 2, 6, 2 })
     local track = { frames = 4, joints = 1, fps = 10, x = x }

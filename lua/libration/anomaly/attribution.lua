@@ -17,6 +17,9 @@ local ROW = 1
 
 local function words(name) return (name:gsub("_", " ")) end
 
+-- A bone belongs to the limb of the joint at its end.
+local function limb_of(name) return skeletons.limb_of(name:match("[^-]+$")) end
+
 --- Attributes the error of a sequence. Joints that are never seen are left out; a second without windows has no row.
 ---@param s Scored with at least one window
 ---@return Attribution
@@ -25,7 +28,7 @@ function attribution.of(s)
   local a = { joints = {}, limbs = {}, time = {} }
   local limb, sum, n, total = {}, {}, {}, 0
   local limb_sum, limb_n = {}, {}
-  for j = 1, J do limb[j], sum[j], n[j] = skeletons.limb_of(s.joints[j]), 0, 0 end
+  for j = 1, J do limb[j], sum[j], n[j] = limb_of(s.joints[j]), 0, 0 end
   local rows = {}
   for t = 0, s.frames - 1 do
     local k = math.floor(t / s.fps / ROW + 1e-9) + 1

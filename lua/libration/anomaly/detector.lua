@@ -152,7 +152,7 @@ local function read_motion(m)
   end
   local choices = {
     gaps = { "linear", "akima", "none" }, root = { "torso", "picture" }, rotation = { "none", "sequence", "frame" },
-    features = { "positions", "velocities", "both" }, post = { "window", "none", "unit" }, coordinates = { "pixels", "unit", "centred" },
+    features = motion.features.KINDS, post = { "window", "none", "unit" }, coordinates = { "pixels", "unit", "centred" },
   }
   for name, list in pairs(choices) do
     local found = false
@@ -283,9 +283,9 @@ local function build(tensors, metadata)
   if settings.format ~= FORMAT then refuse("format is %s, this version reads %d", tostring(settings.format), FORMAT) end
   local options = read_motion(settings.motion)
   local skeleton, joints = read_joints(settings)
-  local per = options.features == "both" and 4 or 2
-  local D = #joints * per
-  local F = options.mask and D + #joints or D
+  local units, per = motion.features.units(options.features, skeleton, joints)
+  local D = #units * per
+  local F = options.mask and D + #units or D
   local model, state = autoencoder.of_config(want_table(settings.model, "model"), F, options.window), {}
   for name, t in pairs(tensors) do
     local inner = name:match("^model%.(.+)$")

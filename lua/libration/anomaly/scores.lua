@@ -22,7 +22,7 @@ local BATCH = 128
 ---@field fps number
 ---@field frame_error number[] mean error of the windows that cover a frame, one a frame; NaN where none does
 ---@field joint_error ffi.cdata* double[frames*J], a joint's own squared error in a frame, mean over those windows; NaN where missing
----@field joints string[]
+---@field joints string[] as of Features.names: joints, or bones
 ---@field mean number mean window error: the headline score
 ---@field p95 number 95th percentile of the window errors
 ---@field ratio number sum of errors / sum of variances; 1 - ratio is the share of the movement explained
@@ -78,7 +78,7 @@ function scores.of_sequence(windows, s, model, id)
   local out = {
     id = id or f.track and f.track.id, windows = #list, start = {}, error = {}, frames = f.frames,
     fps = f.track and f.track.fps or 25, begin = f.track and f.track.start or 0, window = T,
-    joints = f.track and f.track.names or {}, frame_error = {}, joint_error = sums.error,
+    joints = f.names or {}, frame_error = {}, joint_error = sums.error,
   }
   for i, number in ipairs(list) do out.start[i] = windows.start[number] end
   for first = 1, #list, BATCH do

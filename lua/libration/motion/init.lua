@@ -51,7 +51,7 @@ function motion.track(sequence, options)
   _, report.filled = gaps.fill(track, { method = o.gaps, max_gap = o.max_gap })
   track, report.resampled = resample.to_rate(track, { rate = o.rate > 0 and o.rate or nil, max_jump = o.max_gap })
   normalise.apply(track, { root = o.root, scale = o.scale, rotation = o.rotation })
-  report.torso = track.torso_length
+  report.torso, track.skeleton = track.torso_length, sequence.skeleton
   return track, report
 end
 
