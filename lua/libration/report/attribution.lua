@@ -78,7 +78,7 @@ local function strip_axes(figure, a, title)
   local edges, rows = strip(a)
   local long = edges[#edges] - edges[1] >= 120
   figure:axes({ title = title, categories = names, x = "time", xlabel = long and "time, min:s" or "time, s", grid = false, weight = 80 + #names * 26 })
-    :heat(edges, rows, { label = "share of the error: the stronger the colour, the larger" })
+    :heat(edges, rows, { label = "share of the error (stronger: larger)" })
     :legend()
 end
 

@@ -207,7 +207,7 @@ end
 
 local function beside(r, explained)
   local section = { title = "Beside simpler methods" }
-  if explained then
+  if explained and r.flagged ~= nil then
     section[1] = { kind = "text", text = explained }
   end
   if r.baselines and #r.baselines > 0 then

@@ -61,6 +61,23 @@ local function fit(canvas, text, width, size)
   return (split(canvas, text, width - canvas:text_width("...", size), size)) .. "..."
 end
 
+-- text cut in its middle: names of recordings often differ in their ends only
+local function squeeze(canvas, text, width, size)
+  if canvas:text_width(text, size) <= width then
+    return text
+  end
+  local room = (width - canvas:text_width("...", size)) / 2
+  local head, tail = split(canvas, text, room, size)
+  while canvas:text_width(tail, size) > room do
+    local shorter = tail:gsub("^[%z\1-\127\192-\255][\128-\191]*", "")
+    if shorter == "" or shorter == tail then
+      break
+    end
+    tail = shorter
+  end
+  return head .. "..." .. tail
+end
+
 local function range_of(panel)
   local x0, x1, y0, y1 = huge, -huge, huge, -huge
   local logx, logy = panel.options.x == "log", panel.options.y == "log"
@@ -450,7 +467,7 @@ local function draw_panel(panel, canvas, x, y, w, h)
   if o.categories then
     y_ticks = {}
     for i, name in ipairs(o.categories) do
-      y_ticks[i] = { i, fit(canvas, tostring(name), w * 0.36, TEXT) }
+      y_ticks[i] = { i, squeeze(canvas, tostring(name), w * 0.36, TEXT) }
     end
   else
     y_ticks = ticks.make(y0, y1, max(2, floor((bottom - top) / 34)), o.y)

@@ -68,7 +68,7 @@ local function figure_of(run)
   for i, m in ipairs(run.methods) do
     if m.aucs and #m.aucs > 1 then
       for s, auc in ipairs(m.aucs) do
-        seed_x[#seed_x + 1], seed_y[#seed_y + 1] = auc, i + .14 + .26 * (s - 1) / (#m.aucs - 1) -- below the line, beside each other where they are equal
+        seed_x[#seed_x + 1], seed_y[#seed_y + 1] = auc, i + .24 + .18 * (s - 1) / (#m.aucs - 1) -- below the line, beside each other where they are equal
       end
     end
   end

@@ -119,13 +119,13 @@ function render.table(block)
   local function role(name)
     return cards and (' role="%s"'):format(name) or ""
   end
-  local out = { ('<div class="scroll"><table%s%s>'):format(cards and ' class="cards"' or "", role "table") }
+  local out = { ('<div class="scroll"><table%s%s>'):format(#head >= 7 and ' class="many"' or cards and ' class="cards"' or "", role "table") }
   if #head > 0 then
     local cells = {}
     for i, name in ipairs(head) do
       cells[i] = cell_of(name, align[i], "th", cards and "" or nil)
     end
-    out[#out + 1] = ("<thead%s><tr%s>%s</tr></thead>"):format(role "rowgroup", role "row", table.concat(cells))
+    out[#out + 1] = ("<thead%s><tr%s>%s</tr></thead>"):format(role "rowgroup", role "row", table.concat(cells, "\n"))
   end
   out[#out + 1] = ("<tbody%s>"):format(role "rowgroup")
   for _, row in ipairs(block.rows) do
@@ -133,7 +133,7 @@ function render.table(block)
     for i = 1, math.max(#row, #head) do
       cells[i] = cell_of(row[i], align[i], i == 1 and "row" or "td", cards and tostring(head[i] or "") or nil)
     end
-    out[#out + 1] = ("<tr%s>%s</tr>"):format(role "row", table.concat(cells))
+    out[#out + 1] = ("<tr%s>%s</tr>"):format(role "row", table.concat(cells, "\n"))
   end
   out[#out + 1] = "</tbody></table></div>"
   if block.note then
@@ -243,7 +243,7 @@ end
 ---verdict { head, by = whose verdict?, lines = string[], tone = "flag" | "good" | "calm" };
 ---facts { items = { { label, value, note? } } };
 ---table { head = string[]?, rows = cell[][], align = ("left" | "right" | "short")[]?, note? }, a cell is a text, a number or
----{ text, tone = "flag" | "good" | "muted", link = relative path }; four columns and more become cards on a phone;
+---{ text, tone = "flag" | "good" | "muted", link = relative path }; four columns and more become cards on a phone, seven on a tablet;
 ---figure { figure = a plot, caption?, height?, narrow_height? };
 ---gallery { items = { { data = bytes of a PNG or JPEG, type = "image/png", alt } | { canvas = an SvgCanvas }, each with caption? }, small = boolean? };
 ---keyvalues { rows = { { name, value } } }; warnings { list = string[] }; list { list = string[] };
@@ -257,9 +257,9 @@ local function anchor(title, s)
 end
 
 ---A whole page. Everything shown is escaped. Raises for a block of unknown kind.
----@param page { title: string, subtitle: string?, banner: string?, population: string, stamp: string?, sections: table[], footer: string? } a section is
+---@param page { title: string, subtitle: string?, banner: string?, population: string, stamp: string?, roomy: boolean?, sections: table[], footer: string? } a section is
 ---{ title = string?, block, block, ... }; banner: "Research use, not a diagnosis." when nil; population: whom the model was trained on;
----stamp: what makes the whole page unfit to quote, over everything and on every printed page
+---stamp: what makes the whole page unfit to quote, over everything and on every printed page; roomy: wider, for a page that is one table
 ---@return string
 function html.page(page)
   if type(page.title) ~= "string" or type(page.population) ~= "string" then
@@ -276,7 +276,7 @@ function html.page(page)
     "<title>" .. escape(page.title) .. "</title>",
     "<style>\n" .. style.sheet(page.stamp ~= nil) .. "</style>",
     "</head>",
-    "<body>",
+    page.roomy and '<body class="roomy">' or "<body>",
   }
   local function put(text)
     out[#out + 1] = text

@@ -39,6 +39,7 @@ function overview.page(o)
     subtitle = ("%d input%s%s"):format(#o.rows, #o.rows == 1 and "" or "s", waiting > 0 and (", %d still to come"):format(waiting) or ""),
     population = "Detector trained on " .. o.population .. (o.population:match "%.$" and "" or "."),
     stamp = sections.stamp(o.audit),
+    roomy = true,
     sections = { {
       title = "Verdicts",
       { kind = "facts", items = {

@@ -14,6 +14,7 @@ body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,
 font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 main,.banner div,.stamp div{max-width:832px;margin:0 auto;padding:0 20px}
 main{padding-bottom:48px}
+.roomy main,.roomy .banner div,.roomy .stamp div{max-width:1140px}
 .banner{background:var(--note-ground);color:var(--note);border-bottom:1px solid var(--rule);padding:12px 0}
 .banner strong{display:block;font-size:17px}
 .banner span{font-size:14.5px}
@@ -65,13 +66,13 @@ figcaption{color:var(--muted);font-size:14px;margin-top:8px}
 .narrow{display:none}
 .warnings,.findings{margin:0 0 12px;padding:0;list-style:none}
 .warnings{background:var(--note-ground);border-left:5px solid var(--amber);border-radius:6px;padding:12px 18px}
-.warnings li+li,.findings li+li{margin-top:8px}
+.warnings li+li,.findings>li+li{margin-top:8px}
 .findings b{font-weight:650}
 .findings .error b{color:var(--flag)}.findings .warning b{color:var(--note)}.findings .note b{color:var(--muted)}
 .findings ul{margin:2px 0 0;padding-left:18px;font-size:14px;color:var(--muted)}
 .list{margin:0 0 12px;padding-left:20px}.list li{margin-bottom:4px}
 .small{color:var(--muted);font-size:14px}
-.warnings,.findings,.list,.small,.verdict p,.text{max-width:46em}
+.warnings li,.findings,.list,.small,.verdict p,.text{max-width:46em}
 details{margin:0 0 12px}
 summary{cursor:pointer;font-weight:600;color:var(--link);padding:3px 0;margin-bottom:6px}
 footer{color:var(--muted);font-size:13.5px;padding:20px 0 0}
@@ -81,14 +82,7 @@ h1{font-size:23px}section{padding:16px 14px;border-radius:8px;margin-top:12px}.v
 .wide{display:none}.narrow{display:block}.facts{grid-template-columns:1fr 1fr;gap:12px 14px}.facts dd{font-size:18px}
 table{font-size:14px}.pairs{grid-template-columns:minmax(0,38%) minmax(0,1fr);gap:5px 12px}.gallery.small{grid-template-columns:1fr 1fr}
 .warnings{padding:10px 14px}}
-@media screen and (max-width:640px){
-.cards,.cards tbody,.cards tr,.cards td,.cards tbody th{display:block;width:100%;padding:0;border:0}
-.cards thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
-.cards tr{padding:9px 0;border-bottom:1px solid var(--rule)}.cards tr:last-child{border:0}
-.cards tbody th{font-weight:650;padding-bottom:2px;text-align:left;white-space:normal}
-.cards td{display:grid;grid-template-columns:minmax(0,44%) minmax(0,1fr);gap:0 12px;text-align:left;white-space:normal;padding:1px 0;min-width:0}
-.cards td:empty{display:none}
-.cards td::before{content:attr(data-label);color:var(--muted);font-weight:400}}
+%CARDS%
 @media screen and (prefers-color-scheme:dark){:root{--paper:%PAPER%;--ground:#0e1115;--ink:#e8eaed;--muted:#a3abb6;--rule:#2b313a;--flag:#ff9d66;--flag-ground:#2c1d14;
 --good:#55d6ae;--good-ground:#10251f;--note:#f0cf86;--note-ground:#2a2313;--calm-ground:#1d2229;--link:#8fbcff;--stamp:#ffb4a0;--stamp-ink:#2a0b00;--amber:#e69f00}
 %DARK%}
@@ -96,10 +90,10 @@ table{font-size:14px}.pairs{grid-template-columns:minmax(0,38%) minmax(0,1fr);ga
 --note:#4a3200;--note-ground:#fff;--calm-ground:#fff;--link:#000;--stamp:#fff;--stamp-ink:#000;--amber:#888}
 body{font-size:10.5pt;background:#fff}main,.banner div,.stamp div{max-width:none;padding:0}nav{display:none}header{padding:14pt 0 0}
 section{border:0;border-top:1px solid #bbb;border-radius:0;padding:10pt 0;margin:0}h1{font-size:19pt}h2{font-size:13pt}table,.pairs{font-size:9.5pt}
-figure,.verdict,.facts,.gallery figure,tr,.warnings li,.findings li,.pairs dd{break-inside:avoid}h2,h3,thead,summary{break-after:avoid}thead{display:table-header-group}
+figure,table,.verdict,.facts,.gallery figure,tr,.warnings li,.findings li,.pairs dd{break-inside:avoid}h2,h3,thead,summary{break-after:avoid}thead{display:table-header-group}
 .verdict,.warnings{border:1px solid #888;border-left-width:5px}.banner{padding:0 0 8px;border-bottom:2px solid #000}.scroll{overflow:visible}
 .stamp{border:3px solid #000;padding:8px 12px;margin-bottom:10px}
-.watermark{display:block;position:fixed;top:40%;left:0;right:0;text-align:center;font-size:64pt;font-weight:800;opacity:.1;transform:rotate(-24deg)}
+.watermark{display:block;position:fixed;top:40%;left:0;right:0;text-align:center;font-size:52pt;white-space:nowrap;font-weight:800;opacity:.1;transform:rotate(-24deg)}
 .wide{display:block}.narrow{display:none}a{text-decoration:none}
 summary{list-style:none}details::details-content{content-visibility:visible;block-size:auto}
 td.number{white-space:nowrap}
@@ -107,6 +101,16 @@ td.number{white-space:nowrap}
 @page{size:A4;margin:18mm 16mm;@top-left{content:"Research use, not a diagnosis.";font:9pt sans-serif;color:#444}
 @bottom-right{content:counter(page) " of " counter(pages);font:9pt sans-serif;color:#444}}
 ]]
+
+-- A table whose rows become cards: every cell carries the name of its column. "@" is the class of the table.
+local CARDS = [[
+@,@ tbody,@ tr,@ tbody th{display:block;width:100%;padding:0;border:0}
+@ thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+@ tr{padding:9px 0;border-bottom:1px solid var(--rule)}@ tr:last-child{border:0}
+@ tbody th{font-weight:650;padding-bottom:2px;text-align:left;white-space:normal}
+@ td{display:inline-block;max-width:100%;padding:0 10px 0 0;border:0;text-align:left;white-space:normal}
+@ td:empty{display:none}
+@ td::before{content:attr(data-label) " ";color:var(--muted);font-weight:400}]]
 
 local STAMPED = [[
 @page{@top-right{content:"LEAK ALLOWED";font:bold 10pt sans-serif;color:#000}}
@@ -130,7 +134,9 @@ function style.sheet(stamped)
         sets[i][#sets[i] + 1] = (".fi-%s{fill:%s}.st-%s{stroke:%s}"):format(role, colour, role, colour)
       end
     end
-    sheet = SHEET:gsub("%%(%u+)%%", { PAPER = theme.roles.paper[2], LIGHT = table.concat(sets[1]), DARK = table.concat(sets[2]) })
+    local cards = ("@media screen and (max-width:640px){\n%s}\n@media screen and (max-width:900px){\n%s}"):format(
+      (CARDS:gsub("@", ".cards")), (CARDS:gsub("@", ".many")))
+    sheet = SHEET:gsub("%%(%u+)%%", { CARDS = cards, PAPER = theme.roles.paper[2], LIGHT = table.concat(sets[1]), DARK = table.concat(sets[2]) })
   end
   return stamped and sheet .. STAMPED or sheet
 end

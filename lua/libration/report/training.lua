@@ -330,11 +330,11 @@ function training.page(run)
     title = "Scores by sequence", height = 110 + score_lines(run) * 26, description = "Mean window error of each calibration and test sequence, with the threshold",
   }
   scores(seen, run, 1)
-  list[#list + 1] = {
+  list[#list + 1] = #run.calibration + #run.test > 0 and {
     title = "Calibration and test scores",
     { kind = "figure", figure = seen, narrow_height = seen.height + 34,
       caption = "A dot is the mean error of one sequence. The threshold applies to single windows; a sequence is judged by its share of windows over it." },
-  }
+  } or nil
 
   if run.baselines and #run.baselines > 0 then
     local section = { title = "Beside simpler methods", baselines(run.baselines, run.test) }
