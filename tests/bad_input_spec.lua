@@ -2,54 +2,20 @@
 local files = require "libration.files"
 local lr = require "libration"
 local media = require "libration.media"
-local npy = require "libration.formats.npy"
+local runs = require "runs"
 local shell = require "shell"
-local small_disk = require "small_disk"
 local weights = require "libration.weights"
 
 local quote = files.quote
 local folder -- of the whole file: inputs are made once
 
--- A folder's tree as a list of paths; locks and empty folders are no output.
-local function tree(path, prefix, out)
-  out = out or {}
-  for _, name in ipairs(files.list(path) or {}) do
-    local inner = files.join(path, name)
-    if files.is_folder(inner) then
-      tree(inner, (prefix or "") .. name .. "/", out)
-    else
-      out[#out + 1] = (prefix or "") .. name
-    end
-  end
-  return out
-end
-
--- Hidden files that a writer left: temporary names (a lock file may stay).
-local function leftovers(path)
-  local text = shell(("find %s -name '.tmp-*' -o -name '*.part'"):format(quote(path)))
-  return text
-end
-
--- What a bar or the log says while work goes on, and warnings: not the error.
-local function is_progress(line)
-  return line:find "^[%w%-_ ]+: %d+[/ ]" or line:find "^warning: " or line:find "^epoch " or line:find "^device: "
-end
-
-local function errors_of(text)
-  local out = {}
-  for line in text:gmatch "[^\n]+" do
-    if not is_progress(line) then out[#out + 1] = line end
-  end
-  return out
-end
-
 -- Runs a recipe; it must refuse: one line that begins with the recipe's name and holds the words.
 -- `output` (a folder) must hold nothing new.
 local function refuses(recipe, arguments, words, output)
-  local before = output and files.exists(output) and table.concat(tree(output), " ") or ""
+  local before = output and files.exists(output) and table.concat(runs.tree(output), " ") or ""
   local text, code = shell(("luajit recipes/%s.lua %s 2>&1 >/dev/null"):format(recipe, arguments))
   assert.is_true(code ~= 0 and code < 128, ("ended with %d: %s"):format(code, text))
-  local lines = errors_of(text)
+  local lines = runs.errors_of(text)
   assert.equal(1, #lines, text)
   local line = lines[1]
   assert.equal(recipe .. ": ", line:sub(1, #recipe + 2), text)
@@ -59,25 +25,10 @@ local function refuses(recipe, arguments, words, output)
   assert.falsy(text:find("stack traceback", 1, true), text)
   assert.falsy(line:find "%.lua:%d+:", text)
   if output then
-    assert.equal(before, files.exists(output) and table.concat(tree(output), " ") or "")
-    assert.equal("", files.exists(output) and leftovers(output) or "")
+    assert.equal(before, files.exists(output) and table.concat(runs.tree(output), " ") or "")
+    assert.equal("", files.exists(output) and runs.leftovers(output) or "")
   end
   return line
-end
-
--- Landmarks of a body that sways, BlazePose's layout.
-local function body(path, frames, seed)
-  local points = lr.zeros { frames, 33, 5 }
-  local p = points:ptr()
-  for t = 0, frames - 1 do
-    for j = 0, 32 do
-      local at = (t * 33 + j) * 5
-      p[at] = 150 + 6 * (j % 7) + 8 * math.sin(0.31 * t + j + seed)
-      p[at + 1] = 60 + 4 * j + 7 * math.cos(0.23 * t + 2 * j + 3 * seed)
-      p[at + 3], p[at + 4] = 1, 1
-    end
-  end
-  npy.save(path, points)
 end
 
 local function picture(path, height, width)
@@ -97,7 +48,7 @@ local SPLIT = "--train 1-3 --validate 4,5 --test 6"
 setup(function()
   folder = files.temporary_folder()
   files.mkdirs(folder .. "/bodies")
-  for i = 1, 6 do body(("%s/bodies/%02d.npy"):format(folder, i), 60, i) end
+  for i = 1, 6 do runs.body(("%s/bodies/%02d.npy"):format(folder, i), 90, i) end
   files.mkdirs(folder .. "/empty")
   files.mkdirs(folder .. "/texts")
   text_file(folder .. "/texts/notes.txt")
@@ -225,7 +176,7 @@ describe("train refuses", function()
     local labelled = folder .. "/labelled"
     for i = 1, 6 do files.copy(("%s/bodies/%02d.npy"):format(folder, i), ("%s/%02d.npy"):format(labelled, i)) end
     text_file(labelled .. "/labels.csv", "sequence,label\n01,perhaps\n")
-    refused(("--data %s %s"):format(quote(labelled), SPLIT), { "labels.csv", "row 2", "perhaps" })
+    refused(("--data %s %s"):format(quote(labelled), SPLIT), { "labels.csv", "line 2", "perhaps" })
   end)
 end)
 
@@ -304,75 +255,5 @@ describe("detect", function()
     assert.truthy(summary:find("text.npy", 1, true) and summary:find("none.npy", 1, true), summary)
     assert.is_true(files.exists(out .. "/06/report.html"))
     assert.is_false(files.exists(out .. "/text/report.html"))
-  end)
-end)
-
-describe("full disk", function()
-  -- Runs a command in a name space of its own with a file system of `size` at DIR; what it said, its status, and what lies there after.
-  local function on_small_disk(size, command)
-    local disk = folder .. "/disk"
-    files.mkdirs(disk)
-    local text = small_disk(disk, size, ("(%s) 2>&1 >/dev/null; echo \"status $?\"; cd %s && find . -type f | sort"):format(
-      command:gsub("DIR", quote(disk)), quote(disk)))
-    if not text then return end
-    local said, status, left = text:match "^(.-)status (%d+)\n(.*)$"
-    return said, tonumber(status), left
-  end
-
-  local function one_line(recipe, said, status, left)
-    assert.is_true(status ~= 0 and status < 128, ("ended with %d: %s"):format(status, said))
-    local lines = errors_of(said)
-    assert.equal(1, #lines, said)
-    assert.equal(recipe .. ": ", lines[1]:sub(1, #recipe + 2), said)
-    assert.truthy(lines[1]:lower():find("disk is full", 1, true) or lines[1]:find("No space left", 1, true), said)
-    assert.truthy(lines[1]:find(folder .. "/disk", 1, true), said)
-    assert.falsy(left:find("/.tmp-", 1, true), left)
-  end
-
-  it("is named by render, whole pictures stay", function()
-    local said, status, left = on_small_disk("40k", "luajit recipes/render.lua --sequences 1 --frames 40 --size 128x96 --output DIR/set")
-    if not said then return pending "needs the right to mount" end
-    one_line("render", said, status, left)
-  end)
-
-  it("is named by train, files before it are whole", function()
-    for _, size in ipairs { "8k", "40k", "100k" } do
-      local said, status, left = on_small_disk(size, ("luajit recipes/train.lua %s --data %s %s --output DIR/run"):format(FAST, quote(folder .. "/bodies"), SPLIT))
-      if not said then return pending "needs the right to mount" end
-      one_line("train", said, status, left)
-      assert.falsy(left:find("report.html", 1, true), size .. ": " .. left)
-    end
-  end)
-
-  it("is named by detect", function()
-    local arguments = ("%s --landmarks %s --log-level warn"):format(trained(), quote(folder .. "/bodies/06.npy"))
-    for _, size in ipairs { "16k", "120k" } do
-      local said, status, left = on_small_disk(size, ("luajit recipes/detect.lua %s --output DIR/out"):format(arguments))
-      if not said then return pending "needs the right to mount" end
-      one_line("detect", said, status, left)
-      assert.falsy(left:find("report.html", 1, true))
-    end
-  end)
-
-  it("is named by landmarks", function()
-    if not has_weights() then return pending "needs the networks' weights: make models" end
-    local text, code = shell(("luajit recipes/render.lua --sequences 1 --frames 3 --output %s"):format(quote(folder .. "/infant")))
-    assert.equal(0, code, text)
-    local said, status, left = on_small_disk("12k", ("luajit recipes/landmarks.lua %s --no-cache --output DIR/out"):format(quote(folder .. "/infant/01/rgb")))
-    if not said then return pending "needs the right to mount" end
-    one_line("landmarks", said, status, left)
-  end)
-end)
-
-describe("Ctrl-C", function()
-  it("ends a recipe with one line and 130, and leaves no temporary file", function()
-    local out = fresh()
-    local text = shell(([[
-luajit recipes/render.lua --sequences 1 --frames 600 --output %s >/dev/null 2>%s/said & pid=$!
-n=0; while [ -z "$(ls -A %s 2>/dev/null)" ] && [ $n -lt 100 ]; do sleep .1; n=$((n+1)); done
-sleep .3; kill -INT $pid; wait $pid; echo "exit $?"; cat %s/said]]):format(out, folder, out, folder))
-    assert.truthy(text:find("exit 130", 1, true), text)
-    assert.same({ "render: interrupted" }, errors_of(text:gsub("exit 130\n", "")))
-    assert.equal("", leftovers(out))
   end)
 end)

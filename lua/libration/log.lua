@@ -4,7 +4,7 @@ local log = {}
 local LEVELS = {debug = 1, info = 2, warn = 3, error = 4}
 local PREFIX = {debug = "debug: ", info = "", warn = "warning: ", error = "error: "}
 
-local threshold, console, file = LEVELS.info, io.stderr, nil
+local threshold, console, file, file_path = LEVELS.info, io.stderr, nil, nil
 
 -- progress.lua puts a function here that clears its bar before a line is printed and one that draws it again after.
 log.before, log.after = nil, nil
@@ -22,9 +22,9 @@ function log.setup(options)
   if options.path then
     local opened, reason = io.open(options.path, "a")
     if not opened then return nil, "cannot write log " .. reason end
-    opened:setvbuf("line")
+    opened:setvbuf("no") -- a line is one string and one write; of a line-buffered file one never hears that the disk is full
     log.close()
-    file = opened
+    file, file_path = opened, options.path
   end
   return true
 end
@@ -35,9 +35,17 @@ function log.close()
   file = nil
 end
 
-local function write(level, format, ...)
+local write
+function write(level, format, ...)
   local text = select("#", ...) > 0 and format:format(...) or tostring(format)
-  if file then file:write(os.date("%Y-%m-%d %H:%M:%S"), (" %-5s "):format(level), text, "\n") end
+  if file then
+    local written, reason = file:write(("%s %-5s %s\n"):format(os.date("%Y-%m-%d %H:%M:%S"), level, text))
+    if not written then -- results matter more than the log: the work goes on
+      log.close()
+      reason = tostring(reason):find("No space left", 1, true) and "the disk is full (no space left)" or tostring(reason)
+      write("warn", "cannot write %s any more: %s", file_path, reason)
+    end
+  end
   if LEVELS[level] < threshold then return end
   if log.before then log.before() end
   console:write(PREFIX[level], text, "\n")
