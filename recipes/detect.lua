@@ -9,30 +9,21 @@ local about = "Scores videos or landmark files with a detector that train.lua ma
   "with --overlay overlay.mp4. Over all inputs: summary.csv. One input writes into the output folder itself, several into folders below it.\n" ..
   "An input that cannot be scored gets its reason in summary.csv; the others go on. Research use, not a diagnosis."
 
-local rows = {
+local rows = require("libration.data.rows").of {
   {"video", {}, "videos, folders of frames, or folders that hold them", of = "string", many = true, metavar = "F"},
   {"landmarks", {}, "landmark files (npy, csv, OpenPose json), or folders that hold them", of = "string", many = true, metavar = "F"},
   {"detector", "", "detector.safetensors of a training run", required = true, metavar = "D"},
   {"output", "detections", "folder for the results, made when missing", metavar = "DIR"},
-  {"two-sided", false, "a too low error is abnormal too, by the mirrored rule; p counts both sides"},
-  {"unit", "video", "what one p counts: videos, or contiguous blocks of them (more of them, but alike)", choices = {"video", "block"}},
-  {"block", 5, "seconds of --unit block", above = 0, type = "number"},
+  "two-sided", "unit", "block",
   {"overlay", false, "write overlay.mp4: the frames with skeleton, error and flag"},
   {"frames", true, "show key frames in the report; --no-frames: skeletons alone, nothing of the picture leaves the recording"},
   {"mask-faces", false, "cover the head in overlay and key frames"},
-  {"model", "full", "landmark network", choices = {"lite", "full", "heavy"}},
-  {"precision", "f32", "number type of the landmark network's products", choices = {"f32", "bf16"}},
-  {"smooth", "one-euro", "smoothing of the landmarks", choices = {"one-euro", "offline", "none"}},
-  {"person", "best", "whom to follow where the landmarker finds several", choices = {"best", "largest", "central"}},
-  {"weights", "", "your own file of the landmark network, or a folder with the files of both networks", metavar = "FILE"},
-  {"fps", 0, "frames a second of picture folders and of landmark files without times; 0: 25", min = 0, type = "number"},
+  "model", "precision", "smooth", "person", "weights", "fps",
   {"skeleton", "", "skeleton of the landmark files; empty: the detector's"},
-  {"size", "", "width and height of the picture that landmark files refer to, as 640x480 (for --coordinates unit and centred)"},
+  "size",
   {"coordinates", "", "of landmark files: pixels, unit (x / width) or centred (x / width - 0.5); empty: as the detector was trained",
     choices = {"", "pixels", "unit", "centred"}},
-  {"device", "auto", "where the networks run", choices = {"auto", "cpu", "cuda"}},
-  {"threads", 0, "processor threads; 0: all cores", min = 0},
-  {"cache", true, "remember landmarks, and take remembered ones (in the user's cache folder)"},
+  "device", "threads", "cache",
   {"check", "strict", "recording check before any verdict; strict: what does not pass is not scored; warn: it is scored with a warning; off: not looked at",
     choices = {"strict", "warn", "off"}},
   {"scale", "", "known torso length (middle of the shoulders to middle of the hips), as 12.5cm: kinematics.csv is in cm instead of torso lengths", metavar = "CM",
@@ -43,7 +34,7 @@ local rows = {
   {"check-torso", 20, "least torso length in pixels", type = "number", min = 0},
   {"check-camera", .15, "torso lengths a second that the background may move in the fastest quarter of the time", type = "number", min = 0},
   {"resume", true, "leave what is done: results in the output folder that are whole and of the same recording, detector and options; --no-resume does all again"},
-  {"log-level", "info", "what the console shows", choices = {"debug", "info", "warn", "error"}},
+  "log-level",
 }
 
 -- The inputs as {path, id, kind}; a folder that holds recordings is taken apart.
@@ -289,6 +280,7 @@ options.main(function()
     else
       ok, row = pcall(function()
         return lr.scope(function()
+          files.sweep(into)
           files.remove(files.join(into, "done.json"))
           local fresh_row = detect(input, detector, o, into, facts)
           if key then done.note(into, key, fresh_row) end

@@ -8,10 +8,10 @@ local about = "Evaluates detectors on labelled recordings: the autoencoder besid
   "split is the split of train.lua, with --train, --validate and --test. AUC with a bootstrap interval over recordings, or subjects where labels.csv names them.\n" ..
   "Writes evaluation.csv (a row a method), evaluation.json (every score and p), audit.txt and report.html. Research use, not a diagnosis."
 
-local rows = {
+local rows = require("libration.data.rows").of {
   {"data", "", "folder of recordings: MINI-RGBD tree, videos or landmark files", required = true, metavar = "DIR"},
   {"labels", "", "CSV with the columns sequence,label (and subject); empty: labels.csv in the folder", metavar = "FILE"},
-  {"kind", "auto", "what to take from the folder where it holds several kinds", choices = {"auto", "frames", "videos", "landmarks"}},
+  "kind",
   {"protocol", "L1", "how recordings train and are judged", choices = {"split", "L0", "L1"}},
   {"train", "", "of --protocol split: sequences to train on; empty: 1-8 of twelve, else 60 %", metavar = "LIST"},
   {"validate", "", "of --protocol split: normal sequences that calibrate; empty: 9,10 of twelve, else 20 %", metavar = "LIST"},
@@ -20,37 +20,12 @@ local rows = {
   {"methods", {"all"}, "all, or some of autoencoder,autoencoder-p95,autoencoder-ratio,autoencoder-torso,speed,variance,repeat,projection,pca,pca-unit,nearest,movement,profile"},
   {"seeds", 5, "runs of the methods that chance enters: autoencoder and random projection", min = 1, max = 1000},
   {"seed", 1, "of the first run", min = 0, max = 4294960000},
-  {"window", 30, "frames a window", min = 2, max = 4096},
-  {"stride", 5, "frames between training windows; scores take every window", min = 1, max = 4096},
-  {"features", "positions", "what is seen of each joint", choices = {"positions", "velocities", "both", "angles"}},
-  {"post", "window", "window: each window minus its own mean; none; unit: also of unit amplitude", choices = {"window", "none", "unit"}},
-  {"joints", "default", "default, all, body, or names separated by commas"},
-  {"max-gap", 1, "seconds; longer gaps stay missing; 0: no limit", type = "number", min = 0},
-  {"min-score", 0, "joints whose score is not above this are missing", type = "number", min = 0, max = 1},
+  "window", {"stride", 5}, "features", "post", "joints", "max-gap", "min-score",
   {"epochs", 30, "of the autoencoder", min = 1, max = 1000000},
   {"patience", 8, "epochs without improvement on a normal inside the training part before stopping; 0: run them all", min = 0},
-  {"batch", 32, "windows a step", min = 1, max = 65536},
-  {"learning-rate", .001, "of Adam", above = 0, type = "number"},
-  {"hidden", {128, 64}, "units of the encoder's LSTM layers", of = "integer", min = 1, max = 4096},
-  {"latent", 32, "numbers between encoder and decoder", min = 1, max = 4096},
-  {"task", "reconstruct", "what the network is trained to give: the window, the window backwards, or its last third from the first two",
-    choices = {"reconstruct", "reverse", "predict"}},
-  {"mask", true, "give the network each joint's mask beside x and y"},
+  "batch", "learning-rate", "hidden", "latent", "task", "mask",
   {"output", "", "folder for the results; empty: runs/NAME-evaluation of the data", metavar = "DIR"},
-  {"device", "auto", "where the networks run", choices = {"auto", "cpu", "cuda"}},
-  {"threads", 0, "processor threads; 0: all cores", min = 0},
-  {"model", "full", "landmark network", choices = {"lite", "full", "heavy"}},
-  {"precision", "f32", "number type of the landmark network's products", choices = {"f32", "bf16"}},
-  {"smooth", "one-euro", "smoothing of the landmarks", choices = {"one-euro", "offline", "none"}},
-  {"person", "best", "whom to follow where the landmarker finds several", choices = {"best", "largest", "central"}},
-  {"weights", "", "your own file of the landmark network, or a folder with the files of both networks", metavar = "FILE"},
-  {"cache", true, "remember landmarks, and take remembered ones (in the user's cache folder)"},
-  {"check", "warn", "recording check of every recording; warn: what does not pass is a warning; off: not looked at", choices = {"warn", "off"}},
-  {"fps", 0, "frames a second of picture folders and of landmark files without times; 0: 25", min = 0, type = "number"},
-  {"skeleton", "", "skeleton of the landmark files; empty: by their number of joints"},
-  {"size", "", "width and height of the picture that landmark files refer to, as 640x480 (for --coordinates unit and centred)"},
-  {"coordinates", "pixels", "of landmark files: pixels, unit (x / width) or centred (x / width - 0.5)", choices = {"pixels", "unit", "centred"}},
-  {"log-level", "info", "what the console shows", choices = {"debug", "info", "warn", "error"}},
+  "device", "threads", "model", "precision", "smooth", "person", "weights", "cache", "check", "fps", "skeleton", "size", "coordinates", "log-level",
 }
 
 -- Recordings by entry, as the methods take them; what cannot be used leaves the data set with a warning.
