@@ -111,6 +111,14 @@ local function write_overlay(input, recording, scored, verdict, o, path)
   end
 end
 
+-- What stands on every page of a detector whose parts overlapped.
+local function audit_of(detector)
+  local texts, findings = detector.about.leak, {}
+  if not texts then return nil end
+  for i, text in ipairs(type(texts) == "table" and texts or {}) do findings[i] = {level = "error", code = "leak", text = tostring(text)} end
+  return {leak = true, findings = findings, counts = {}}
+end
+
 -- Scores one input and writes its files; gives a row for the summary.
 local function detect(input, detector, o, folder, facts)
   local files, progress, lr = require "libration.files", require "libration.progress", require "libration"
@@ -180,8 +188,6 @@ local function detect(input, detector, o, folder, facts)
   if verdict.abnormal ~= nil then
     outputs.frames(files.join(folder, "anomaly.csv"), scored, verdict)
     require("libration.anomaly.attribution").write(files.join(folder, "attribution.csv"), result.attribution)
-    local figure = require("libration.report.attribution").figure(result.attribution, {subtitle = input.id})
-    if figure then figure:offer(files.join(folder, "attribution.png")) end
     if o.overlay and recording then
       write_overlay(input, recording, scored, verdict, o, files.join(folder, "overlay.mp4"))
     end
@@ -194,7 +200,7 @@ local function detect(input, detector, o, folder, facts)
       statistics = second.statistics,
     },
   })
-  result.profile = second
+  result.profile, result.audit = second, audit_of(detector)
   if verdict.abnormal ~= nil then
     local keyframes, extract = require "libration.report.keyframes", require "libration.pose.extract"
     if o.frames and recording then
@@ -219,7 +225,7 @@ local function index(folder, summary, total, detector)
       link = row.output and row.output:sub(depth) .. "/report.html",
     }
   end
-  require("libration.report.overview").write(folder, {population = detector.training.population, rows = list, total = total})
+  require("libration.report.overview").write(folder, {population = detector.training.population, rows = list, total = total, audit = audit_of(detector)})
 end
 
 -- What an input's results depend on, as a key; nil where the recording cannot be read.

@@ -1,5 +1,4 @@
 -- Specs of the pages and of the two reports: hostile text escaped, nothing from outside, the figures of the table on the page.
-local cjson = require "cjson"
 local cairo = require "libration.report.cairo"
 local files = require "libration.files"
 local log = require "libration.log"
@@ -295,54 +294,5 @@ describe("detection report", function()
     assert.falsy(text:find("<script", 1, true))
     assert.falsy(text:find("<img", 1, true))
     nested(text)
-  end)
-end)
-
--- shows each page in frames of given widths (headless Chromium has no window narrower than 500) and lists what sticks out of them
-local FRAMES = [[<body style="margin:0"><pre id="o"></pre><script>
-const pages = %s, widths = [390, 820, 1200], lines = [];
-for (const page of pages) for (const width of widths) {
-  const f = document.createElement("iframe");
-  f.style = "border:0;height:1500px;width:" + width + "px";
-  f.onload = () => {
-    const d = f.contentDocument, out = [];
-    for (const e of d.querySelectorAll("main *")) {
-      const r = e.getBoundingClientRect();
-      if (r.width && (r.right > width + 0.5 || r.left < -0.5) && !e.closest(".scroll")) out.push(e.tagName + " " + (e.textContent || "").slice(0, 30));
-    }
-    lines.push(width + ": page " + d.documentElement.scrollWidth + ", outside " + out.join("; "));
-    document.getElementById("o").textContent = lines.sort().join("\n");
-  };
-  f.srcdoc = page;
-  document.body.appendChild(f);
-}</script>]]
-
-describe("pages in a browser", function()
-  it("fit a phone, a tablet and a desk, drawn by Chromium #slow", function()
-    local pipe = io.popen "command -v chromium chromium-browser google-chrome 2>/dev/null"
-    local browser = pipe:read "*l"
-    pipe:close()
-    if not browser then return pending "needs chromium" end
-    local folder = files.temporary_folder()
-    local path = html.write(files.join(folder, "report.html"), detection.page(result()))
-    local pages = {}
-    for i, page in ipairs { detection.page(result()), training.page(run()) } do
-      pages[i] = html.page(page):gsub("<meta http%-equiv[^>]*>", "")
-    end
-    files.write(files.join(folder, "frames.html"), FRAMES:format((cjson.encode(pages):gsub("</", "<\\/"))))
-    local flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir=" .. files.quote(files.join(folder, "profile"))
-    local dump = io.popen(("timeout 60 %s %s --window-size=1280,1500 --dump-dom file://%s/frames.html 2>/dev/null"):format(browser, flags, folder))
-    local seen = dump:read("*a"):match '<pre id="o">(.-)</pre>'
-    dump:close()
-    local want = {}
-    for _, width in ipairs { "1200", "390", "820" } do
-      for _ = 1, #pages do want[#want + 1] = width .. ": page " .. width .. ", outside " end
-    end
-    assert.equal(table.concat(want, "\n"), seen)
-    local shot = files.join(folder, "shot.png")
-    os.execute(("timeout 60 %s %s --window-size=1200,1500 --screenshot=%s file://%s >/dev/null 2>&1"):format(browser, flags, files.quote(shot), path))
-    local picture = cairo.open() and assert(cairo.inspect(shot))
-    assert.is_true(not picture or picture.painted > 0.2 and picture.colours > 100)
-    files.remove(folder)
   end)
 end)

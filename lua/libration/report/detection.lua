@@ -34,7 +34,7 @@ local detection = {}
 ---@field measures Measure[]|nil with the range over the calibration recordings
 ---@field check RecordingCheck|nil
 ---@field kinematics table[]|nil rows {joint, range, path, speed, acceleration, jerk, ...}; its field unit: of length
----@field stats { [1]: string, [2]: any }[]|nil further statistics, name and value, shown and written to anomaly_stats.txt
+---@field stats { [1]: string, [2]: any }[]|nil further statistics, name and value, written to anomaly_stats.txt; those that no other section has, also shown
 ---@field baselines { name: string, score: number, low: number?, high: number?, note: string? }[]|nil low, high: range over the calibration sequences
 ---@field explained { network: number, pca: number?, zero: number?, pca_name: string? }|nil of unseen normal movement, from training
 ---@field warnings string[]|nil
@@ -226,8 +226,17 @@ local function beside(r, explained)
   return section[1] and section
 end
 
+-- what no other section shows
 local function further(r)
-  local stats = blocks.pairs_of(r.stats)
+  local elsewhere, stats = { ["recording check"] = r.check, ["movement profile"] = r.profile, kinematics = r.kinematics }, {}
+  for _, m in ipairs(r.measures or {}) do
+    elsewhere[m.name] = true
+  end
+  for _, row in ipairs(blocks.pairs_of(r.stats)) do
+    if not elsewhere[row[1]] and not (r.check and row[1]:find "^  ") then
+      stats[#stats + 1] = row
+    end
+  end
   if r.frames then
     table.insert(stats, 1, { "frames", tostring(r.frames) })
   end
@@ -307,9 +316,6 @@ function detection.stats(r)
     line("smallest p possible", r.smallest_p and statistics.p(r.smallest_p))
     line("mean error", r.score and statistics.number(r.score, 6))
     line("threshold", r.threshold and statistics.number(r.threshold, 6))
-  end
-  for _, m in ipairs(r.measures or {}) do
-    line(m.name, statistics.number(m.value, 6) .. (m.p and (", p %s"):format(statistics.p(m.p)) or ""))
   end
   line("frames", r.frames)
   for _, row in ipairs(blocks.pairs_of(r.stats)) do

@@ -39,16 +39,19 @@ local function table_of(run)
   }
 end
 
+-- p by method and recording, the longer list downwards
 local function p_table(run)
-  local head, align = { "abnormal recording" }, { "short" }
-  for i, m in ipairs(run.methods) do head[i + 1], align[i + 1] = m.name, "right" end
-  local rows = {}
-  for i, j in ipairs(run.judged) do
-    rows[i] = { j.id }
-    for k, m in ipairs(run.methods) do
-      local p = m.p[j.id]
-      rows[i][k + 1] = { text = statistics.p(p), tone = p and p <= math.max(.05, run.smallest_p + 1e-9) and "flag" or nil }
-    end
+  local function cell(m, j)
+    local p = m.p[j.id]
+    return { text = statistics.p(p), tone = p and p <= math.max(.05, run.smallest_p + 1e-9) and "flag" or nil }
+  end
+  local down = #run.methods >= #run.judged
+  local lines, columns = down and run.methods or run.judged, down and run.judged or run.methods
+  local head, align, rows = { down and "method" or "abnormal recording" }, { down and "left" or "short" }, {}
+  for k, column in ipairs(columns) do head[k + 1], align[k + 1] = down and column.id or column.name, "right" end
+  for i, line in ipairs(lines) do
+    rows[i] = { down and line.name or line.id }
+    for k, column in ipairs(columns) do rows[i][k + 1] = down and cell(line, column) or cell(column, line) end
   end
   return { kind = "table", head = head, align = align, rows = rows,
     note = ("No p can fall below %s here. In bold: the smallest possible, or .05 and less."):format(statistics.p(run.smallest_p)) }
