@@ -314,6 +314,7 @@ options.main(function()
     if ok or #inputs > 1 then outputs.summary(files.join(folder, "summary.csv"), summary) end
     if #inputs > 1 then index(folder, summary, #inputs, detector) end
   end
+  for _, text in ipairs(honesty.of_calibration(detector.calibration)) do log.warn("%s", text) end
   log.info("%s", honesty.explained(detector.calibration))
   if #inputs == 1 and failed == 1 then error(summary[1].reason, 0) end
   if failed == #inputs then error(("none of the %d inputs could be scored; %s says why"):format(#inputs, files.join(folder, "summary.csv")), 0) end

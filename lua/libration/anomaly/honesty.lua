@@ -14,14 +14,22 @@ local function percent(share)
   return ("%.0f %%"):format(100 * share)
 end
 
---- The line that stands under every result: how much unseen normal movement each method explains.
+--- How much unseen normal movement each method explains, without saying whose.
+---@param c Calibration
+---@return string
+function honesty.shares(c)
+  local e = c.explained
+  if not e then return "unknown, the calibration videos do not move" end
+  return ("network %s, PCA-32 %s, zero output %s"):format(percent(e.network), percent(e.pca), percent(e.zero))
+end
+
+--- The line that stands under every result.
 ---@param c Calibration
 ---@return string
 function honesty.explained(c)
-  local e = c.explained
-  if not e then return "share of unseen normal movement explained: unknown, the calibration videos do not move" end
-  return ("share of unseen normal movement explained (1 - error / variance, %d calibration video%s): network %s, PCA-32 %s, zero output %s"):format(
-    #c.sequences, #c.sequences == 1 and "" or "s", percent(e.network), percent(e.pca), percent(e.zero))
+  if not c.explained then return "share of unseen normal movement explained: " .. honesty.shares(c) end
+  return ("share of unseen normal movement explained (1 - error / variance, %d calibration video%s): %s"):format(
+    #c.sequences, #c.sequences == 1 and "" or "s", honesty.shares(c))
 end
 
 --- Warnings about a detector that its calibration alone shows.

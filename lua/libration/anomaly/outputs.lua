@@ -92,6 +92,7 @@ function outputs.result(detector, s, v, more)
       { "PCA-32 error", ("%.4g (p %.3g)"):format(s.mean_pca, v.baselines.pca.p) },
       { "zero output error", ("%.4g (p %.3g)"):format(s.mean_zero, v.baselines.zero.p) },
       { "beside simpler methods", honesty.of_verdict(v) },
+      { "share of unseen normal movement explained", honesty.shares(c) },
     }
     for i = 2, #r.measures do
       local m = r.measures[i]
@@ -122,7 +123,7 @@ function outputs.json(path, detector, s, v, more)
     note = "research use, not a diagnosis", verdict = v.word, reason = v.reason, share = v.share, limit = c.limit, threshold = c.threshold,
     windows = s.windows, flagged = v.flagged, p = v.p, smallest_p = v.smallest_p, longest_episode = v.longest, mean_error = s.mean,
     p95_error = s.p95, error_over_variance = s.ratio, log_error_sd = s.log_sd, frames = s.frames, rate = s.fps,
-    episodes = json.list(), baselines = {}, explained = c.explained, trained_on = detector.training.population,
+    episodes = json.list(), baselines = {}, explained = c.explained, cautions = json.list(honesty.of_calibration(c)), trained_on = detector.training.population,
   }
   for i, e in ipairs(v.episodes) do t.episodes[i] = { first_frame = e.first, last_frame = e.last, from = e.from, to = e.to } end
   for key, b in pairs(v.baselines) do t.baselines[key] = { value = b.value, p = b.p, abnormal = b.abnormal } end
