@@ -108,17 +108,7 @@ local function training_features(list, m, augment, seed)
     local track = motion.track(row.sequence, m)
     row.features = motion.features.of(track, m.features)
     features[#features + 1], originals[i] = row.features, row.features
-    if augment ~= "none" then
-      local copies = {track, motion.normalise.mirror(track)}
-      features[#features + 1] = motion.features.of(copies[2], m.features)
-      for k, copy in ipairs(augment == "turn" and copies or {}) do
-        for turn = 1, 2 do
-          -- angles of +-30 degrees that depend on nothing but the seed and the place in the list
-          local u = (seed * 7919 + i * 104729 + k * 1299709 + turn * 15485863) * 16807 % 2147483647 / 2147483647
-          features[#features + 1] = motion.features.of(motion.normalise.turn(copy, (2 * u - 1) * math.pi / 6), m.features)
-        end
-      end
-    end
+    for _, copy in ipairs(motion.augment.copies(track, augment, seed, i)) do features[#features + 1] = motion.features.of(copy, m.features) end
   end
   return features, originals
 end
@@ -144,51 +134,6 @@ local function score_all(list, m, model, first)
     scored[#scored + 1] = s
   end
   return scored
-end
-
--- The table that report.training takes.
-local function report_of(o, run)
-  local outputs, honesty = require "libration.anomaly.outputs", require "libration.anomaly.honesty"
-  local thresholds, lr = require "libration.anomaly.thresholds", require "libration"
-  local c = run.detector.calibration
-  local r = {
-    title = "Training run", subtitle = ("%s, seed %d"):format(run.name, o.seed), population = run.detector.training.population,
-    epochs = {train = run.fit.history.train, validation = run.fit.history.validation, best = run.fit.best, unit = "mean squared error, " .. outputs.UNIT},
-    threshold = c.threshold, percentile = c.percentile, score_unit = outputs.UNIT, calibration = {}, test = {}, baselines = {}, explained = c.explained,
-    warnings = {}, audit = require("libration.data.audit").page(run.audit), config = run.config, versions = {libration = lr.version, LuaJIT = jit.version}, device = run.device,
-    timings = run.timings, memory = {cpu = outputs.peak_memory()}, accuracy = run.accuracy,
-    files = {
-      ["best.safetensors"] = "weights of the best epoch", ["detector.safetensors"] = "what detect.lua needs", ["training.log"] = "a line an epoch",
-      ["test.csv"] = "a row a test sequence", ["run.json"] = "configuration, checksums, split, timings",
-    },
-  }
-  for i, s in ipairs(c.sequences) do r.calibration[i] = {id = s.id, score = s.mean, share = s.share} end
-  local all = {{name = "autoencoder", field = "mean", scores = {}}}
-  for _, b in ipairs(thresholds.BASELINES) do all[#all + 1] = {name = b.name, field = b.field, key = b.key, scores = {}} end
-  for _, row in ipairs(run.test) do
-    local s, v = row.scored, row.verdict
-    if s and v.abnormal ~= nil then
-      r.test[#r.test + 1] = {
-        id = row.id, label = row.label == 1 and "abnormal" or row.label == 0 and "normal" or nil, score = s.mean, share = v.share, p = v.p,
-        verdict = v.word, flagged = v.abnormal, profile = row.profile,
-      }
-      for _, b in ipairs(all) do b.scores[row.id] = s[b.field] end
-    else
-      r.warnings[#r.warnings + 1] = ("%s was not scored: %s"):format(row.id, row.reason or v.reason)
-    end
-  end
-  local tested = honesty.of_test(run.test)
-  for i, b in ipairs(all) do
-    if tested then b.separates = ("AUC %.2f"):format(tested.auc[b.key or "network"]) end
-    r.baselines[i] = {name = b.name, scores = b.scores, separates = b.separates}
-  end
-  for _, list in ipairs {require("libration.data.audit").texts(run.audit), run.warnings, honesty.of_calibration(c), tested and tested.warnings or {}} do
-    for _, text in ipairs(list) do
-      -- the page itself says what follows from the explained shares
-      if not text:find("^the network explains") then r.warnings[#r.warnings + 1] = text end
-    end
-  end
-  return r, tested
 end
 
 options.main(function()
@@ -428,14 +373,14 @@ options.main(function()
   end
   timings.all = clock() - begin
   local run = {
-    name = name, detector = detector, fit = fit, audit = audit, warnings = warnings, test = test, device = device, timings = timings, accuracy = accuracy,
+    name = name, seed = o.seed, detector = detector, fit = fit, audit = audit, warnings = warnings, test = test, device = device, timings = timings, accuracy = accuracy,
     config = {
       data = folder_of_data, train = want.train, validate = want.validate, test = want.test, window = o.window, stride = o.stride, features = o.features,
       post = o.post, epochs = o.epochs, batch = o.batch, ["learning rate"] = o.learning_rate, seed = o.seed, percentile = o.percentile,
       hidden = table.concat(o.hidden, ","), latent = o.latent, ["stops on"] = stop and stop.id or o.stop_on, skeleton = skeleton, rate = m.rate,
     },
   }
-  local page, tested = report_of(o, run)
+  local page, tested = anomaly.outputs.training(run)
   for _, text in ipairs(anomaly.honesty.of_calibration(calibration)) do log.warn("%s", text) end
   for _, text in ipairs(tested and tested.warnings or {}) do log.warn("%s", text) end
   log.info("%s", anomaly.honesty.explained(calibration))

@@ -44,7 +44,8 @@ describe("detect", function()
   setup(function()
     folder = files.temporary_folder()
     files.mkdirs(folder .. "/bodies")
-    for i = 1, 6 do body(("%s/bodies/%02d.npy"):format(folder, i), 60, i, 1) end
+    -- each at its own pace: the audit knows two recordings of one movement
+    for i = 1, 6 do body(("%s/bodies/%02d.npy"):format(folder, i), 60, i, .6 + .17 * i % .8) end
     body(folder .. "/fast.npy", 80, 9, 5)
     body(folder .. "/slow.npy", 80, 7, 1)
     body(folder .. "/short.npy", 5, 7, 1)

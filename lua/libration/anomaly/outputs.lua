@@ -1,6 +1,8 @@
 -- What detection and training write besides pictures and pages: tables, JSON and the figures that a report takes. Judges nothing.
 
+local lr = require "libration"
 local csv = require "libration.formats.csv"
+local audit = require "libration.data.audit"
 local files = require "libration.files"
 local json = require "libration.formats.json"
 local attribution = require "libration.anomaly.attribution"
@@ -213,6 +215,52 @@ function outputs.test(path, rows, c)
   total[5] = ("%d of %d"):format(n.false_alarms, n.normal)
   out[#out + 1] = total
   return csv.save(path, TEST, out)
+end
+
+--- The table that report.training takes.
+---@param run table { name, seed, detector, fit, audit, warnings, config, device, timings, accuracy?, test: rows { id, label?, scored?, verdict?, reason?, profile? } }
+---@return table page
+---@return table? tested as of honesty.of_test
+function outputs.training(run)
+  local c = run.detector.calibration
+  local r = {
+    title = "Training run", subtitle = ("%s, seed %d"):format(run.name, run.seed), population = run.detector.training.population,
+    epochs = { train = run.fit.history.train, validation = run.fit.history.validation, best = run.fit.best, unit = "mean squared error, " .. outputs.UNIT },
+    threshold = c.threshold, percentile = c.percentile, score_unit = outputs.UNIT, calibration = {}, test = {}, baselines = {}, explained = c.explained,
+    warnings = {}, audit = audit.page(run.audit), config = run.config, versions = { libration = lr.version, LuaJIT = jit.version }, device = run.device,
+    timings = run.timings, memory = { cpu = outputs.peak_memory() }, accuracy = run.accuracy,
+    files = {
+      ["best.safetensors"] = "weights of the best epoch", ["detector.safetensors"] = "what detect.lua needs", ["training.log"] = "a line an epoch",
+      ["test.csv"] = "a row a test sequence", ["run.json"] = "configuration, checksums, split, timings",
+    },
+  }
+  for i, s in ipairs(c.sequences) do r.calibration[i] = { id = s.id, score = s.mean, share = s.share } end
+  local all = { { name = "autoencoder", field = "mean", scores = {} } }
+  for _, b in ipairs(thresholds.BASELINES) do all[#all + 1] = { name = b.name, field = b.field, key = b.key, scores = {} } end
+  for _, row in ipairs(run.test) do
+    local s, v = row.scored, row.verdict
+    if s and v.abnormal ~= nil then
+      r.test[#r.test + 1] = {
+        id = row.id, label = row.label == 1 and "abnormal" or row.label == 0 and "normal" or nil, score = s.mean, share = v.share, p = v.p,
+        verdict = v.word, flagged = v.abnormal, profile = row.profile,
+      }
+      for _, b in ipairs(all) do b.scores[row.id] = s[b.field] end
+    else
+      r.warnings[#r.warnings + 1] = ("%s was not scored: %s"):format(row.id, row.reason or v.reason)
+    end
+  end
+  local tested = honesty.of_test(run.test)
+  for i, b in ipairs(all) do
+    if tested then b.separates = ("AUC %.2f"):format(tested.auc[b.key or "network"]) end
+    r.baselines[i] = { name = b.name, scores = b.scores, separates = b.separates }
+  end
+  for _, list in ipairs { audit.texts(run.audit), run.warnings, honesty.of_calibration(c), tested and tested.warnings or {} } do
+    for _, text in ipairs(list) do
+      -- the page itself says what follows from the explained shares
+      if not text:find("^the network explains") then r.warnings[#r.warnings + 1] = text end
+    end
+  end
+  return r, tested
 end
 
 --- Peak memory of this process.

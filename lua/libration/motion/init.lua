@@ -10,7 +10,7 @@ local Windows = require "libration.motion.windows"
 
 local motion = {
   Sequence = Sequence, Windows = Windows, gaps = gaps, outliers = outliers, resample = resample,
-  normalise = normalise, features = features, body = require "libration.motion.body",
+  normalise = normalise, augment = require "libration.motion.augment", features = features, body = require "libration.motion.body",
   statistics = require "libration.motion.statistics",
 }
 
