@@ -6,7 +6,7 @@ local tensor = require "libration.tensor"
 local watch = {}
 
 local GRID = 80         -- cells along the longer side
-local BLOCK, STEP, REACH = 8, 4, 5 -- cells: side of a block, from block to block, how far a block is looked for
+local BLOCK, STEP, REACH = 8, 6, 5 -- cells: side of a block, from block to block, how far a block is looked for
 local EVERY = .2        -- seconds between two looks at the background and at blur
 local PEOPLE = 1        -- seconds between two looks for other people
 local TEXTURE = 6       -- squared grey levels a cell: the weaker gradient of a block that can be followed
@@ -32,10 +32,11 @@ Watch.__index = Watch
 --- A watch over frames of one size.
 ---@param width integer pixels
 ---@param height integer
+---@param grid? integer cells along the longer side, default 80
 ---@return Watch
-function watch.new(width, height)
-  local long = math.max(width, height)
-  local gw, gh = math.max(1, math.min(width, math.floor(GRID * width / long + .5))), math.max(1, math.min(height, math.floor(GRID * height / long + .5)))
+function watch.new(width, height, grid)
+  local scale = (grid or GRID) / math.max(width, height)
+  local gw, gh = math.max(1, math.min(width, math.floor(width * scale + .5))), math.max(1, math.min(height, math.floor(height * scale + .5)))
   local self = setmetatable({ width = width, height = height, gw = gw, gh = gh, rows = 0, room = 256, seconds = 0 }, Watch)
   self.data = ffi.new("float[?]", self.room * #watch.COLUMNS)
   -- three by three samples a cell: byte offsets in a row, and rows
@@ -102,9 +103,10 @@ local function difference(a, b, gw, x0, y0, dx, dy, lift, most)
   return sum
 end
 
--- Where the block of a at x0, y0 lies in b: displacement in cells, and whether it was found.
-local function follow(a, b, gw, gh, x0, y0, lift, xx, yy, xy)
-  local best, bx, by = math.huge, 0, 0
+-- Where the block of a at x0, y0 lies in b: displacement in cells, and whether it was found. Looks at `near_x`, `near_y` first, so that the rest ends early.
+local function follow(a, b, gw, gh, x0, y0, lift, xx, yy, xy, near_x, near_y)
+  local bx, by = math.max(-x0, math.min(gw - BLOCK - x0, near_x)), math.max(-y0, math.min(gh - BLOCK - y0, near_y))
+  local best = difference(a, b, gw, x0, y0, bx, by, lift, math.huge) + .01 * (math.abs(bx) + math.abs(by))
   for dy = math.max(-REACH, -y0), math.min(REACH, gh - BLOCK - y0) do
     for dx = math.max(-REACH, -x0), math.min(REACH, gw - BLOCK - x0) do
       -- of equals the nearer
@@ -140,7 +142,7 @@ end
 local function background(self, lift)
   local a, b, gw, gh = self.before, self.grid, self.gw, self.gh
   local p, q = self.box, self.box_before
-  local lengths, xs, ys, textured = {}, {}, {}, 0
+  local lengths, xs, ys, textured, near_x, near_y = {}, {}, {}, 0, 0, 0
   for y0 = 1, gh - BLOCK - 1, STEP do
     for x0 = 1, gw - BLOCK - 1, STEP do
       local x1, y1 = x0 + BLOCK - 1, y0 + BLOCK - 1
@@ -150,8 +152,11 @@ local function background(self, lift)
         local weaker = (xx + yy) / 2 - math.sqrt(((xx - yy) / 2) ^ 2 + xy * xy)
         if weaker / (BLOCK * BLOCK) >= TEXTURE then
           textured = textured + 1
-          local dx, dy, found = follow(a, b, gw, gh, x0, y0, lift, xx, yy, xy)
-          if found then xs[#xs + 1], ys[#ys + 1], lengths[#lengths + 1] = dx, dy, math.sqrt(dx * dx + dy * dy) end
+          local dx, dy, found = follow(a, b, gw, gh, x0, y0, lift, xx, yy, xy, near_x, near_y)
+          if found then
+            near_x, near_y = math.floor(dx + .5), math.floor(dy + .5)
+            xs[#xs + 1], ys[#ys + 1], lengths[#lengths + 1] = dx, dy, math.sqrt(dx * dx + dy * dy)
+          end
         end
       end
     end
