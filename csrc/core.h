@@ -44,8 +44,14 @@ int lbr_op_attr_bytes(int op);
 int lbr_call_run(lbr_call *c);
 double lbr_call_flops(const lbr_call *c);
 
-/* Recording (record.c); the call's tensors are retained by the plan. */
-int lbr_record_append(const lbr_call *c, size_t attr_bytes);
+/* Recording (record.c). Memory is reserved before a call runs: what ran is appended without fail, so that no caller runs it again. LBR_ENOMEM. */
+int lbr_record_reserve(size_t attr_bytes);
+void lbr_record_append(const lbr_call *c, size_t attr_bytes); /* its tensors are retained by the plan */
+
+/* Phases one after another in one team of threads (threads.c): the tasks of a phase, 0 .. tasks[phase] - 1, are handed out one at a time, and a phase begins when the
+ * one before it is done. thread: 0 .. lbr_threads() - 1. At most LBR_MOST_PHASES; only the Lua thread may call it. */
+enum { LBR_MOST_PHASES = 4 };
+void lbr_phases(int phases, const int64_t *tasks, void (*body)(void *ctx, int phase, int64_t task, int thread), void *ctx);
 
 /* Storage (tensor.c). */
 void lbr_storage_retain(lbr_storage *s);

@@ -4,6 +4,7 @@
 
 #include <omp.h>
 #include <sched.h>
+#include <time.h>
 
 static int chosen;
 
@@ -43,5 +44,53 @@ void lbr_parallel(int64_t n, int64_t grain, void (*body)(void *ctx, int64_t begi
         int id = omp_get_thread_num(), count = omp_get_num_threads();
         int64_t begin = n * id / count, end = n * (id + 1) / count;
         if (begin < end) body(ctx, begin, end, id);
+    }
+}
+
+/* ---- phases ---- */
+
+typedef struct {
+    int64_t next, done;
+} counter;
+
+/* Until all tasks are done: others have the last ones in their hands, so this is short unless they were interrupted; then the processor is theirs. */
+static void await(counter *c, int64_t tasks)
+{
+    enum { SPINS = 300, YIELDS = 100 };
+    for (int i = 0; __atomic_load_n(&c->done, __ATOMIC_ACQUIRE) < tasks; i++) {
+        if (i < SPINS) {
+#if defined(__x86_64__)
+            __builtin_ia32_pause();
+#endif
+        } else if (i < SPINS + YIELDS) {
+            sched_yield();
+        } else {
+            nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+        }
+    }
+}
+
+void lbr_phases(int phases, const int64_t *tasks, void (*body)(void *ctx, int phase, int64_t task, int thread), void *ctx)
+{
+    counter counters[LBR_MOST_PHASES] = {0};
+    int64_t most = 0;
+    for (int p = 0; p < phases; p++) most = tasks[p] > most ? tasks[p] : most;
+    int team = lbr_threads() < most ? lbr_threads() : (int)most;
+    if (team <= 1) {
+        for (int p = 0; p < phases; p++)
+            for (int64_t i = 0; i < tasks[p]; i++) body(ctx, p, i, 0);
+        return;
+    }
+#pragma omp parallel num_threads(team)
+    {
+        int id = omp_get_thread_num();
+        for (int p = 0; p < phases; p++) {
+            counter *c = &counters[p];
+            for (int64_t i; (i = __atomic_fetch_add(&c->next, 1, __ATOMIC_RELAXED)) < tasks[p];) {
+                body(ctx, p, i, id);
+                __atomic_fetch_add(&c->done, 1, __ATOMIC_RELEASE);
+            }
+            if (p + 1 < phases || id == 0) await(c, tasks[p]);
+        }
     }
 }
