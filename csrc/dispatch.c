@@ -230,8 +230,9 @@ int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *
         made |= 1u << i;
     }
     for (int i = 0; i < nout; i++) fresh |= (uint32_t)((c.out[i].flags & 2) && c.out[i].seen == c.out[i].storage->version) << i;
+    if (lbr_recording() && (rc = lbr_record_reserve((size_t)rows[op].attribute_bytes))) goto done;
     if ((rc = lbr_call_run(&c))) goto done;
-    if (lbr_recording() && (rc = lbr_record_append(&c, (size_t)rows[op].attribute_bytes))) goto done;
+    if (lbr_recording()) lbr_record_append(&c, (size_t)rows[op].attribute_bytes);
 done:
     if (!lbr_recording() || rc)
         if (c.state && c.state_free) c.state_free(c.state);

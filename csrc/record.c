@@ -15,6 +15,7 @@ struct lbr_plan {
     int size, room;
     char *arena;
     int64_t arena_bytes;
+    void *spare;              /* memory for the next call's attributes */
 };
 
 static lbr_plan *recording;
@@ -52,7 +53,7 @@ static void release(lbr_tensor *t, void *ctx)
     lbr_tensor_release(t);
 }
 
-int lbr_record_append(const lbr_call *c, size_t attr_bytes)
+int lbr_record_reserve(size_t attr_bytes)
 {
     lbr_plan *p = recording;
     if (p->size == p->room) {
@@ -62,19 +63,24 @@ int lbr_record_append(const lbr_call *c, size_t attr_bytes)
         p->steps = steps;
         p->room = room;
     }
-    step *s = &p->steps[p->size];
+    free(p->spare);
+    p->spare = malloc(attr_bytes + 1);
+    return p->spare ? 0 : lbr_fail(LBR_ENOMEM, "record: out of memory at call %d", p->size + 1);
+}
+
+void lbr_record_append(const lbr_call *c, size_t attr_bytes)
+{
+    lbr_plan *p = recording;
+    step *s = &p->steps[p->size++];
     s->call = *c;
     s->seconds = 0;
     s->attr = NULL;
     if (c->attr) {
-        s->attr = malloc(attr_bytes);
-        if (!s->attr) return lbr_fail(LBR_ENOMEM, "record: out of memory at call %d", p->size + 1);
+        s->call.attr = s->attr = p->spare;
+        p->spare = NULL;
         memcpy(s->attr, c->attr, attr_bytes);
-        s->call.attr = s->attr;
     }
-    p->size++;
     each_tensor(s, retain, NULL);
-    return 0;
 }
 
 /* ---- liveness: storages that only the plan holds share one arena ---- */
@@ -231,6 +237,7 @@ void lbr_plan_free(lbr_plan *p)
         free(s->attr);
     }
     if (p->arena) lbr_free(p->arena, p->arena_bytes);
+    free(p->spare);
     free(p->steps);
     free(p);
 }
