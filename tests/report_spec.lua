@@ -296,3 +296,120 @@ describe("detection report", function()
     nested(text)
   end)
 end)
+
+describe("sections of a recording", function()
+  local pages = require "pages"
+  local function text_of(r) return page_of(detection.page(r)) end
+  local function has(text, list)
+    for _, words in ipairs(list) do assert.truthy(text:find(words, 1, true), words) end
+  end
+
+  it("show both verdicts, say where they differ, and what is unusual", function()
+    local r = pages.result { flagged = true }
+    has(text_of(r), { "Autoencoder", "Movement profile", "2.71 SD from the normal recordings, p = 0.091, smallest possible 0.091.",
+      "What stands out: moves in bursts: speed varies 56 % more than the calibration videos; both legs move together." })
+    assert.falsy(text_of(r):find("do not agree", 1, true))
+    r.profile.abnormal = false
+    has(text_of(r), { "The two do not agree" })
+  end)
+
+  it("give each measure its calibration range, p and a reading in words", function()
+    has(text_of(pages.result { flagged = true }), { "mean window error", "0.490 to 0.550", "above all; the headline score", "0.800 to 1.90", "within", "below all" })
+  end)
+
+  it("give the recording check's measures with limits, spans and reasons; above everything where it stops the verdict", function()
+    local text = text_of(pages.result())
+    has(text, { "Not scored", "Reason: points seen 31 %, at least 70 wanted", "1.4 of 12.0 seconds are usable", "at least 70", "outside", "3.2 to 4.0 s",
+      "body outside the picture", "not measured: no texture to measure it on", "A second person is seen" })
+    assert.is_true(text:find('id="recording-check"', 1, true) < text:find('id="warnings"', 1, true))
+    text = text_of(pages.result { flagged = true })
+    assert.is_true(text:find('id="recording-check"', 1, true) > text:find('id="measures"', 1, true))
+    has(text, { "not used, see the recording check" })
+  end)
+
+  it("attribute the error to limbs, sides and joints, and over an hour in at most 120 columns", function()
+    local text = text_of(pages.result { flagged = true, seconds = 3600 })
+    has(text, { "By limb", "Left against right", "The left side has 89 % more error than the right.", "Over time", "By joint" })
+    local strip = text:match '<svg[^>]*>%s*<title[^>]*>Limbs over time.-</svg>'
+    local _, cells = strip:gsub("crispEdges", "")
+    assert.equal(6 * 120 + 4, cells)
+  end)
+
+  it("fold the kinematics away, with the unit", function()
+    has(text_of(pages.result { flagged = true }), { "<details><summary>Movement of 15 joints</summary>", "Lengths in torso lengths", "left-right correlation" })
+  end)
+
+  it("list an audit's findings by level with their details, at most twelve of them", function()
+    local r = pages.result { flagged = true }
+    local detail = {}
+    for i = 1, 20 do detail[i] = "frame " .. i end
+    r.audit.findings[3] = { level = "error", code = "near", text = "two parts share frames", detail = detail }
+    local text = text_of(r)
+    has(text, { "<b>Note.</b> Content: 12 checksums", "<b>Warning.</b> 2 labelled test", "<b>Error.</b> Two parts share frames.", "frame 12<", "and 8 more" })
+    assert.falsy(text:find("frame 13<", 1, true))
+    assert.falsy(text:find("LEAK ALLOWED", 1, true))
+    r.audit.leak = true
+    has(text_of(r), { "LEAK ALLOWED: Two parts share frames. No figure on this page counts as a test." })
+    has(detection.stats(r), { "stamp: LEAK ALLOWED: Two parts share frames." })
+  end)
+
+  it("draw key frames as skeletons where no picture may leave the recording", function()
+    local r = pages.result { flagged = true }
+    local text = text_of(r)
+    assert.falsy(text:find("<img", 1, true))
+    local _, drawn = text:gsub(">Skeleton</title>", "")
+    assert.equal(2, drawn)
+    r.poses[1].points = r.poses[1].points * NAN
+    r.poses[2].points = r.poses[2].points * NAN
+    assert.falsy(text_of(r):find(">Skeleton</title>", 1, true))
+  end)
+
+  it("say nothing twice: a figure that a section shows is not among the further ones", function()
+    local r = pages.result { flagged = true }
+    r.stats = { { "mean window error", "0.93" }, { "recording check", "passed" }, { "  light", "46" }, { "movement profile", "normal" }, { "windows", "271" } }
+    local further = text_of(r):match 'id="further%-figures">(.-)</section>'
+    assert.falsy(further:find("0.93", 1, true) or further:find("passed", 1, true) or further:find("light", 1, true) or further:find("profile", 1, true))
+    assert.truthy(further:find("271", 1, true))
+    assert.truthy(detection.stats(r):find("mean window error: 0.93", 1, true))
+  end)
+
+  it("write the attribution as picture and drawing, with nothing on it but numbers and names", function()
+    local figure = require("libration.report.attribution").figure(pages.result({ flagged = true }).attribution, { unit = "SD²", subtitle = HOSTILE })
+    local text = figure:svg()
+    assert.falsy(text:find("<script", 1, true))
+    has(text, { "By limb", "Left against right", "By joint, the 12 of 15 with the largest error", "Over time", "Research use, not a diagnosis." })
+    assert.is_nil(require("libration.report.attribution").figure { joints = {}, limbs = {}, time = {} })
+  end)
+end)
+
+describe("pages over many", function()
+  local overview, pages = require "libration.report.overview", require "pages"
+
+  it("link each input's own page, and say why one has none", function()
+    local folder = files.temporary_folder()
+    local page
+    for _, entry in ipairs(pages.all()) do if entry.name == "overview" then page = entry.page end end
+    local text = page_of(page)
+    for _, words in ipairs { "9 inputs, 3 still to come", '<a href="./1/report.html">infant 1.mp4</a>', "points seen 31 %", "not scored", "moves in bursts" } do
+      assert.truthy(text:find(words, 1, true), words)
+    end
+    assert.falsy(text:find('href="./4/', 1, true))
+    local path = overview.write(folder, { population = "8 sequences", rows = { { input = "a.mp4", flagged = true, share = 1, p = 0.5, link = "a b/rep\"ort.html" } } })
+    assert.truthy(assert(files.read(path)):find('href="./a%20b/rep%22ort.html"', 1, true))
+    files.remove(folder)
+  end)
+
+  it("set the p of methods and recordings with the longer list downwards, and every seed beside the mean", function()
+    local evaluation = require "libration.report.evaluation"
+    local given = pages.evaluation()
+    local text = page_of(evaluation.page(given))
+    for _, words in ipairs { "0.80 to 1.00", "± 0.02", "each seed", "No p can fall below 0.111 here.", '<th scope="row" role="rowheader">movement profile</th>' } do
+      assert.truthy(text:find(words, 1, true), words)
+    end
+    for i = 1, 9 do
+      given.judged[i] = { id = "r" .. i }
+      for _, m in ipairs(given.methods) do m.p["r" .. i] = 1 end
+    end
+    assert.truthy(page_of(evaluation.page(given)):find(">abnormal recording<", 1, true))
+  end)
+end)

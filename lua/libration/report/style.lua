@@ -53,7 +53,7 @@ tbody th{font-weight:500}
 tbody tr:last-child>*{border-bottom:0}
 .number{text-align:right}td.number,.short{white-space:nowrap}
 .long{overflow-wrap:anywhere;min-width:8em}
-.flagged{color:var(--flag);font-weight:600}.good{color:var(--good);font-weight:600}.muted{color:var(--muted)}
+.flagged{color:var(--flag);font-weight:600}td.good{color:var(--good);font-weight:600}.muted{color:var(--muted)}
 .pairs{display:grid;grid-template-columns:minmax(9em,15em) minmax(0,1fr);gap:5px 22px;margin:0 0 12px;font-size:14.5px}
 .pairs dt{color:var(--muted)}.pairs dd{margin:0;min-width:0}
 figure{margin:0 0 14px}
