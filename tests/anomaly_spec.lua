@@ -367,6 +367,34 @@ describe("attribution", function()
   end)
 end)
 
+describe("movement statistics", function()
+  local movement = require "libration.anomaly.movement"
+  -- Six statistics that vary alone, each by +-1 around 3 (asymmetry by its size).
+  local function normals()
+    local list = {}
+    for i = 1, 6 do
+      for sign = -1, 1, 2 do
+        local m = {}
+        for k, key in ipairs { "speed", "jerk", "asymmetry", "synchrony", "centroid", "burstiness" } do m[key] = 3 + (k == i and sign or 0) end
+        m.asymmetry = m.asymmetry * sign
+        list[#list + 1] = m
+      end
+    end
+    return list
+  end
+
+  it("Mahalanobis' distance: covariance 2/11 on the diagonal, as the shrunk one; asymmetry by its size; the unseen stands at the mean", function()
+    local fitted = movement.fit(normals())
+    local middle = { speed = 3, jerk = 3, asymmetry = -3, synchrony = 3, centroid = 3, burstiness = 3 }
+    assert.is_near(0, movement.distance(fitted, middle), 1e-12)
+    middle.jerk = 5
+    assert.is_near(2 / math.sqrt(2 / 11), movement.distance(fitted, middle), 1e-9)
+    middle.jerk = 0 / 0
+    assert.is_near(0, movement.distance(fitted, middle), 1e-12)
+    assert.has_error(function() movement.fit { middle } end)
+  end)
+end)
+
 describe("measures", function()
   it("stand beside the headline with range and p, one-sided and two-sided", function()
     local c = thresholds.calibrate { scored("a", ramp(50, 0, 1)), scored("b", ramp(50, 1, 1)), three_joints(5) }
