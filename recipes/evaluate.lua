@@ -95,7 +95,7 @@ options.main(function()
   if o.threads > 0 then lr.threads(o.threads) end
 
   -- 1. what is compared, on which recordings
-  local chosen, reason = anomaly.methods.choose(o.methods)
+  local chosen, reason = anomaly.methods.choose(o.methods, o.post)
   if not chosen then error("--methods: " .. reason, 0) end
   local dataset
   dataset, reason = data.dataset.open(o.data, {kind = o.kind, labels = o.labels ~= "" and o.labels or nil})

@@ -134,6 +134,7 @@ describe("protocols", function()
 
   it("methods are chosen by name, a stray one is refused with those there are", function()
     assert.equal(13, #methods.choose { "all" })
+    assert.equal(12, #methods.choose({ "all" }, "none"))
     local list = methods.choose { "profile", "speed" }
     assert.equal("speed", list[1].key)
     assert.equal("profile", list[2].key)

@@ -309,14 +309,16 @@ methods.LIST = {
 
 --- Methods by name.
 ---@param names string[] keys; {"all"} for all
+---@param post string? of the windows; with "none" the autoencoder is the torso-centred one, which then stands once
 ---@return Method[]? list in the order of `methods.LIST`
 ---@return string? reason
-function methods.choose(names)
+function methods.choose(names, post)
   local wanted, known, list = {}, {}, {}
   for _, m in ipairs(methods.LIST) do known[#known + 1] = m.key end
   for _, name in ipairs(names) do wanted[name] = true end
   for _, m in ipairs(methods.LIST) do
-    if wanted.all or wanted[m.key] then list[#list + 1] = m end
+    local twice = m.key == "autoencoder-torso" and post == "none" and (wanted.all or list[1] and list[1].key == "autoencoder")
+    if (wanted.all or wanted[m.key]) and not twice then list[#list + 1] = m end
     wanted[m.key] = nil
   end
   wanted.all = nil

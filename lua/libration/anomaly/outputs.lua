@@ -74,7 +74,8 @@ function outputs.result(detector, s, v, more)
   local c = detector.calibration
   local r = {
     population = detector.training.population, flagged = v.abnormal, reason = v.reason,
-    verdict = v.abnormal == nil and "not scored" or v.abnormal and "unusual movement (abnormal)" or "not unusual (normal)",
+    verdict = v.abnormal == nil and "not scored" or v.side == "low" and "unusual movement (abnormal: the error is too low)" or v.abnormal and "unusual movement (abnormal)"
+      or "not unusual (normal)",
     share = v.share, largest_calibration_share = c.limit, calibration = {}, p = v.p, smallest_p = v.smallest_p,
     longest_episode = v.longest, threshold = c.threshold, score = s.mean, score_unit = outputs.UNIT, times = {}, errors = s.frame_error or {},
     spans = {}, explained = c.explained, warnings = {}, frames = s.frames, stats = {},
