@@ -9,52 +9,35 @@ local protocols = {}
 local RESAMPLES = 2000
 
 -- Entries that count as one: a subject, or the recording itself where labels.csv names none.
-local function group(e) return e.subject and "subject " .. e.subject or "recording " .. e.id end
+local group = splits.group
 
 ---@class Plan
+---@field split table? of "split" and "L0": as of splits.resolve
 ---@field folds table[] {train: Entry[], inner: Entry?, calibrate: Entry[], normals: Entry[] left out, positives: Entry[]}
 ---@field text string what it does, for the report
----@field warnings string[]
 
 -- Everybody's split, or the label-aware one: 60 % of the normals train, 25 % calibrate, the others and all abnormal ones are judged.
-local function one_split(dataset, want, aware)
+local function one_split(dataset, want, aware, options)
   local parts = want
   if aware then
-    local normals, abnormal = {}, {}
-    for _, e in ipairs(dataset.entries) do
-      if e.label == 0 then normals[#normals + 1] = e.id elseif e.label == 1 then abnormal[#abnormal + 1] = e.id end
-    end
-    local calibrate = math.max(1, math.floor(.25 * #normals + .5))
-    local test = math.max(1, math.floor(.125 * #normals + .5))
-    local train = #normals - calibrate - test
-    if train < 2 then return nil, ("--protocol L0: %d normal sequences, want at least 4"):format(#normals) end
-    local function pick(from, to) return table.concat(normals, ",", from, to) end
-    parts = { train = pick(1, train), validate = pick(train + 1, train + calibrate), test = pick(train + calibrate + 1, #normals) .. "," .. table.concat(abnormal, ",") }
+    local legal, few = splits.by_label(dataset)
+    if not legal then return nil, "--protocol L0: " .. few end
+    parts = splits.texts(dataset, legal)
   end
-  local split, reason = splits.resolve(dataset, parts)
+  local split, reason = splits.resolve(dataset, parts, options)
   if not split then return nil, reason end
   local fold = { train = split.train, calibrate = split.validate, normals = {}, positives = {} }
   for _, e in ipairs(split.test) do
     if e.label == 0 then table.insert(fold.normals, e) elseif e.label == 1 then table.insert(fold.positives, e) end
   end
-  local warnings = {}
-  for _, part in ipairs { "train", "validate" } do
-    local bad = {}
-    for _, e in ipairs(split[part]) do if e.label == 1 then bad[#bad + 1] = e.id end end
-    if #bad > 0 then
-      warnings[#warnings + 1] = ("--%s holds sequences labelled abnormal (%s): what it learns as normal is not; --protocol L0 or L1 avoids this"):format(
-        part, table.concat(bad, ", "))
-    end
-  end
-  return { folds = { fold }, warnings = warnings, text = ("trained on %s; calibrated on %s; judged: %s"):format(parts.train, parts.validate, parts.test) }
+  return { folds = { fold }, split = split, text = ("trained on %s; calibrated on %s; judged: %s"):format(parts.train, parts.validate, parts.test) }
 end
 
 -- Leave one normal (all normals of one subject) out.
 local function leave_one_out(dataset)
-  local normals, positives, order, members = {}, {}, {}, {}
+  local positives, order, members = {}, {}, {}
   for _, e in ipairs(dataset.entries) do
     if e.label == 0 then
-      normals[#normals + 1] = e
       local g = group(e)
       if not members[g] then members[g], order[#order + 1] = {}, g end
       table.insert(members[g], e)
@@ -62,29 +45,32 @@ local function leave_one_out(dataset)
       positives[#positives + 1] = e
     end
   end
-  if #order < 5 then return nil, ("--protocol L1: %d normal sequences or subjects, want at least 5"):format(#order) end
+  -- who has an abnormal recording is judged by every model and trains none
+  local judged, trains = {}, {}
+  for _, e in ipairs(positives) do judged[group(e)] = true end
+  for i, g in ipairs(order) do if not judged[g] then trains[#trains + 1] = { name = g, at = i } end end
+  if #trains < 5 then return nil, ("--protocol L1: %d normal sequences or subjects that may train, want at least 5"):format(#trains) end
   local folds = {}
-  for _, g in ipairs(order) do
-    local rest, last = {}, nil
-    for _, e in ipairs(normals) do
-      if group(e) ~= g then
-        rest[#rest + 1] = e
-        -- the inner normal is the one before the left-out one, so that it changes from fold to fold
-        if e.id < members[g][1].id or not last then last = #rest end
+  for i, g in ipairs(order) do
+    local rest, before = {}, nil
+    for _, t in ipairs(trains) do
+      if t.at ~= i then
+        rest[#rest + 1] = t.name
+        -- the inner normal is of the group before the left-out one, so that it changes from fold to fold
+        if t.at < i then before = #rest end
       end
     end
-    if members[g][1] == normals[1] then last = #rest end
-    local inner = table.remove(rest, last)
-    folds[#folds + 1] = { train = rest, inner = inner, calibrate = {}, normals = members[g], positives = positives }
-  end
-  local warnings, seen = {}, {}
-  for _, e in ipairs(normals) do seen[group(e)] = true end
-  for _, e in ipairs(positives) do
-    if seen[group(e)] then warnings[#warnings + 1] = ("sequence %s is of %s, of whom normal sequences train"):format(e.id, group(e)) end
+    local inner = table.remove(rest, before or #rest)
+    local train = {}
+    for _, name in ipairs(rest) do
+      for _, e in ipairs(members[name]) do train[#train + 1] = e end
+    end
+    folds[#folds + 1] = { train = train, inner = members[inner][1], calibrate = {}, normals = members[g], positives = positives }
   end
   return {
-    folds = folds, warnings = warnings,
-    text = ("%d models, each trained without one normal %s; scores are compared within one model only"):format(#folds, dataset.entries[1].subject and "subject" or "sequence"),
+    folds = folds,
+    text = ("%d models, each trained without one normal %s%s; scores are compared within one model only"):format(#folds, dataset.entries[1].subject and "subject" or "sequence",
+      #trains < #order and ("; %d with abnormal recordings as well train none"):format(#order - #trains) or ""),
   }
 end
 
@@ -92,11 +78,12 @@ end
 ---@param dataset Dataset with labels
 ---@param name "split"|"L0"|"L1"
 ---@param want table? {train, validate, test} of "split"
+---@param options table? {allow_leak: boolean} as of splits.resolve
 ---@return Plan? plan
 ---@return string? reason
-function protocols.plan(dataset, name, want)
+function protocols.plan(dataset, name, want, options)
   local plan, reason
-  if name == "L1" then plan, reason = leave_one_out(dataset) else plan, reason = one_split(dataset, want, name == "L0") end
+  if name == "L1" then plan, reason = leave_one_out(dataset) else plan, reason = one_split(dataset, want, name == "L0", options) end
   if not plan then return nil, reason end
   local normals, positives = 0, #plan.folds[1].positives
   for _, f in ipairs(plan.folds) do
@@ -166,14 +153,14 @@ function protocols.interval(wins, normals, positives)
   return statistics.percentile(values, 2.5), statistics.percentile(values, 97.5)
 end
 
---- Conformal p of a positive: in how many models its score does not exceed that of the left-out normal.
+--- Conformal p of a positive: in how many models its score does not exceed that of the left-out normal; the normals of one subject count as one.
 ---@param rows table[] as of `protocols.auc`
 ---@param k integer position of the positive
 ---@return number p
 function protocols.p(rows, k)
-  local above = 0
-  for _, r in ipairs(rows) do if r.score >= r.positives[k].score then above = above + 1 end end
-  return (1 + above) / (#rows + 1)
+  local above, groups = {}, {}
+  for i, r in ipairs(rows) do above[i], groups[i] = r.score - r.positives[k].score, group(r.normal) end
+  return (statistics.conformal(above, 0, false, groups))
 end
 
 --- False alarms on a normal recording: stretches of windows over a threshold; windows apart by less than one window are one stretch.

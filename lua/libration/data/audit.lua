@@ -179,6 +179,13 @@ local function with_label(entries, label)
   return list
 end
 
+local function unknown_labels(a, dataset)
+  if dataset and dataset.unknown and #dataset.unknown > 0 then
+    audit.add(a, "warning", "unknown-label", ("%s names sequences that the data folder does not have: %s"):format(
+      files.name(dataset.labels_file), table.concat(dataset.unknown, ", ")))
+  end
+end
+
 -- Labels that contradict "normal only", missing ones, and numbers.
 local function check_labels(a, split, dataset)
   local all, without = {}, {}
@@ -193,10 +200,7 @@ local function check_labels(a, split, dataset)
   elseif #without > 0 then
     audit.add(a, "warning", "unlabelled", ("%s without a label: %s"):format(count_of(#without, "recording"), table.concat(without, ", ")))
   end
-  if dataset and dataset.unknown and #dataset.unknown > 0 then
-    audit.add(a, "warning", "unknown-label", ("%s names sequences that the data folder does not have: %s"):format(
-      files.name(dataset.labels_file), table.concat(dataset.unknown, ", ")))
-  end
+  unknown_labels(a, dataset)
   local train, validate = with_label(split.train, 1), with_label(split.validate, 1)
   local test, normal = with_label(split.test, 1), with_label(split.test, 0)
   if #train + #validate > 0 then
@@ -275,6 +279,7 @@ function audit.left_out(entries, options)
   local ok, reason = check_content(a, options)
   if ok then ok, reason = check_subjects(a, options) end
   if not ok then return nil, reason end
+  unknown_labels(a, options.dataset)
   return a
 end
 
@@ -471,8 +476,9 @@ end
 
 --- To the log what it has not been told yet: errors and warnings as warnings, the rest as information.
 ---@param a Audit
----@param told table {findings: integer, lines: integer} so far; counted up
+---@param told table? {findings: integer, lines: integer} so far; counted up
 function audit.tell(a, told)
+  told = told or { findings = 0, lines = 0 }
   for i = told.lines + 1, #a.lines do log.info("%s", a.lines[i]) end
   for i = told.findings + 1, #a.findings do
     local f = a.findings[i]

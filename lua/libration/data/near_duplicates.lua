@@ -25,7 +25,7 @@ near.LIMIT = .5
 near.ABOVE = .15
 --- Of less common movement than this nothing is said, unless it is all there is of a recording; then SHORT_LIMIT decides.
 near.SECONDS = 3
-local SHORT, SHORT_LIMIT = 8, .8
+local SHORT, SHORT_LIMIT = 8, .95
 
 ---@class Fingerprint
 ---@field kind "picture"|"joints"

@@ -109,6 +109,11 @@ local function groups_of(entries)
   return list
 end
 
+--- How many subjects, or recordings where no subject is known.
+---@param entries Entry[]
+---@return integer
+function splits.count(entries) return #groups_of(entries) end
+
 local function range(a, b) return a > b and "" or a == b and tostring(a) or a .. "-" .. b end
 
 --- A split for data that is not twelve recordings: 60 % train, 20 % validate, the rest test, at least one each of the first two. Of data with subjects
