@@ -320,7 +320,8 @@ describe("sections of a recording", function()
   it("give the recording check's measures with limits, spans and reasons; above everything where it stops the verdict", function()
     local text = text_of(pages.result())
     has(text, { "Not scored", "Reason: points seen 31 %, at least 70 wanted", "1.4 of 12.0 seconds are usable", "at least 70", "outside", "3.2 to 4.0 s",
-      "body outside the picture", "not measured: no texture to measure it on", "A second person is seen" })
+      "body outside the picture", "<details open><summary>4 measures, 2 outside their limits</summary>",
+      "not measured: no texture to measure it on", "A second person is seen" })
     assert.is_true(text:find('id="recording-check"', 1, true) < text:find('id="warnings"', 1, true))
     text = text_of(pages.result { flagged = true })
     assert.is_true(text:find('id="recording-check"', 1, true) > text:find('id="measures"', 1, true))
@@ -343,9 +344,10 @@ describe("sections of a recording", function()
     local r = pages.result { flagged = true }
     local detail = {}
     for i = 1, 20 do detail[i] = "frame " .. i end
+    r.audit.findings[4] = { level = "note", code = "looked-at", text = "train: 8 sequences" }
     r.audit.findings[3] = { level = "error", code = "near", text = "two parts share frames", detail = detail }
     local text = text_of(r)
-    has(text, { "<b>Note.</b> Content: 12 checksums", "<b>Warning.</b> 2 labelled test", "<b>Error.</b> Two parts share frames.", "frame 12<", "and 8 more" })
+    has(text, { "<b>Note.</b> Content: 12 checksums", "<b>Warning.</b> 2 labelled test", "<b>Error.</b> Two parts share frames.", "frame 12<", "and 8 more", "<h3>What was looked at</h3>", "<li>Train: 8 sequences.</li>" })
     assert.falsy(text:find("frame 13<", 1, true))
     assert.falsy(text:find("LEAK ALLOWED", 1, true))
     r.audit.leak = true

@@ -137,7 +137,7 @@ function sections.check(c)
     section[#section + 1] = block
   end
   if #(c.measures or {}) > 0 then
-    local rows = {}
+    local rows, outside = {}, 0
     for i, m in ipairs(c.measures) do
       local name = m.name or m.key
       local reading, failed = "within", m.passed == false
@@ -147,6 +147,7 @@ function sections.check(c)
         reading = m.stops == false and "outside, a warning" or "outside"
       end
       local tone = failed and "flag" or nil
+      outside = outside + (failed and 1 or 0)
       rows[i] = {
         m.unit and m.unit ~= "" and name .. ", " .. m.unit or name,
         { text = type(m.value) == "number" and statistics.number(m.value, 3) or "-", tone = tone },
@@ -154,7 +155,8 @@ function sections.check(c)
         { text = reading, tone = tone },
       }
     end
-    put { kind = "table", head = { "measure", "this recording", "limit", "reading" }, align = { "left", "right", "right", "left" }, rows = rows }
+    put { kind = "fold", open = not c.passed, summary = ("%d measures, %s their limits"):format(#rows, outside == 0 and "all within" or outside .. " outside"),
+      { kind = "table", head = { "measure", "this recording", "limit", "reading" }, align = { "left", "right", "right", "left" }, rows = rows } }
   end
   if #(c.spans or {}) > 0 then
     local rows = {}
@@ -214,18 +216,31 @@ end
 function sections.findings(audit)
   local out = {}
   for i, f in ipairs(audit and (audit.findings or audit) or {}) do
-    out[i] = type(f) == "table" and { level = f.level, text = blocks.sentences({ f.text })[1], detail = f.detail }
+    out[i] = type(f) == "table" and { level = f.level, code = f.code, text = blocks.sentences({ f.text })[1], detail = f.detail }
       or { level = "note", text = blocks.sentences({ f })[1] }
   end
   return out
 end
 
----The audit as a section.
+---The audit as a section: what was found, then what was looked at (findings of code "looked-at").
 ---@param audit Audit|string[]|nil
 ---@return table|nil section
 function sections.audit(audit)
-  local list = sections.findings(audit)
-  return #list > 0 and { title = "Audit", { kind = "findings", list = list } } or nil
+  local section, found, looked = { title = "Audit" }, {}, {}
+  for _, f in ipairs(sections.findings(audit)) do
+    if f.code == "looked-at" then
+      looked[#looked + 1] = f.text
+    else
+      found[#found + 1] = f
+    end
+  end
+  if #found > 0 then
+    section[1] = { kind = "findings", list = found }
+  end
+  if #looked > 0 then
+    blocks.append(section, { { kind = "heading", text = "What was looked at" }, { kind = "list", list = looked } })
+  end
+  return section[1] and section
 end
 
 ---What is stamped over a page whose split overlaps and was let pass; nil else.
