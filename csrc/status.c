@@ -10,10 +10,12 @@ static __thread char error_text[512];
 
 int lbr_fail(int code, const char *format, ...)
 {
+    char text[sizeof error_text];   /* lbr_error() may be among the arguments */
     va_list args;
     va_start(args, format);
-    vsnprintf(error_text, sizeof error_text, format, args);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    memcpy(error_text, text, sizeof text);
     return code;
 }
 

@@ -1,6 +1,8 @@
--- allocation_spec.lua: the nth allocation fails, for every n of a training step, eager and recorded: one clear line or success, and nothing kept.
+-- allocation_spec.lua: the nth allocation fails: every tensor's of a training step, eager and recorded, every malloc (tests/starve.lua): one clear line or success, and
+-- nothing kept.
 local lr = require "libration"
 local helper = require "helper"
+local meter = require "meter"
 local anomaly = require "libration.anomaly"
 local optim = require "libration.optim"
 local train = require "libration.train"
@@ -55,4 +57,13 @@ describe("a failing allocation in a training step", function()
       end)
     end)
   end
+end)
+
+describe("a failing malloc", function()
+  it("in training, loading, pictures, video, landmarks: a clear line or no effect, nothing alive", function()
+    local text, code = meter(helper.full() and "luajit tests/starve.lua" or 'luajit tests/starve.lua 17 "training step, recorded" loader "pictures in and out"')
+    if not text then return pending(code) end
+    if helper.full() then io.write(text) end
+    assert.equal(0, code, text)
+  end)
 end)

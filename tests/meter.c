@@ -32,10 +32,11 @@ static int add(struct dl_phdr_info *info, size_t size, void *name)
     return 0;
 }
 
-/* From now on requests by code of the loaded libraries whose path holds `name` count; returns how many pieces of code are watched. */
+/* From now on requests by code of the loaded libraries whose path holds `name` count too; NULL: none. Returns how many pieces of code are watched. */
 int meter_watch(const char *name)
 {
-    dl_iterate_phdr(add, (void *)name);
+    if (!name) count = 0;
+    else dl_iterate_phdr(add, (void *)name);
     return count;
 }
 
