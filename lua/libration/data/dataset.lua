@@ -3,6 +3,7 @@
 local files = require "libration.files"
 local skeletons = require "libration.pose.skeletons"
 local Sequence = require "libration.motion.sequence"
+local tensor = require "libration.tensor"
 
 local Dataset = {}
 Dataset.__index = Dataset
@@ -242,8 +243,36 @@ local function rate_of(times)
   return step > 0 and 1 / step or nil
 end
 
+-- Body parts of a DeepLabCut file in the order of a skeleton: of the one that is named, whose missing joints become NaN, or of the first all of whose joints
+-- the file has. Names are compared without case, blanks and dashes.
+local function arranged(path, points, about, wanted)
+  local at = {}
+  for i, joint in ipairs(about.joints) do at[joint:lower():gsub("[%s%-%.]+", "_")] = i end
+  local chosen
+  for _, name in ipairs(wanted and { wanted } or skeletons.names()) do
+    local s, known = skeletons.get(name), 0
+    for _, joint in ipairs(s.joints) do known = known + (at[joint] and 1 or 0) end
+    if not chosen and (known == #s.joints or wanted and at.left_shoulder and at.right_shoulder and at.left_hip and at.right_hip) then chosen = s end
+  end
+  if not chosen then
+    error(("%s: its body parts are %s: %s"):format(path, table.concat(about.joints, ", "),
+      wanted and ("%s wants at least left_shoulder, right_shoulder, left_hip, right_hip"):format(wanted)
+      or "no skeleton has all its joints among them; name one with --skeleton"), 0)
+  end
+  local T, J, C = points.shape[1], points.shape[2], points.shape[3]
+  local out = tensor.full({ T, #chosen.joints, C }, 0 / 0)
+  local from, to = points:ptr(), out:ptr()
+  for k, joint in ipairs(chosen.joints) do
+    local i = at[joint]
+    for t = 0, i and T - 1 or -1 do
+      for c = 0, C - 1 do to[(t * #chosen.joints + k - 1) * C + c] = from[(t * J + i - 1) * C + c] end
+    end
+  end
+  return out, chosen.name
+end
+
 --- Reads a landmark file as a sequence.
----@param path string .npy [T,J,C], landmark .csv, OpenPose .json or a folder of OpenPose files
+---@param path string .npy [T,J,C], landmark or DeepLabCut .csv, OpenPose .json or a folder of OpenPose files
 ---@param options table? {id, skeleton, fps, width, height}
 ---@return Sequence? sequence
 ---@return string? reason
@@ -255,6 +284,13 @@ function Dataset.read_landmarks(path, options)
     return nil, ("%s: no such file"):format(path)
   elseif e == "npy" then
     points, about = require("libration.formats.npy").load(path)
+  elseif e == "csv" and require("libration.formats.dlc").is(path) then
+    points, about = require("libration.formats.dlc").load(path)
+    if points then
+      local ok, better, name = pcall(arranged, path, points, about, options.skeleton ~= "" and options.skeleton or nil)
+      if not ok then return nil, (tostring(better):gsub("^[^\n]-:%d+: ", "")) end
+      points, about = better, { channels = about.channels, skeleton = name }
+    end
   elseif e == "csv" then
     points, about = require("libration.formats.csv").load_landmarks(path)
   elseif e == "json" then
@@ -273,7 +309,7 @@ function Dataset.read_landmarks(path, options)
   end
   local ok, sequence = pcall(Sequence.new, {
     points = points, id = options.id or files.name(path):gsub("%.%w+$", ""), times = about.times, source = path, score_channel = score,
-    skeleton = options.skeleton ~= "" and options.skeleton or about.joints and skeleton_named(about.joints) or nil,
+    skeleton = about.skeleton or options.skeleton ~= "" and options.skeleton or about.joints and skeleton_named(about.joints) or nil,
     fps = options.fps or rate_of(about.times), width = options.width, height = options.height,
   })
   if not ok then return nil, (tostring(sequence):gsub("^[^\n]-:%d+: ", "")) end

@@ -95,6 +95,16 @@ local function to_number(path, text, row, name)
   return error(("%s: line %d, column '%s': '%s' is not a number"):format(path, row + 1, name, text:sub(1, 40)), 0)
 end
 
+---A cell as a number, with the words for nothing and infinity. Raises one line where it is none.
+---@param path string
+---@param text string
+---@param line integer of the file
+---@param name string of the column
+---@return number
+function M.number(path, text, line, name)
+  return to_number(path, text, line - 1, name)
+end
+
 ---Reads a table of numbers; an empty cell, nan, na, null or none is NaN.
 ---@param path string
 ---@return Tensor? values f64 [rows, columns]

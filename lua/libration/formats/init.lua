@@ -1,5 +1,5 @@
 -- Files in and out, by name: formats.npy, formats.csv and so on load when first touched. docs/FORMATS.md describes the files.
-local names = { csv = true, flatbuffer = true, json = true, npy = true, openpose = true, reader = true, safetensors = true, stream = true, tflite = true }
+local names = { csv = true, dlc = true, flatbuffer = true, json = true, npy = true, openpose = true, reader = true, safetensors = true, stream = true, tflite = true, trc = true }
 
 return setmetatable({}, {
   __index = function(self, name)

@@ -253,6 +253,7 @@ end
 ---@param options? table model, precision, kernel, smooth ("one-euro", "none", "offline": zero-phase Butterworth with `cutoff` Hz, default 6), clock, person, weights
 ---  (as pose.landmarker takes them), start, stop (seconds; stop 0: to the end), fps (folders), crop {x, y, width, height}, rotate (degrees clockwise, after the crop),
 ---  threads, cache (false: neither look nor remember), watch (false: do not look at the frames themselves, see pose/watch.lua), on_open(source), on_frame(frames, found),
+---  on_size(width, height): of the upright source picture, before the first frame, also of a remembered answer,
 ---  sink(time, landmarks, world): takes each frame in order, float[33*5] and float[33*3] that are valid during the call; the recording then holds neither, and
 ---  its length costs no memory, unless smooth is "offline" or the answer was remembered
 ---@return Recording|nil recording
@@ -269,6 +270,7 @@ function extract.recording(input, options)
   }
   local key = key_of(source, setmetatable({ smooth = smooth }, { __index = o }), landmarker.files)
   local place = o.cache ~= false and files.join(files.cache("landmarks"), key .. ".safetensors")
+  if o.on_size then o.on_size(source.source_width, source.source_height) end
   local r = place and extract.remembered(place, o.watch)
   if r then
     source:close()
