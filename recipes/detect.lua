@@ -4,9 +4,9 @@ package.path = here .. "/../lua/?.lua;" .. here .. "/../lua/?/init.lua;" .. pack
 local options = require "libration.options"
 
 local about = "Scores videos or landmark files with a detector that train.lua made.\n\n" ..
-  "For each input: reconstruction_error.png, anomaly_stats.txt, anomaly.csv (a row a frame: time, error, p, flag, error of each joint),\n" ..
-  "attribution.csv and attribution.png (error by joint, limb, side, second), kinematics.csv, anomaly.json, report.html;\n" ..
-  "with --overlay overlay.mp4. Over all inputs: summary.csv. One input writes into the output folder itself, several into folders below it.\n" ..
+  "For each input: reconstruction_error.{png,svg}, anomaly_stats.txt, anomaly.csv (a row a frame: time, error, p, flag, error of each joint),\n" ..
+  "attribution.{csv,png,svg} (error by joint, limb, side, second), kinematics.csv, anomaly.json, report.html;\n" ..
+  "with --overlay overlay.mp4. Over all inputs: summary.csv and, of several, index.html. One input writes into the output folder itself, several into folders below it.\n" ..
   "An input that cannot be scored gets its reason in summary.csv; the others go on. Research use, not a diagnosis."
 
 local rows = require("libration.data.rows").of {

@@ -7,7 +7,8 @@ local about = "Trains an LSTM autoencoder on normal movement, calibrates it on o
   "--data is a MINI-RGBD tree (NN/rgb/*.png; nothing but rgb is ever opened), a folder of videos, or a folder of landmark files (npy, csv, OpenPose json).\n" ..
   "Without it the embedded data set is rendered: 12 infants, 01-11 normal, 12 abnormal. Test recordings are decoded only after detector.safetensors is on disk.\n" ..
   "audit.txt tells what the split shares, also without sharing a byte, and where it contradicts the labels; an overlap ends the run unless --allow-leak.\n" ..
-  "Writes best.safetensors, epoch_NNN.safetensors, detector.safetensors, training.log, training.png, test.csv, audit.txt, run.json, report.html. Research use, not a diagnosis."
+  "Writes best.safetensors, epoch_NNN.safetensors, detector.safetensors, training.log, training.{png,svg}, test.csv, audit.txt, run.json, report.html. " ..
+  "Research use, not a diagnosis."
 
 local rows = require("libration.data.rows").of {
   {"data", "", "folder of recordings; empty: the embedded data set", metavar = "DIR"},

@@ -59,9 +59,18 @@ describe("detect", function()
   it("writes every file of one input into the output folder itself", function()
     local text, code = detect(("--landmarks %s/fast.npy --output %s/one"):format(quote(folder), quote(folder)))
     assert.equal(0, code, text)
-    for _, name in ipairs { "reconstruction_error.png", "anomaly_stats.txt", "anomaly.csv", "anomaly.json", "report.html", "summary.csv" } do
+    for _, name in ipairs {
+      "reconstruction_error.png", "reconstruction_error.svg", "attribution.png", "attribution.svg", "anomaly_stats.txt", "anomaly.csv", "anomaly.json",
+      "report.html", "summary.csv",
+    } do
       assert.is_true((files.size(folder .. "/one/" .. name) or 0) > 50, name)
     end
+    local page = assert(files.read(folder .. "/one/report.html"))
+    for _, title in ipairs {
+      "Verdict", "Error over time", "Key frames", "Movement profile", "Measures", "Where the error comes from", "Beside simpler methods", "Recording check",
+      "Kinematics", "Configuration",
+    } do assert.truthy(page:find("<h2>" .. title .. "</h2>", 1, true), title) end
+    assert.truthy(page:find(">Skeleton</title>", 1, true)) -- a landmark file has no pictures
     local rows, columns = table_of(folder .. "/one/anomaly.csv")
     assert.equal(80, #rows)
     assert.equal(5 + 33, #columns)
@@ -100,6 +109,11 @@ describe("detect", function()
     assert.is_true(files.exists(folder .. "/many/fast/report.html"))
     assert.is_true(files.exists(folder .. "/many/short/report.html"))
     assert.is_false(files.exists(folder .. "/many/text"))
+    local over_all = assert(files.read(folder .. "/many/index.html"))
+    assert.truthy(over_all:find('href="./fast/report.html"', 1, true))
+    assert.truthy(over_all:find('href="./short/report.html"', 1, true))
+    assert.falsy(over_all:find('href="./text/', 1, true))
+    assert.truthy(over_all:find("no such file", 1, true))
   end)
 
   it("takes a folder of landmark files and warns of the detector's own recordings", function()

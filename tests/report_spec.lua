@@ -347,7 +347,8 @@ describe("sections of a recording", function()
     r.audit.findings[4] = { level = "note", code = "looked-at", text = "train: 8 sequences" }
     r.audit.findings[3] = { level = "error", code = "near", text = "two parts share frames", detail = detail }
     local text = text_of(r)
-    has(text, { "<b>Note.</b> Content: 12 checksums", "<b>Warning.</b> 2 labelled test", "<b>Error.</b> Two parts share frames.", "frame 12<", "and 8 more", "<h3>What was looked at</h3>", "<li>Train: 8 sequences.</li>" })
+    has(text, { "<b>Note.</b> Content: 12 checksums", "<b>Warning.</b> 2 labelled test", "<b>Error.</b> Two parts share frames.", "frame 12<", "and 8 more",
+      "<h3>What was looked at</h3>", "<li>Train: 8 sequences.</li>" })
     assert.falsy(text:find("frame 13<", 1, true))
     assert.falsy(text:find("LEAK ALLOWED", 1, true))
     r.audit.leak = true

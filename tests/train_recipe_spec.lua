@@ -62,7 +62,7 @@ describe("train", function()
   end)
 
   it("writes every file of section 7", function()
-    for _, name in ipairs { "best.safetensors", "epoch_002.safetensors", "detector.safetensors", "training.log", "training.png", "test.csv", "run.json", "report.html" } do
+    for _, name in ipairs { "best.safetensors", "epoch_002.safetensors", "detector.safetensors", "training.log", "training.png", "training.svg", "test.csv", "run.json", "report.html" } do
       assert.is_true((files.size(folder .. "/run/" .. name) or 0) > 100, name)
     end
   end)
@@ -114,7 +114,7 @@ describe("train", function()
   it("says what is weak about the result", function()
     local said = warnings(text)
     assert.truthy(said:find("2 calibration videos: too few (20 wanted)", 1, true), said)
-    assert.truthy(said:find("too few for a rate", 1, true), said)
+    assert.truthy(text:find("2 labelled test recordings: too few for a rate", 1, true), text)
     local html = assert(files.read(folder .. "/run/report.html"))
     for _, word in ipairs { "mean speed", "PCA-32", "zero output", "esearch use, not a diagnosis" } do
       assert.truthy(html:find(word, 1, true), word)
@@ -135,8 +135,40 @@ describe("train", function()
   it("warns about abnormal training and validation sequences and names the legal split", function()
     local said, status = train "--train 1-3,8 --validate 5 --test 7"
     assert.equal(0, status, said)
-    assert.truthy(said:find("training holds 08, labelled abnormal", 1, true), said)
-    assert.truthy(said:find("--train 01,02,03,05,06 --validate 07 --test", 1, true) or said:find("A split that the labels allow: --train", 1, true), said)
+    assert.truthy(said:find("it trains on abnormal 08, tests 1 normal and 0 abnormal", 1, true), said)
+    assert.truthy(said:find("a split that the labels allow: --train 1-3", 1, true), said)
+    local audit = assert(files.read(folder .. "/run/audit.txt"))
+    assert.truthy(audit:find("verdict: 1 warning\n", 1, true), audit)
+    assert.truthy(audit:find("warning  abnormal-as-normal", 1, true), audit)
+  end)
+
+  it("refuses an overlap by name, or stamps the pages, audit.txt, run.json and the detector, and detect.lua stamps its pages", function()
+    local leak = folder .. "/leak"
+    local function run(more)
+      return shell(("luajit recipes/train.lua %s --data %s/bodies --output %s --train 1-4 --test 7,8 %s"):format(FAST, quote(folder), quote(leak), more))
+    end
+    local said, status = run "--validate 4,5"
+    assert.are_not.equal(0, status)
+    assert.truthy(said:find("sequence 04 is in both --train and --validate; the parts may not overlap (--allow-leak", 1, true), said)
+    assert.is_false(files.exists(leak))
+    said, status = run "--validate 4,5 --allow-leak"
+    assert.equal(0, status, said)
+    local stamp = "LEAK ALLOWED: sequence 04 is in both train and validate"
+    assert.truthy(said:find("warning: " .. stamp, 1, true), said)
+    assert.truthy(files.read(leak .. "/audit.txt"):find(stamp, 1, true))
+    local function stamped(page)
+      assert.truthy(page:gsub("\194\160", " "):find("LEAK ALLOWED: Sequence 04 is in both train and validate", 1, true))
+    end
+    stamped(assert(files.read(leak .. "/report.html")))
+    local run_json = assert(json.decode(assert(files.read(leak .. "/run.json"))))
+    assert.is_true(run_json.audit.leak)
+    assert.equal("shared-id", run_json.audit.findings[1].code)
+    said, status = shell(("luajit recipes/detect.lua --detector %s/detector.safetensors --landmarks %s/bodies/04.npy --check off --output %s/found"):format(
+      quote(leak), quote(folder), quote(leak)))
+    assert.equal(0, status, said)
+    assert.truthy(said:find("warning: 04 is the detector's calibration sequence 04: its score does not count as new", 1, true), said)
+    assert.truthy(files.read(leak .. "/found/audit.txt"):find(stamp, 1, true))
+    stamped(assert(files.read(leak .. "/found/report.html")))
   end)
 
   it("decodes no test recording before the detector is on disk", function()
