@@ -6,7 +6,8 @@ local options = require "libration.options"
 local about = "Finds one person's 33 landmarks in a video, a picture or a folder of frames, as MediaPipe's BlazePose does.\n\n" ..
   "Writes to the output folder: landmarks.npy float32 [T,33,5] (x, y, z in pixels of the upright source picture, visibility, presence; NaN where nobody is found),\n" ..
   "world.npy float32 [T,33,3] (metres from the mid hip), landmarks.csv (frame, time in seconds, JOINT_x ...), landmarks.json (OpenPose layout, one file with all\n" ..
-  "frames), run.json, and with --overlay overlay.mp4 (overlay.png for a picture)."
+  "frames), run.json (with the recording check), and with --overlay overlay.mp4 (overlay.png for a picture). With --export dlc landmarks_dlc.csv (DeepLabCut's layout),\n" ..
+  "with --export trc landmarks.trc (OpenSim, Pose2Sim), with --kinematics kinematics.csv (range, path, speed, acceleration, jerk, angles by joint)."
 
 local rows = {
   {"output", "landmarks", "folder for the results, made when missing", metavar = "DIR"},
@@ -27,31 +28,51 @@ local rows = {
   {"fps", 0, "frames a second of a folder of pictures; 0: 25", type = "number", min = 0},
   {"threads", 0, "processor threads; 0: all cores", min = 0},
   {"weights", "", "your own file of the landmark network, or a folder with the files of both networks", metavar = "FILE"},
+  {"export", {"csv", "json"}, "what is written beside landmarks.npy and world.npy: csv, json (OpenPose), dlc (DeepLabCut CSV), trc", of = "string",
+    choices = {"csv", "json", "dlc", "trc"}, metavar = "LIST"},
+  {"trc-units", "px", "of landmarks.trc; px: places in the picture; mm: world landmarks, as large as the network takes the body to be. X right, Y up, Z to the viewer",
+    choices = {"px", "mm"}},
+  {"kinematics", false, "write kinematics.csv; holds the whole recording in memory"},
+  {"scale", "", "known torso length (middle of the shoulders to middle of the hips), as 12.5cm: kinematics.csv is in cm instead of torso lengths", metavar = "CM",
+    check = function(v) return require("libration.motion.kinematics").scale_of(v) end},
+  {"check", "warn", "recording check (camera, light, other people, body in the frame); warn: say what does not pass; off: do not look at the frames for it",
+    choices = {"warn", "off"}},
   {"overlay", false, "draw the skeleton over the frames: overlay.mp4 with the source's times and sound"},
   {"cache", true, "remember answers, and take a remembered one (in the user's cache folder)"},
   positional = {"input", "", "video, picture or folder of PNG or JPEG frames", metavar = "INPUT", required = true},
 }
 
--- Everything that a frame's landmarks are written to, a frame at once: { put(time, landmarks, world), close(), abort() }.
-local function writers(folder)
+-- Everything that a frame's landmarks are written to, a frame at once: { put(time, landmarks, world), close(frames a second), abort() }.
+local function writers(folder, o, height)
   local files, skeleton = require "libration.files", require "libration.pose.skeletons".blazepose33
   local npy, csv, openpose = require "libration.formats.npy", require "libration.formats.csv", require "libration.formats.openpose"
-  local list = {}
+  local list, wanted, joints = {}, {}, skeleton.joints
+  for _, name in ipairs(o.export) do wanted[name] = true end
+  local trc
   local ok, err = pcall(function()
     list[1] = npy.writer(files.join(folder, "landmarks.npy"), {33, 5})
     list[2] = npy.writer(files.join(folder, "world.npy"), {33, 3})
-    list[3] = csv.landmark_writer(files.join(folder, "landmarks.csv"), {joints = skeleton.joints, channels = {"x", "y", "z", "visibility", "presence"}})
-    list[4] = openpose.writer(files.join(folder, "landmarks.json"), 33, 5)
+    if wanted.csv then
+      list[#list + 1] = csv.landmark_writer(files.join(folder, "landmarks.csv"), {joints = joints, channels = {"x", "y", "z", "visibility", "presence"}})
+    end
+    if wanted.json then list[#list + 1] = openpose.writer(files.join(folder, "landmarks.json"), 33, 5) end
+    if wanted.dlc then list[#list + 1] = require("libration.formats.dlc").writer(files.join(folder, "landmarks_dlc.csv"), {joints = joints, channels = 5}) end
+    if wanted.trc then
+      local px = o.trc_units == "px"
+      trc = require("libration.formats.trc").writer(files.join(folder, "landmarks.trc"), {
+        joints = joints, channels = px and 5 or 3, units = o.trc_units, factor = not px and 1000 or nil, height = px and height or nil, depth = true,
+      })
+      list[#list + 1] = trc
+    end
   end)
   local all = {}
   function all.put(time, landmarks, world)
     list[1]:append_row(landmarks)
     list[2]:append_row(world)
-    list[3]:append(landmarks, time)
-    list[4]:append(landmarks, time)
+    for i = 3, #list do list[i]:append(list[i] == trc and o.trc_units == "mm" and world or landmarks, time) end
   end
-  function all.close()
-    while list[1] do table.remove(list, 1):close() end
+  function all.close(rate)
+    while list[1] do table.remove(list, 1):close(rate) end
   end
   function all.abort()
     for _, writer in ipairs(list) do writer:abort() end
@@ -122,19 +143,28 @@ options.main(function()
   lock, reason = files.lock(folder)
   if not lock then error(reason, 0) end
   local bar
+  local recording_check = require "libration.data.recording_check"
+  local size, seen
   local settings = {
     model = o.model, precision = o.precision, kernel = o.heatmap_kernel, smooth = o.smooth, cutoff = o.cutoff, clock = o.clock, person = o.person,
     start = o.start, stop = o["end"], fps = o.fps, crop = #o.crop == 4 and o.crop or nil, rotate = o.rotate, cache = o.cache,
-    threads = o.threads > 0 and o.threads or nil, weights = o.weights ~= "" and o.weights or nil,
+    threads = o.threads > 0 and o.threads or nil, weights = o.weights ~= "" and o.weights or nil, watch = o.check ~= "off",
+    on_size = function(width, height)
+      size = {width, height}
+      if o.check ~= "off" then
+        seen = recording_check.begin {skeleton = "blazepose33", channels = 5, score = 4, width = width, height = height}
+      end
+    end,
     on_open = function(source)
       bar = progress.new {label = "landmarks", total = source.frames > 0 and source.frames or nil, unit = "frames"}
     end,
     on_frame = function(n, found) bar:update(n, found < n and ("%d without a pose"):format(n - found) or nil) end,
   }
   local out
-  function settings.sink(...)
-    out = out or writers(folder)
-    out.put(...)
+  function settings.sink(time, landmarks, world)
+    out = out or writers(folder, o, size[2])
+    out.put(time, landmarks, world)
+    if seen then seen:add(time, landmarks) end
   end
   local ok, err = pcall(function()
     local r = assert(extract.recording(o.input, settings))
@@ -145,14 +175,31 @@ options.main(function()
     for _, jump in ipairs(r.jumps) do
       log.warn("jump at %.3f s (frame %d): the body is %.0f pixels from where it was, perhaps another person", jump.time, jump.frame - 1, jump.distance)
     end
-    out.close()
+    out.close(r.fps > 0 and r.fps or 25)
+    local check
+    if seen and r.kind ~= "picture" then
+      seen.fps = r.fps > 0 and r.fps or 25
+      check = seen:judge {watch = r.watch, mode = "warn", cost = r.watch_seconds > 0 and r.watch_seconds / (r.seconds - r.watch_seconds) or nil}
+      for _, finding in ipairs(check.findings) do
+        if finding.level ~= "note" then log.warn("recording check: %s", finding.text) end
+      end
+    end
+    if o.kinematics then
+      local kinematics, Sequence = require "libration.motion.kinematics", require "libration.motion.sequence"
+      local points = assert(require("libration.formats.npy").load(files.join(folder, "landmarks.npy")))
+      local list, why = kinematics.of_sequence(Sequence.new {points = points, id = o.input, skeleton = "blazepose33", fps = r.fps > 0 and r.fps or 25, times = r.times},
+        {scale = kinematics.scale_of(o.scale)})
+      if list then kinematics.write(files.join(folder, "kinematics.csv"), list) else log.warn("no kinematics: %s", why) end
+    end
     if o.overlay then draw_overlay(r, o.input, settings, folder) end
     local cjson = require "cjson"
     local rate = r.seconds > 0 and r.frames / r.seconds or 0
     files.write(files.join(folder, "run.json"), cjson.encode {
       recipe = "landmarks", version = lr.version, device = "cpu", input = o.input, options = o, key = r.key, cached = r.cached, frames = r.frames, found = r.found,
       width = r.width, height = r.height, fps = r.fps, jumps = #r.jumps > 0 and r.jumps or nil, seconds = r.seconds, frames_per_second = rate,
+      recording_check = check,
     } .. "\n")
+    if check then log.info("recording check: %s", recording_check.line(check)) end
     log.info("%s: a pose in %d of %d frames%s -> %s", o.input, r.found, r.frames,
       rate > 0 and (", %.1f frames/s"):format(rate) or "", folder)
   end)
