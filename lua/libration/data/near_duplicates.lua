@@ -123,9 +123,9 @@ function near.of_pictures(path, options)
     place = files.join(files.cache("fingerprints"), ("%s-%d%s.safetensors"):format(options.sha256, VERSION, folder and ("-%g"):format(fps) or ""))
     local tensors, about = nil, nil
     if files.exists(place) then tensors, about = safetensors.load(place) end
-    local t = tensors and tensors.samples
-    if t and #t.shape == 2 and t.shape[2] == GRID * GRID and tonumber(about.begin) then
-      return { kind = "picture", samples = t, n = t.shape[1], begin = tonumber(about.begin) }
+    local t, begin = tensors and tensors.samples, tensors and tonumber(about.begin)
+    if t and t.dtype == "f16" and #t.shape == 2 and t.shape[1] > 0 and t.shape[2] == GRID * GRID and begin and begin - begin == 0 then
+      return { kind = "picture", samples = t, n = t.shape[1], begin = begin }
     end
   end
   local f, reason
