@@ -200,6 +200,13 @@ M.kinds = {
   { name = "JPEG", bytes = jpeg "-q:v 2 -pix_fmt yuvj444p", read = picture },
   { name = "CSV", bytes = made("a.csv", function(path) require "libration.formats.csv".save_landmarks(path, lr.randn({ 4, 2, 3 }, { seed = 1 }), JOINTS) end),
     read = at_path("a.csv", function(path) return require "libration.formats.csv".load_landmarks(path) end) },
+  { name = "DeepLabCut CSV", bytes = made("a.csv", function(path) require "libration.formats.dlc".save(path, lr.randn({ 4, 2, 3 }, { seed = 1 }), JOINTS) end),
+    read = at_path("a.csv", function(path) return require "libration.formats.dlc".load(path) end) },
+  { name = "TRC", bytes = made("a.trc", function(path)
+    local w = require "libration.formats.trc".writer(path, { joints = JOINTS.joints, channels = 3, units = "px", height = 100 })
+    for t = 0, 3 do w:append(ffi.new("float[6]", { 1, 2, 3, 4.5, t, 6 }), t / 25) end
+    w:close(25)
+  end), read = at_path("a.trc", function(path) return require "libration.formats.trc".load(path) end) },
   { name = "labels CSV", bytes = function() return "sequence,label,subject,age_weeks\n01,0,anna,12\n02,1,\"b,c\",14.5\n03,normal,carl,9\n" end,
     read = at_path("labels.csv", function(path)
       files.mkdirs(files.folder(path) .. "/01/rgb")

@@ -302,3 +302,51 @@ n=0; while [ "$(ls %s/*/done.json 2>/dev/null | wc -l)" -lt %d ] && [ $n -lt 120
     io.write(("200 videos of 36 frames: killed after %d, the rest done by the next run, 3 with their reason, %.0f s in all\n"):format(done, clock() - begin))
   end)
 end)
+
+describe("a long recording", function()
+  it("is written frame by frame: 3,000 frames of landmarks leave less than 1 MiB in memory", function()
+    local ffi = require "ffi"
+    local npy, openpose = require "libration.formats.npy", require "libration.formats.openpose"
+    local skeleton, out = require "libration.pose.skeletons".blazepose33, fresh()
+    local writers = {
+      npy.writer(out .. "/a.npy", { 33, 5 }), csv.landmark_writer(out .. "/a.csv", { joints = skeleton.joints, channels = { "x", "y", "z", "visibility", "presence" } }),
+      openpose.writer(out .. "/a.json", 33, 5),
+    }
+    local row = ffi.new("float[165]")
+    local function write(from, to)
+      for t = from, to do
+        for i = 0, 164 do row[i] = t + i / 8 end
+        writers[1]:append_row(row)
+        writers[2]:append(row, t / 25)
+        writers[3]:append(row, t / 25)
+      end
+      collectgarbage()
+      collectgarbage()
+      return collectgarbage "count"
+    end
+    local before = write(1, 300)
+    assert.is_true(write(301, 3000) - before < 1024)
+    for _, writer in ipairs(writers) do writer:abort() end
+    assert.same({}, runs.tree(out))
+  end)
+
+  it("of an hour grows by at most 64 MiB after its first minute", function()
+    if not full then return pending "LIBRATION_FULL=1; takes the better part of an hour" end
+    if not has_weights() then return pending "needs the networks' weights: make models" end
+    local frames = infant(200):gsub("'$", "/syn_%%05d.png'")
+    local clip, hour, out = folder .. "/clip.mp4", folder .. "/hour.mp4", fresh()
+    assert.equal(0, os.execute(("ffmpeg -v error -framerate 25 -i %s -pix_fmt yuv420p -c:v libx264 %s && ffmpeg -v error -stream_loop 449 -i %s -c copy %s"):format(
+      frames, quote(clip), quote(clip), quote(hour))))
+    local text, code = shell(([[luajit recipes/landmarks.lua %s --no-cache --output %s >%s/said 2>&1 & pid=$!
+while kill -0 $pid 2>/dev/null; do awk '/VmRSS/{print "resident " $2}' /proc/$pid/status 2>/dev/null; sleep 10; done
+wait $pid || exit 1]]):format(quote(hour), quote(out), quote(folder)))
+    assert.equal(0, code, files.read(folder .. "/said"))
+    local curve = {}
+    for kib in text:gmatch "resident (%d+)" do curve[#curve + 1] = tonumber(kib) / 1024 end
+    local first, most = curve[7], 0
+    for i = 7, #curve do most = math.max(most, curve[i]) end
+    io.write(("an hour of video: resident %.0f MiB after the first minute, at most %.0f MiB later, %d samples\n"):format(first, most, #curve))
+    assert.is_true(most - first <= 64)
+    assert.equal(90000, require "libration.formats.npy".load(out .. "/landmarks.npy"):size(1))
+  end)
+end)
