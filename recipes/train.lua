@@ -6,6 +6,8 @@ local options = require "libration.options"
 local about = "Trains an LSTM autoencoder on normal movement, calibrates it on other normal recordings, then judges test recordings.\n\n" ..
   "--data is a MINI-RGBD tree (NN/rgb/*.png; nothing but rgb is ever opened), a folder of videos, or a folder of landmark files (npy, csv, OpenPose json).\n" ..
   "Without it the embedded data set is rendered: 12 infants, 01-11 normal, 12 abnormal. Test recordings are decoded only after detector.safetensors is on disk.\n" ..
+  "Defaults and their evidence (12 MINI-RGBD recordings, leave one normal out): each window minus its own mean, AUC 1.00 against .91 with --post none, where\n" ..
+  "mean joint speed alone has 1.00 too; README.md has the table. Early stopping goes by a training normal, so that the calibration stays unseen.\n" ..
   "audit.txt tells what the split shares, also without sharing a byte, and where it contradicts the labels; an overlap ends the run unless --allow-leak.\n" ..
   "Writes best.safetensors, epoch_NNN.safetensors, detector.safetensors, training.log, training.{png,svg}, test.csv, audit.txt, run.json, report.html. " ..
   "Research use, not a diagnosis."
