@@ -416,3 +416,28 @@ describe("pages over many", function()
     assert.truthy(page_of(evaluation.page(given)):find(">abnormal recording<", 1, true))
   end)
 end)
+
+describe("key frames", function()
+  local keyframes = require "libration.report.keyframes"
+
+  it("lie where the error is largest in the longest stretches, in order; one alone gets the calmest frame beside it", function()
+    local scored = { frames = 8, fps = 2, begin = 1, frame_error = { NAN, 3, 9, 1, 5, 2, 7, 4 } }
+    assert.same({ { time = 2, frame = 3 }, { time = 4, frame = 7 } },
+      keyframes.times(scored, { episodes = { { first = 5, last = 7 }, { first = 1, last = 2 } } }, 4))
+    assert.same({ { time = 4, frame = 7 } }, keyframes.times(scored, { episodes = { { first = 5, last = 7 }, { first = 1, last = 2 } } }, 1))
+    assert.same({ { time = 2, frame = 3 }, { time = 2.5, frame = 4 } }, keyframes.times(scored, { episodes = {} }, 4))
+  end)
+
+  it("of landmarks take the nearest time, and the picture's form where x and y are parts of it", function()
+    local lr = require "libration"
+    local points = lr.zeros { 4, 18, 2 }
+    local scored = { frames = 4, fps = 2, begin = 0, frame_error = { 1, 2, 9, 2 } }
+    local verdict = { episodes = { { first = 2, last = 2 } }, threshold = 3 }
+    local sequence = { points = points, fps = 2, times = { 0, 0.4, 0.9, 1.6 }, skeleton = "openpose18", width = 640, height = 480 }
+    local poses = keyframes.poses(sequence, scored, verdict, "centred")
+    assert.equal(2, #poses)
+    assert.equal("1.00 s, error 9.00, over the threshold of 3.00", poses[2].caption)
+    assert.is_near(640 / 480, poses[2].aspect, 1e-12)
+    assert.equal(1, keyframes.poses(sequence, scored, verdict)[1].aspect)
+  end)
+end)

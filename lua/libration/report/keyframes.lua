@@ -13,7 +13,7 @@ local keyframes = {}
 -- Pictures wider than this are halved until they are not: a page with three frames of a 4K video would have 50 MB.
 local WIDEST = 960
 
----Times worth showing, in order, and the frame of the scores that each falls on.
+---Times worth showing, in order, and the frame of the scores that each falls on. One alone gets the frame of the least error beside it.
 ---@param scored Scored
 ---@param verdict Verdict
 ---@param count integer at most
@@ -40,6 +40,18 @@ function keyframes.times(scored, verdict, count)
     end
     if best then
       times[#times + 1] = { time = scored.begin + best / scored.fps, frame = best + 1 }
+    end
+  end
+  if #times == 1 and count > 1 then
+    local best, least = nil, math.huge
+    for t = 0, scored.frames - 1 do
+      local e = scored.frame_error[t + 1]
+      if e == e and e < least then
+        best, least = t, e
+      end
+    end
+    if best + 1 ~= times[1].frame then
+      times[2] = { time = scored.begin + best / scored.fps, frame = best + 1 }
     end
   end
   table.sort(times, function(a, b)
