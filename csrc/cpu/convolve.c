@@ -12,10 +12,10 @@
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 24")
 #endif
 
-enum { MOST_TILE = 8, MOST_WIDE = 3, MOST_TAPS = 64, ROUND = 16 };
+enum { MOST_TILE = 8, MOST_WIDE = 3, MOST_TAPS = 64, PITCH = 16, RING = 65536 };
 
 struct loops;
 
@@ -26,9 +26,13 @@ struct job {
     int64_t B, H, W, C, OH, OW, O, KH, KW;
     const int32_t *stride, *pad, *dilation;
     int act;
-    int64_t tiles, pixels;
+    int64_t tiles, pixels, strip;   /* tiles in all; tiles that all channels are made of before the next ones come */
     int blocks, groups, tile;
-    bool plain; /* 1x1, stride 1, no padding: pixel for pixel */
+    bool plain;                     /* 1x1, stride 1, no padding: pixel for pixel */
+    /* depthwise: channels at a time; a thread's ring of input rows [slabs of PITCH channels][span][wide][PITCH], its floats and those of a slab */
+    int64_t chunk, span, wide, each, slab;
+    float *ring;
+    void (*row)(const struct job *j, const float *const *rows, int64_t first, int64_t n, int64_t pixel);
 };
 
 /* ---- one set of inner loops an instruction set ---- */
@@ -120,20 +124,25 @@ static inline v4 some4(const float *p, int64_t n)
 
 typedef void tile_fn(const struct job *j, const float *const *from, int64_t taps, int64_t run, int64_t block, int64_t pixel, int valid);
 
+typedef void row_fn(const struct job *j, const float *const *rows, int64_t first, int64_t n, int64_t pixel);
+
 struct loops {
     int vector;                                   /* floats */
     int wide;                                     /* most vectors of channels in a tile */
     struct { int tile; tile_fn *of[MOST_WIDE + 1]; } shape[MOST_WIDE + 1]; /* by the widest tile of a call: its pixels, the loops by vectors */
-    void (*columns)(const struct job *j, const float *const *from, const float *base, const int64_t *tap_x, const int64_t *tap_w, int64_t pixel, int valid);
+    void (*gather)(float *to, const float *x, int64_t pixels, int64_t C, int64_t slab, int64_t n);
+    row_fn *row_any, *row[2][2];                  /* depthwise; by sides 3 and 5, strides 1 and 2 */
 };
+
+#define ROWS(set) gather_##set, row_any_##set, {{row31_##set, row32_##set}, {row51_##set, row52_##set}}
 
 static const struct loops *pick(void)
 {
     static const struct loops table[] = {
-        [LBR_ISA_PORTABLE] = {4, 1, {[1] = {8, {[1] = tile8x1_portable}}}, columns_portable},
+        [LBR_ISA_PORTABLE] = {4, 1, {[1] = {8, {[1] = tile8x1_portable}}}, gather_portable, row_any_portable, {{NULL}}},
 #if defined(__x86_64__)
-        [LBR_ISA_AVX2] = {8, 3, {[1] = {8, {[1] = tile8x1_avx2}}, [2] = {6, {[2] = tile6x2_avx2}}, [3] = {4, {[2] = tile4x2_avx2, [3] = tile4x3_avx2}}}, columns_avx2},
-        [LBR_ISA_AVX512] = {16, 3, {[1] = {8, {[1] = tile8x1_avx512}}, [2] = {8, {[2] = tile8x2_avx512}}, [3] = {8, {[2] = tile8x2_avx512, [3] = tile8x3_avx512}}}, columns_avx512},
+        [LBR_ISA_AVX2] = {8, 3, {[1] = {8, {[1] = tile8x1_avx2}}, [2] = {6, {[2] = tile6x2_avx2}}, [3] = {4, {[2] = tile4x2_avx2, [3] = tile4x3_avx2}}}, ROWS(avx2)},
+        [LBR_ISA_AVX512] = {16, 3, {[1] = {8, {[1] = tile8x1_avx512}}, [2] = {8, {[2] = tile8x2_avx512}}, [3] = {8, {[2] = tile8x2_avx512, [3] = tile8x3_avx512}}}, ROWS(avx512)},
 #endif
     };
     return &table[lbr_cpu_isa()];
@@ -146,7 +155,7 @@ struct packed {
     uint32_t version;
     const char *data;
     const struct loops *loops;
-    float *weights;    /* [blocks of a vector, K, vector] or [taps, C rounded up to 16] */
+    float *weights;    /* [blocks of a vector, K, vector] or [slabs of PITCH channels, taps in columns, PITCH] */
     float *zeros;      /* what taps outside of the picture read */
 };
 
@@ -161,10 +170,10 @@ static void forget(void *state)
 static float *aligned(int64_t count)
 {
     void *p = NULL;
-    return posix_memalign(&p, 64, (size_t)(count + ROUND) * sizeof(float)) ? NULL : p;
+    return posix_memalign(&p, 64, (size_t)(count + PITCH) * sizeof(float)) ? NULL : p;
 }
 
-static int64_t rounded(int64_t channels) { return (channels + ROUND - 1) / ROUND * ROUND; }
+static int64_t rounded(int64_t channels) { return (channels + PITCH - 1) / PITCH * PITCH; }
 
 /* The call's packed weights: kept ones, or new ones of `count` floats that fill() writes. */
 static struct packed *pack(lbr_call *c, const struct loops *loops, int64_t count, int64_t channels, void (*fill)(const lbr_tensor *w, int vector, float *out))
@@ -180,7 +189,7 @@ static struct packed *pack(lbr_call *c, const struct loops *loops, int64_t count
     if (!p->weights) p->weights = aligned(count);
     if (!p->zeros) {
         p->zeros = aligned(channels);
-        if (p->zeros) memset(p->zeros, 0, (size_t)(channels + ROUND) * sizeof(float));
+        if (p->zeros) memset(p->zeros, 0, (size_t)(channels + PITCH) * sizeof(float));
     }
     if (!p->weights || !p->zeros) return NULL;
     fill(w, loops->vector, p->weights);
@@ -201,24 +210,24 @@ static void fill_channels(const lbr_tensor *w, int vector, float *out)
 {
     (void)vector;
     const float *v = (const float *)w->data;
-    int64_t C = w->shape[2], whole = rounded(C);
-    for (int64_t t = 0; t < (int64_t)w->shape[0] * w->shape[1]; t++)
-        for (int64_t ch = 0; ch < whole; ch++) out[t * whole + ch] = ch < C ? v[t * C + ch] : 0;
+    int64_t KH = w->shape[0], KW = w->shape[1], C = w->shape[2];
+    for (int64_t slab = 0; slab < C; slab += PITCH)
+        for (int64_t t = 0; t < KH * KW; t++, out += PITCH)
+            for (int64_t ch = 0; ch < PITCH; ch++) out[ch] = slab + ch < C ? v[(t % KH * KW + t / KH) * C + slab + ch] : 0;
 }
 
 /* ---- walking over the outputs ---- */
 
-/* Where the windows of a tile's outputs begin, tap by tap; what lies outside of the picture reads zeros. columns: the order of taps. */
-static void windows(const struct job *j, int64_t pixel, int tile, int valid, bool columns, const float **from)
+/* Where the windows of a tile's outputs begin, tap by tap; what lies outside of the picture reads zeros. */
+static void windows(const struct job *j, int64_t pixel, int valid, const float **from)
 {
     int64_t b = pixel / (j->OH * j->OW), oy = pixel / j->OW % j->OH, ox = pixel % j->OW;
-    int64_t outer = columns ? j->KW : j->KH, inner = columns ? j->KH : j->KW;
-    for (int m = 0; m < tile; m++) {
+    for (int m = 0; m < j->tile; m++) {
         int64_t top = oy * j->stride[0] - j->pad[0], left = ox * j->stride[1] - j->pad[2];
         const float *picture = j->x + b * j->H * j->W * j->C, **f = from + m;
-        for (int64_t u = 0; u < outer; u++)
-            for (int64_t v = 0; v < inner; v++, f += MOST_TILE) {
-                int64_t iy = top + (columns ? v : u) * j->dilation[0], ix = left + (columns ? u : v) * j->dilation[1];
+        for (int64_t u = 0; u < j->KH; u++)
+            for (int64_t v = 0; v < j->KW; v++, f += MOST_TILE) {
+                int64_t iy = top + u * j->dilation[0], ix = left + v * j->dilation[1];
                 *f = iy >= 0 && iy < j->H && ix >= 0 && ix < j->W ? picture + (iy * j->W + ix) * j->C : j->zeros;
             }
         if (m + 1 < valid && ++ox == j->OW) {
@@ -240,50 +249,53 @@ static bool rows_of(const struct job *j, int64_t pixel, int valid, const float *
     return true;
 }
 
-/* Item = (group of blocks, tile of pixels); pixels are counted through all pictures. */
+/* Item = (strip of tiles, group of blocks, tile); pixels are counted through all pictures. */
 static void convolve(void *ctx, int64_t begin, int64_t end, int thread)
 {
     const struct job *j = ctx;
-    int64_t taps = j->KH * j->KW, group = begin / j->tiles, tile = begin % j->tiles;
+    int64_t taps = j->KH * j->KW;
     tile_fn *const *of = j->loops->shape[(j->blocks + j->groups - 1) / j->groups].of;
     const float *from[MOST_TAPS * MOST_TILE];
     (void)thread;
-    for (int64_t item = begin; item < end; item++) {
-        int64_t block = group * j->blocks / j->groups, pixel = tile * j->tile, n = (group + 1) * j->blocks / j->groups - block;
-        int valid = j->pixels - pixel < j->tile ? (int)(j->pixels - pixel) : j->tile;
-        int64_t reads = taps, run = j->C;
-        if (j->plain)
-            for (int m = 0; m < j->tile; m++) from[m] = j->x + (pixel + (m < valid ? m : valid - 1)) * j->C;
-        else if (rows_of(j, pixel, valid, from)) reads = j->KH, run = j->KW * j->C;
-        else windows(j, pixel, j->tile, valid, false, from);
-        of[n](j, from, reads, run, block, pixel, valid);
-        if (++tile == j->tiles) tile = 0, group++;
+    while (begin < end) {
+        int64_t strip = begin / (j->strip * j->groups), first = strip * j->strip, tiles = j->tiles - first < j->strip ? j->tiles - first : j->strip;
+        int64_t inside = begin - first * j->groups, group = inside / tiles, tile = inside % tiles, stop = tiles - tile < end - begin ? tiles : tile + end - begin;
+        int64_t block = group * j->blocks / j->groups;
+        tile_fn *run_tile = of[(group + 1) * j->blocks / j->groups - block];
+        begin += stop - tile;
+        for (; tile < stop; tile++) {
+            int64_t pixel = (first + tile) * j->tile, reads = taps, run = j->C;
+            int valid = j->pixels - pixel < j->tile ? (int)(j->pixels - pixel) : j->tile;
+            if (j->plain) run_tile(j, NULL, 1, run, block, pixel, valid);
+            else {
+                if (rows_of(j, pixel, valid, from)) reads = j->KH, run = j->KW * j->C;
+                else windows(j, pixel, valid, from);
+                run_tile(j, from, reads, run, block, pixel, valid);
+            }
+        }
     }
 }
 
-/* Item = row of outputs; 8 pixels at a time. Taps run in columns. */
+/* Item = (picture, chunk of channels, row of outputs). The input rows under the kernel lie in a ring, padded with zeros, so that nothing need be asked inside the loops. */
 static void depthwise(void *ctx, int64_t begin, int64_t end, int thread)
 {
     const struct job *j = ctx;
-    int64_t taps = j->KH * j->KW, whole = rounded(j->C);
-    const float *from[MOST_TAPS * MOST_TILE];
-    int64_t tap_w[MOST_TAPS], tap_x[MOST_TAPS];
-    (void)thread;
-    for (int64_t t = 0; t < taps; t++) {
-        int64_t ky = t % j->KH, kx = t / j->KH;
-        tap_w[t] = (ky * j->KW + kx) * whole;
-        tap_x[t] = (ky * j->dilation[0] * j->W + kx * j->dilation[1]) * j->C;
-    }
-    for (int64_t row = begin; row < end; row++) {
-        int64_t b = row / j->OH, top = row % j->OH * j->stride[0] - j->pad[0];
-        bool tall = top >= 0 && top + (j->KH - 1) * j->dilation[0] < j->H;
-        for (int64_t ox = 0; ox < j->OW; ox += MOST_TILE) {
-            int valid = j->OW - ox < MOST_TILE ? (int)(j->OW - ox) : MOST_TILE;
-            int64_t left = ox * j->stride[1] - j->pad[2];
-            bool inside = tall && valid == MOST_TILE && left >= 0 && left + (MOST_TILE - 1) * j->stride[1] + (j->KW - 1) * j->dilation[1] < j->W;
-            if (!inside) windows(j, row * j->OW + ox, MOST_TILE, valid, true, from);
-            j->loops->columns(j, inside ? NULL : from, inside ? j->x + ((b * j->H + top) * j->W + left) * j->C : NULL, tap_x, tap_w, row * j->OW + ox, valid);
+    int64_t chunks = (j->C + j->chunk - 1) / j->chunk, row_floats = j->wide * PITCH, ready = 0;
+    float *ring = j->ring + thread * j->each;
+    memset(ring, 0, (size_t)j->each * sizeof *ring);
+    for (int64_t item = begin; item < end; item++) {
+        int64_t oy = item % j->OH, first = item / j->OH % chunks * j->chunk, b = item / j->OH / chunks, n = j->C - first < j->chunk ? j->C - first : j->chunk;
+        int64_t top = oy * j->stride[0]; /* rows are counted from the first padded one */
+        if (item == begin || !oy || ready < top) ready = top;
+        for (; ready < top + j->span; ready++) {
+            int64_t iy = ready - j->pad[0];
+            float *to = ring + ready % j->span * row_floats + j->pad[2] * PITCH;
+            if (iy >= 0 && iy < j->H) j->loops->gather(to, j->x + (b * j->H + iy) * j->W * j->C + first, j->W, j->C, j->slab, n);
+            else for (int64_t o = 0; o < n; o += PITCH) memset(to + o / PITCH * j->slab, 0, (size_t)(j->W * PITCH) * sizeof *to);
         }
+        const float *rows[MOST_TAPS];
+        for (int64_t ky = 0; ky < j->KH; ky++) rows[ky] = ring + (top + ky * j->dilation[0]) % j->span * row_floats;
+        j->row(j, rows, first, n, (b * j->OH + oy) * j->OW);
     }
 }
 
@@ -322,6 +334,8 @@ int lbr_convolve(lbr_call *c, int *served)
     struct packed *p = pack(c, j.loops, rounded(j.O) * taps * j.C, j.C, fill_blocks);
     if (!p) return lbr_fail(LBR_ENOMEM, "%s: out of memory", lbr_op_name(c->op));
     j.weights = p->weights, j.zeros = p->zeros;
+    /* few products a number: all channels of some pixels at once, while these are in the first-level cache */
+    j.strip = j.plain && j.C * j.O <= 32768 ? (4096 / j.C + j.tile - 1) / j.tile + 4 : j.tiles;
     int64_t work = taps * j.C * j.tile * wide * j.loops->vector / 16;
     lbr_parallel(j.groups * j.tiles, work < 30000 ? 30000 / work + 1 : 1, convolve, &j);
     return 0;
@@ -338,8 +352,20 @@ int lbr_convolve_depthwise(lbr_call *c, int *served)
     j.KH = w->shape[0], j.KW = w->shape[1];
     struct packed *p = pack(c, j.loops, taps * rounded(j.C), rounded(j.C), fill_channels);
     if (!p) return lbr_fail(LBR_ENOMEM, "%s: out of memory", lbr_op_name(c->op));
-    j.weights = p->weights, j.zeros = p->zeros;
-    int64_t work = taps * j.C * j.OW / 16 + 1;
-    lbr_parallel(j.B * j.OH, work < 20000 ? 20000 / work + 1 : 1, depthwise, &j);
+    j.weights = p->weights;
+    bool known = j.KH == j.KW && (j.KH == 3 || j.KH == 5) && a->stride[1] <= 2 && a->dilation[1] == 1;
+    j.row = known && j.loops->row[0][0] ? j.loops->row[j.KH == 5][a->stride[1] - 1] : j.loops->row_any;
+    j.span = (j.KH - 1) * a->dilation[0] + 1;
+    int64_t reach = ((j.OW + MOST_TILE - 1) / MOST_TILE * MOST_TILE - 1) * a->stride[1] + (j.KW - 1) * a->dilation[1] + 1; /* columns that whole tiles read */
+    j.wide = reach > j.W + a->pad[2] ? reach : j.W + a->pad[2];
+    j.chunk = RING / (j.span * j.wide) / PITCH * PITCH;
+    j.chunk = j.chunk < PITCH ? PITCH : j.chunk < rounded(j.C) ? j.chunk : rounded(j.C);
+    j.slab = j.span * j.wide * PITCH, j.each = j.chunk / PITCH * j.slab;
+    int64_t bytes = j.each * (int64_t)sizeof(float) * lbr_threads();
+    j.ring = lbr_alloc(bytes);
+    if (!j.ring) return lbr_fail(LBR_ENOMEM, "%s: out of memory", lbr_op_name(c->op));
+    int64_t work = taps * j.chunk * j.OW / 16 + 1;
+    lbr_parallel(j.B * ((j.C + j.chunk - 1) / j.chunk) * j.OH, work < 20000 ? 20000 / work + 1 : 1, depthwise, &j);
+    lbr_free(j.ring, bytes);
     return 0;
 }
