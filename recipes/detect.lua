@@ -5,7 +5,7 @@ local options = require "libration.options"
 
 local about = "Scores videos or landmark files with a detector that train.lua made.\n\n" ..
   "For each input: reconstruction_error.{png,svg}, anomaly_stats.txt, anomaly.csv (a row a frame: time, error, p, flag, error of each joint),\n" ..
-  "attribution.{csv,png,svg} (error by joint, limb, side, second), kinematics.csv, anomaly.json, report.html;\n" ..
+  "attribution.{csv,png,svg} (error by joint, limb, side, second), kinematics.csv, anomaly.json, audit.txt, report.html;\n" ..
   "with --overlay overlay.mp4. Over all inputs: summary.csv and, of several, index.html. One input writes into the output folder itself, several into folders below it.\n" ..
   "An input that cannot be scored gets its reason in summary.csv; the others go on. Research use, not a diagnosis."
 
@@ -26,6 +26,10 @@ local rows = require("libration.data.rows").of {
   "device", "threads", "cache",
   {"check", "strict", "recording check before any verdict; strict: what does not pass is not scored; warn: it is scored with a warning; off: not looked at",
     choices = {"strict", "warn", "off"}},
+  {"age-weeks", "", "age of the recorded infant in weeks; empty: as a labels.csv beside the recording tells", metavar = "N", check = function(v)
+    if v ~= "" and not (tonumber(v) and tonumber(v) >= 0) then return nil, "want a number of weeks, 0 or more" end
+    return true
+  end},
   {"scale", "", "known torso length (middle of the shoulders to middle of the hips), as 12.5cm: kinematics.csv is in cm instead of torso lengths", metavar = "CM",
     check = function(v) return require("libration.motion.kinematics").scale_of(v) end},
   {"check-points", 70, "least % of joint positions above likelihood 0.2", type = "number", min = 0, max = 100},
@@ -41,14 +45,15 @@ local rows = require("libration.data.rows").of {
 local function inputs_of(o)
   local files, Dataset = require "libration.files", require "libration.data.dataset"
   local list, seen = {}, {}
-  local function add(path, id, kind)
+  local function add(path, id, kind, label)
     local name, n = id, 1
     while seen[name] do
       n = n + 1
       name = id .. "-" .. n
     end
     seen[name] = true
-    list[#list + 1] = {path = path, id = name, kind = kind}
+    label = label or Dataset.label_beside(path, id) or {}
+    list[#list + 1] = {path = path, id = name, kind = kind, subject = label.subject, age_weeks = tonumber(o.age_weeks) or label.age_weeks}
   end
   local function id_of(path) return (files.name((path:gsub("/+$", ""))):gsub("%.%w+$", "")) end
   for _, kind in ipairs {"video", "landmarks"} do
@@ -58,7 +63,7 @@ local function inputs_of(o)
       local inside = files.is_folder(path) and not files.is_folder(rgb) and not pictures
         and Dataset.open(path, {kind = kind == "landmarks" and "landmarks" or "auto"})
       if inside then
-        for _, e in ipairs(inside.entries) do add(e.path, e.id, e.kind == "landmarks" and "landmarks" or "video") end
+        for _, e in ipairs(inside.entries) do add(e.path, e.id, e.kind == "landmarks" and "landmarks" or "video", e) end
       elseif files.is_folder(rgb) then
         add(rgb, id_of(path), "video")
       else
@@ -111,14 +116,6 @@ local function write_overlay(input, recording, scored, verdict, o, path)
   end
 end
 
--- What stands on every page of a detector whose parts overlapped.
-local function audit_of(detector)
-  local texts, findings = detector.about.leak, {}
-  if not texts then return nil end
-  for i, text in ipairs(type(texts) == "table" and texts or {}) do findings[i] = {level = "error", code = "leak", text = tostring(text)} end
-  return {leak = true, findings = findings, counts = {}}
-end
-
 -- Scores one input and writes its files; gives a row for the summary.
 local function detect(input, detector, o, folder, facts)
   local files, progress, lr = require "libration.files", require "libration.progress", require "libration"
@@ -138,8 +135,11 @@ local function detect(input, detector, o, folder, facts)
     if not sequence then error(reason, 0) end
     notes = {}
   end
-  local known = detector:known(input.id, Dataset.hash {path = input.path})
-  if known then notes[#notes + 1] = known end
+  local audit = require "libration.data.audit"
+  local audited, known = audit.input(facts.audit, detector, {
+    id = input.id, sha256 = Dataset.hash {path = input.path}, subject = input.subject, age_weeks = input.age_weeks,
+  })
+  for _, text in ipairs(known) do notes[#notes + 1] = text end
   local recording_check = require "libration.data.recording_check"
   local check = o.check ~= "off" and recording_check.of_sequence(sequence, recording, {
     mode = o.check, coordinates = not recording and detector.motion.coordinates or nil, limits = {
@@ -164,7 +164,7 @@ local function detect(input, detector, o, folder, facts)
     if finding.level ~= "note" then log.warn("%s: recording check: %s", input.id, finding.text) end
   end
 
-  files.mkdirs(folder)
+  audit.write(files.join(folder, "audit.txt"), audited)
   local more = {
     video = (input.path:gsub("/rgb/*$", "")), fps = fps, memory = {cpu = outputs.peak_memory()}, device = facts.device,
     config = {detector = o.detector, window = detector.motion.window, features = detector.motion.features, skeleton = detector.skeleton,
@@ -200,7 +200,7 @@ local function detect(input, detector, o, folder, facts)
       statistics = second.statistics,
     },
   })
-  result.profile, result.audit = second, audit_of(detector)
+  result.profile, result.audit = second, audit.page(audited)
   if verdict.abnormal ~= nil then
     local keyframes, extract = require "libration.report.keyframes", require "libration.pose.extract"
     if o.frames and recording then
@@ -216,7 +216,7 @@ local function detect(input, detector, o, folder, facts)
 end
 
 -- The page over all inputs so far.
-local function index(folder, summary, total, detector)
+local function index(folder, summary, total, detector, facts)
   local list, depth = {}, #folder + 2
   for i, row in ipairs(summary) do
     local v = row.verdict
@@ -225,7 +225,9 @@ local function index(folder, summary, total, detector)
       link = row.output and row.output:sub(depth) .. "/report.html",
     }
   end
-  require("libration.report.overview").write(folder, {population = detector.training.population, rows = list, total = total, audit = audit_of(detector)})
+  require("libration.report.overview").write(folder, {
+    population = detector.training.population, rows = list, total = total, audit = require("libration.data.audit").page(facts.audit),
+  })
 end
 
 -- What an input's results depend on, as a key; nil where the recording cannot be read.
@@ -236,7 +238,7 @@ local function key_of(input, o, detector_hash)
   for name, value in pairs(o) do kept[name] = value end
   for _, name in ipairs {"video", "landmarks", "detector", "output", "threads", "cache", "resume", "log_level"} do kept[name] = nil end
   return hash and require("libration.anomaly.done").key {
-    recording = hash, id = input.id, kind = input.kind, detector = detector_hash, options = kept, version = lr.version,
+    recording = hash, id = input.id, kind = input.kind, subject = input.subject, age_weeks = input.age_weeks, detector = detector_hash, options = kept, version = lr.version,
   }
 end
 
@@ -255,6 +257,10 @@ options.main(function()
   end
   local detector, reason = Detector.load(o.detector)
   if not detector then error(reason, 0) end
+  local audit = require "libration.data.audit"
+  facts.audit = audit.of_detector(detector)
+  for _, text in ipairs(audit.texts(facts.audit, "warning")) do log.warn("%s", text) end
+  if facts.audit.leak then log.warn("%s", audit.stamp(facts.audit)) end
   if o.coordinates ~= "" then detector.motion.coordinates = o.coordinates end
   if detector.motion.coordinates ~= "pixels" and not facts.width and detector.about.size then
     facts.width, facts.height = detector.about.size[1], detector.about.size[2]
@@ -312,7 +318,7 @@ options.main(function()
     end
     summary[i] = row
     if ok or #inputs > 1 then outputs.summary(files.join(folder, "summary.csv"), summary) end
-    if #inputs > 1 then index(folder, summary, #inputs, detector) end
+    if #inputs > 1 then index(folder, summary, #inputs, detector, facts) end
   end
   for _, text in ipairs(honesty.of_calibration(detector.calibration)) do log.warn("%s", text) end
   log.info("%s", honesty.explained(detector.calibration))

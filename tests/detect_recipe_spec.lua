@@ -47,7 +47,7 @@ describe("detect", function()
     -- each at its own pace: the audit knows two recordings of one movement
     for i = 1, 6 do body(("%s/bodies/%02d.npy"):format(folder, i), 60, i, .6 + .17 * i % .8) end
     body(folder .. "/fast.npy", 80, 9, 5)
-    body(folder .. "/slow.npy", 80, 7, 1)
+    body(folder .. "/slow.npy", 80, 7, .7)
     body(folder .. "/short.npy", 5, 7, 1)
     files.write(folder .. "/text.npy", "not an array")
     local text, code = shell(("luajit recipes/train.lua --epochs 2 --window 10 --stride 3 --hidden 8 --latent 4 --threads 1 --data %s/bodies "

@@ -123,13 +123,6 @@ describe("detector file", function()
     files.remove(folder)
   end)
 
-  it("warns when a calibration or training recording is scored as if new", function()
-    local d = detector()
-    assert.matches("is the detector's calibration sequence n4", d:known("other", ("4"):rep(64)), 1, true)
-    assert.matches("is the detector's training sequence n1", d:known("x", ("a"):rep(64)), 1, true)
-    assert.is_nil(d:known("n4", ("b"):rep(64)))
-  end)
-
   it("refuses a sequence of another skeleton", function()
     local s = motion.Sequence.new { points = lr.ones({ 40, 17, 3 }), id = "coco" }
     local ok, err = pcall(function() detector():score(s) end)

@@ -62,7 +62,9 @@ describe("train", function()
   end)
 
   it("writes every file of section 7", function()
-    for _, name in ipairs { "best.safetensors", "epoch_002.safetensors", "detector.safetensors", "training.log", "training.png", "training.svg", "test.csv", "run.json", "report.html" } do
+    for _, name in ipairs {
+      "best.safetensors", "epoch_002.safetensors", "detector.safetensors", "training.log", "training.png", "training.svg", "test.csv", "audit.txt", "run.json", "report.html",
+    } do
       assert.is_true((files.size(folder .. "/run/" .. name) or 0) > 100, name)
     end
   end)
@@ -136,7 +138,7 @@ describe("train", function()
     local said, status = train "--train 1-3,8 --validate 5 --test 7"
     assert.equal(0, status, said)
     assert.truthy(said:find("it trains on abnormal 08, tests 1 normal and 0 abnormal", 1, true), said)
-    assert.truthy(said:find("a split that the labels allow: --train 1-3", 1, true), said)
+    assert.truthy(said:find("a split that the labels allow: --train 1-4 --validate 5,6 --test 7,8", 1, true), said)
     local audit = assert(files.read(folder .. "/run/audit.txt"))
     assert.truthy(audit:find("verdict: 1 warning\n", 1, true), audit)
     assert.truthy(audit:find("warning  abnormal-as-normal", 1, true), audit)

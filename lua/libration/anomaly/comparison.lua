@@ -3,6 +3,7 @@
 local lr = require "libration"
 local core = require "libration.core"
 local progress = require "libration.progress"
+local splits = require "libration.data.splits"
 local statistics = require "libration.motion.statistics"
 local protocols = require "libration.anomaly.protocols"
 
@@ -37,10 +38,10 @@ end
 
 -- One method in one fold, from the scores: rows for protocols.auc, p by id, false alarms on the normals.
 local function judge(run, key, fold, values, recordings, window)
-  local positives, calibration, inner = {}, {}, {}
+  local positives, calibration, subjects, inner = {}, {}, {}, {}
   for k, e in ipairs(fold.positives) do positives[k] = { entry = e, score = values[e][key][1] } end
   for i, e in ipairs(fold.calibrate) do
-    calibration[i] = values[e][key][1]
+    calibration[i], subjects[i] = values[e][key][1], splits.group(e)
     for _, v in ipairs(values[e][key].windows or {}) do inner[#inner + 1] = v end
   end
   if #inner == 0 and fold.inner then inner = values[fold.inner][key].windows or {} end
@@ -54,7 +55,7 @@ local function judge(run, key, fold, values, recordings, window)
     end
   end
   if #calibration > 0 then
-    for _, p in ipairs(positives) do run.p[p.entry.id] = statistics.conformal(calibration, p.score) end
+    for _, p in ipairs(positives) do run.p[p.entry.id] = statistics.conformal(calibration, p.score, false, subjects) end
   end
 end
 

@@ -353,18 +353,4 @@ function Detector:judge(scored, how)
   return thresholds.judge(self.calibration, scored, how)
 end
 
---- The calibration or training sequence that has this content or id, where a recording would be scored as if it were new.
----@param id string
----@param sha256 string?
----@return string? warning
-function Detector:known(id, sha256)
-  for _, part in ipairs { { "calibration", self.calibration.sequences }, { "training", self.training.sequences } } do
-    for _, s in ipairs(part[2]) do
-      if sha256 and s.sha256 == sha256 then
-        return ("%s is the detector's %s sequence %s: its score does not count as new"):format(id, part[1], s.id)
-      end
-    end
-  end
-end
-
 return Detector

@@ -336,8 +336,9 @@ function audit.movement(a, options)
     if options.progress then options.progress(i, #todo) end
   end
   if compared then
-    line(a, "near-duplicates: %s compared%s (closest: %s and %s, %s; copies have %.2f and more)", count_of(compared, "pair"), found and "" or ", none alike",
-      named(pair[1]), named(pair[2]), closest >= 0 and ("%.2f"):format(closest) or "too little in common to say", near.LIMIT)
+    line(a, "near-duplicates: %s compared%s (closest: %s and %s, %s)", count_of(compared, "pair"), found and "" or ", none alike", named(pair[1]), named(pair[2]),
+      closest < 0 and "too little in common to say" or closest >= near.LIMIT and not found and ("%.2f, but too short or too regular to tell"):format(closest)
+      or ("%.2f; copies have %.2f and more"):format(closest, near.LIMIT))
   end
   return true
 end
@@ -385,12 +386,9 @@ function audit.of_detector(detector)
   local a = audit.new()
   local training, calibration, fitted = detector.training.sequences, detector.calibration.sequences, detector.about.fitted
   line(a, "detector: trained on %s, calibrated on %s (%s)", count_of(#training, "sequence"), count_of(#calibration, "other"), ids(calibration))
-  for _, text in ipairs(type(detector.about.leak) == "table" and detector.about.leak or {}) do
-    if type(text) == "string" then
-      a.leak = true
-      audit.add(a, "error", "leak", text)
-    end
-  end
+  local leak = detector.about.leak
+  a.leak = leak and true or false
+  for _, text in ipairs(type(leak) == "table" and leak or {}) do audit.add(a, "error", "leak", tostring(text)) end
   local trained = {}
   for _, s in ipairs(training) do
     trained[s.id] = true

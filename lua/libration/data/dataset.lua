@@ -106,6 +106,18 @@ local function entry_named(self, name)
   end
 end
 
+--- What a labels.csv beside a recording says of it, where there is one that can be read.
+---@param path string of the recording
+---@param id string
+---@return table? row {label, subject, age_weeks}
+function Dataset.label_beside(path, id)
+  path = path:gsub("/+$", ""):gsub("/rgb$", "")
+  local file = files.join(files.folder(path), "labels.csv")
+  if not files.exists(file) then return nil end
+  local labels = read_labels(file)
+  return labels and (labels[id] or labels[(id:gsub("^0+(%d)", "%1"))])
+end
+
 --- Lists the recordings of a folder in natural order.
 ---@param path string MINI-RGBD tree (NN/rgb/*.png), folder of videos, of landmark files (npy, csv, json), or of folders of pictures
 ---@param options table? {kind: "auto"|"frames"|"videos"|"landmarks", labels: string? file}
