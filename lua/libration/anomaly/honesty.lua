@@ -1,6 +1,7 @@
 -- What must be said beside an autoencoder's result, and when. Sentences only; the figures come from scores and thresholds.
 
 local statistics = require "libration.motion.statistics"
+local thresholds = require "libration.anomaly.thresholds"
 
 local honesty = {}
 
@@ -36,7 +37,7 @@ end
 ---@param c Calibration
 ---@return string[]
 function honesty.of_calibration(c)
-  local list, e, n = {}, c.explained, #c.sequences
+  local list, e, _, n = {}, c.explained, thresholds.groups(c)
   if e then
     if e.network < e.pca then
       list[#list + 1] = ("the network explains less unseen normal movement (%s) than PCA-32 (%s)"):format(percent(e.network), percent(e.pca))
@@ -52,8 +53,9 @@ function honesty.of_calibration(c)
     list[#list + 1] = ("the window error follows the amount of movement (r = %.2f with the window's variance): not better than mean speed"):format(c.correlation)
   end
   if n < honesty.LEAST_CALIBRATION then
-    list[#list + 1] = ("%d calibration video%s: too few (%d wanted) to claim a rate of false alarms; the smallest p they allow is %.3g; "
-      .. "the 95th percentile of one video gave 13-38 %% false windows on another"):format(n, n == 1 and "" or "s", honesty.LEAST_CALIBRATION, 1 / (n + 1))
+    list[#list + 1] = ("%d calibration %s%s: too few (%d wanted) to claim a rate of false alarms; the smallest p they allow is %.3g; "
+      .. "the 95th percentile of one video gave 13-38 %% false windows on another"):format(
+      n, n < #c.sequences and "subject" or "video", n == 1 and "" or "s", honesty.LEAST_CALIBRATION, 1 / (n + 1))
   end
   return list
 end

@@ -153,7 +153,7 @@ local function check_subjects(a, options)
     local s = row.entry.subject
     if s and not subjects[s] then subjects[s], n = true, n + 1 end
   end
-  local seen = {}
+  local seen, both = {}, {}
   local ok, reason = each_pair(a.rows, function(x, y)
     local s = x.entry.subject
     if s and s == y.entry.subject then
@@ -161,8 +161,8 @@ local function check_subjects(a, options)
         seen[s] = true
         return overlap(a, options, "shared-subject", ("subject %s is in both %s and %s"):format(s, named(x), named(y)))
       end
-      if x.entry.label and y.entry.label and x.entry.label ~= y.entry.label and not seen[s .. "\0"] then
-        seen[s .. "\0"] = true
+      if x.entry.label and y.entry.label and x.entry.label ~= y.entry.label and not both[s] then
+        both[s] = true
         audit.add(a, "note", "subject-of-both-kinds", ("subject %s has normal and abnormal recordings (%s, %s)"):format(s, x.entry.id, y.entry.id))
       end
     end
@@ -209,8 +209,9 @@ local function check_labels(a, split, dataset)
     if #validate > 0 then parts[#parts + 1] = ("calibrates the threshold on abnormal %s"):format(ids(validate)) end
     if #test + #normal > 0 then parts[#parts + 1] = ("tests %d normal and %d abnormal"):format(#normal, #test) end
     local text = "this split contradicts its labels: it " .. table.concat(parts, ", ") .. "; only normal recordings may train and calibrate"
-    local legal = splits.by_label(dataset or { entries = all })
-    if legal then text = text .. "; a split that the labels allow: " .. splits.options(dataset or { entries = all }, legal) end
+    local legal, few = splits.by_label(dataset or { entries = all })
+    text = text .. (legal and "; a split that the labels allow: " .. splits.options(dataset or { entries = all }, legal)
+      or "; the labels allow no split: " .. few)
     audit.add(a, "warning", "abnormal-as-normal", text)
   elseif #without == 0 then
     line(a, "labels: all training and calibration recordings are labelled normal")

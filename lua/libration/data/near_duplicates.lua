@@ -19,7 +19,7 @@ local STILL = { picture = .5, joints = .05 }  -- RMS of a change that is only no
 local PROBES = 600
 
 --- Two recordings whose movement agrees this well (mean correlation of the changes, moment by moment, at the best shift) are copies. Measured:
---- different recordings reach at most .36, copies at least .58 (docs/FORMATS.md has the table).
+--- different recordings reach at most .38, copies of the whole picture at least .91 and landmarks found anew at least .59 (docs/FORMATS.md has the table).
 near.LIMIT = .5
 --- And no other shift may come near: a light that flickers over one background makes many shifts agree.
 near.ABOVE = .15
