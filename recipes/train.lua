@@ -207,7 +207,7 @@ options.main(function()
     })
     if bar then bar:finish() end
     data.audit.write(files.join(folder, "audit.txt"), audit)
-    if not passed then error(reason, 0) end
+    if not passed then error(reason .. (parts.test and "; detector.safetensors is whole, judge other recordings with it" or ""), 0) end
     data.audit.tell(audit, told)
   end
   audited {train = true, validate = true}

@@ -321,6 +321,7 @@ function audit.movement(a, options)
     end
   end)
   local closest, pair, compared, found
+  if options.progress and #todo > 0 then options.progress(0, #todo) end
   for i, p in ipairs(todo) do
     local f, g = print_of(a, p[1], options), print_of(a, p[2], options)
     if f and g then
