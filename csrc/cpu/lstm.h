@@ -9,7 +9,7 @@
  *   w     [4H,F]  in      r [4H,H] in      b [4H] in (sum of both biases)
  *   h0,c0 [B,H]   in, NULL = zeros
  *   y     [B,T,H] out     hn, cn [B,H] out
- *   gates [T,B,4H], cells [T,B,H] out (activated gates and cell states, for backward); both NULL = not kept
+ *   gates [T,B,4H], cells [T,B,H] out (activated gates, a block of up to 16 units after another, each [4][units]; cell states), for backward; both NULL = not kept
  * Outputs alias nothing. */
 typedef struct lbr_lstm {
     int64_t B, T, F, H, xb, xt;

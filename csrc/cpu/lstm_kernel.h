@@ -232,7 +232,7 @@ INLINE void FN(activate_gates)(float *z, const int rows)
 /* Gates, cell and state of `rows` rows of unit block ub from their sums acc [rows][4][16]. */
 static LSTM_TARGET __attribute__((noinline)) void FN(activate)(const lstm_forward_job *j, const FN(step) *p, float *acc, int64_t rows, int64_t ub, int64_t row)
 {
-    int64_t H = j->a->H, Hp = j->Hp, unit = ub * 16;
+    int64_t H = j->a->H, Hp = j->Hp, unit = ub * 16, width = H - unit < 16 ? H - unit : 16;
     for (int s = 0; s < 16; s += LSTM_VL) {
         int64_t r = 0, left = H - unit - s;
         float *z = acc + s, *cell = p->c + row * Hp + unit + s;
@@ -243,11 +243,11 @@ static LSTM_TARGET __attribute__((noinline)) void FN(activate)(const lstm_forwar
             V c = FMA(f, FN(load)(cell + r * Hp), i * g);
             FN(store)(cell + r * Hp, c);
             if (p->gates) {
-                float *v = p->gates + (row + r) * 4 * H + unit + s;
+                float *v = p->gates + (row + r) * 4 * H + unit * 4 + s;
                 FN(store_some)(v, i, left);
-                FN(store_some)(v + H, f, left);
-                FN(store_some)(v + 2 * H, g, left);
-                FN(store_some)(v + 3 * H, FN(load)(z + r * 64 + 48), left);
+                FN(store_some)(v + width, f, left);
+                FN(store_some)(v + 2 * width, g, left);
+                FN(store_some)(v + 3 * width, FN(load)(z + r * 64 + 48), left);
                 FN(store_some)(p->cells + (row + r) * H + unit + s, c, left);
             }
         }
@@ -283,7 +283,7 @@ static LSTM_TARGET void FN(step_rows)(const lstm_forward_job *j, const FN(step) 
                 for (int64_t r = row; r < row + rows; r++) { /* far away: fetched while the product runs */
                     __builtin_prefetch(p->y + r * j->a->T * H + ub * 16, 1);
                     if (!p->gates) continue;
-                    for (int gate = 0; gate < 4; gate++) __builtin_prefetch(p->gates + r * 4 * H + ub * 16 + gate * H, 1);
+                    for (int line = 0; line < 4; line++) __builtin_prefetch(p->gates + r * 4 * H + ub * 64 + line * 16, 1);
                     __builtin_prefetch(p->cells + r * H + ub * 16, 1);
                 }
                 q.start = p->start + row * p->start_row + ub * 64, q.a = p->in + row * p->row, q.w = p->w + ub * j->K * 64, q.out = acc + (row - first) * 64;
@@ -392,10 +392,11 @@ static LSTM_TARGET void FN(gate_gradients)(const lstm_backward_job *j, int64_t t
             FN(tanh)(tc, LSTM_CHAINS);
             UNROLL
             for (int k = 0; k < LSTM_CHAINS; k++) {
-                int64_t u = first + k * LSTM_VL, left = H - u;
+                int64_t u = first + k * LSTM_VL, left = H - u, unit = u / 16 * 16, width = H - unit < 16 ? H - unit : 16;
                 if (u >= Hp) break;
-                V i = FN(load_some)(gates + u, left), f = FN(load_some)(gates + H + u, left), g = FN(load_some)(gates + 2 * H + u, left);
-                V o = FN(load_some)(gates + 3 * H + u, left), e = FN(load)(dh + u);
+                const float *v = gates + unit * 4 + u % 16;
+                V i = FN(load_some)(v, left), f = FN(load_some)(v + width, left), g = FN(load_some)(v + 2 * width, left);
+                V o = FN(load_some)(v + 3 * width, left), e = FN(load)(dh + u);
                 if (dy) e += FN(load_some)(dy + u, left);
                 V du = FMA(e * o, one - tc[k] * tc[k], FN(load)(dc + u));
                 V di = du * g * (i * (one - i)), df = before ? du * FN(load_some)(before + u, left) * (f * (one - f)) : SPLAT(0.0f);

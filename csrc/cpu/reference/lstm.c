@@ -20,6 +20,14 @@
 
 static double NAME(sigmoid)(double v) { return 1 / (1 + exp(-v)); }
 
+/* Where the four gates of unit u lie in a kept row: blocks of 16 units, each [4][width]. */
+static int64_t NAME(place)(int64_t u, int64_t H, int64_t *width)
+{
+    int64_t unit = u / 16 * 16;
+    *width = H - unit < 16 ? H - unit : 16;
+    return unit * 4 + u % 16;
+}
+
 int NAME(forward)(const lbr_lstm *a)
 {
     int64_t B = a->B, T = a->T, F = a->F, H = a->H;
@@ -46,8 +54,9 @@ int NAME(forward)(const lbr_lstm *a)
                 h[u] = o * tanh(c[u]);
                 y[(b * T + t) * H + u] = (REAL)h[u];
                 if (gates) {
-                    REAL *v = gates + (t * B + b) * 4 * H + u;
-                    v[0] = (REAL)i, v[H] = (REAL)f, v[2 * H] = (REAL)g, v[3 * H] = (REAL)o;
+                    int64_t width;
+                    REAL *v = gates + (t * B + b) * 4 * H + NAME(place)(u, H, &width);
+                    v[0] = (REAL)i, v[width] = (REAL)f, v[2 * width] = (REAL)g, v[3 * width] = (REAL)o;
                     cells[(t * B + b) * H + u] = (REAL)c[u];
                 }
             }
@@ -82,11 +91,13 @@ int NAME(backward)(const lbr_lstm *a, const lbr_lstm_grad *g)
             dc[u] = dcn ? dcn[b * H + u] : 0;
         }
         for (int64_t t = T - 1; t >= 0; t--) {
-            const REAL *v = gates + (t * B + b) * 4 * H, *frame = x + b * a->xb + t * a->xt;
+            const REAL *kept = gates + (t * B + b) * 4 * H, *frame = x + b * a->xb + t * a->xt;
             const REAL *h = t > 0 ? y + (b * T + t - 1) * H : h0 ? h0 + b * H : NULL;
             const REAL *c = t > 0 ? cells + ((t - 1) * B + b) * H : c0 ? c0 + b * H : NULL;
             for (int64_t u = 0; u < H; u++) {
-                double i = v[u], f = v[H + u], n = v[2 * H + u], o = v[3 * H + u], tc = tanh(cells[(t * B + b) * H + u]);
+                int64_t width;
+                const REAL *v = kept + NAME(place)(u, H, &width);
+                double i = v[0], f = v[width], n = v[2 * width], o = v[3 * width], tc = tanh(cells[(t * B + b) * H + u]);
                 double e = dh[u] + (dy ? dy[b * g->dyb + t * g->dyt + u] : 0);
                 double dcu = dc[u] + e * o * (1 - tc * tc);
                 d[u] = dcu * n * i * (1 - i);
