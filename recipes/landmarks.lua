@@ -7,7 +7,8 @@ local about = "Finds one person's 33 landmarks in a video, a picture or a folder
   "Writes to the output folder: landmarks.npy float32 [T,33,5] (x, y, z in pixels of the upright source picture, visibility, presence; NaN where nobody is found),\n" ..
   "world.npy float32 [T,33,3] (metres from the mid hip), landmarks.csv (frame, time in seconds, JOINT_x ...), landmarks.json (OpenPose layout, one file with all\n" ..
   "frames), run.json (with the recording check), and with --overlay overlay.mp4 (overlay.png for a picture). With --export dlc landmarks_dlc.csv (DeepLabCut's layout),\n" ..
-  "with --export trc landmarks.trc (OpenSim, Pose2Sim), with --kinematics kinematics.csv (range, path, speed, acceleration, jerk, angles by joint)."
+  "with --export trc landmarks.trc (OpenSim, Pose2Sim), with --kinematics kinematics.csv (range, path, speed, acceleration, jerk, angles by joint),\n" ..
+  "with --stability stability.csv (uncertainty of each joint in pixels and torso lengths)."
 
 local rows = {
   {"output", "landmarks", "folder for the results, made when missing", metavar = "DIR"},
@@ -37,6 +38,8 @@ local rows = {
     check = function(v) return require("libration.motion.kinematics").scale_of(v) end},
   {"check", "warn", "recording check (camera, light, other people, body in the frame); warn: say what does not pass; off: do not look at the frames for it",
     choices = {"warn", "off"}},
+  {"stability", 0, "frames from one to the next at which each joint's uncertainty is measured by five runs of the landmark network on shifted crops; 0: never;\n" ..
+    "50 costs about a tenth more time", min = 0},
   {"overlay", false, "draw the skeleton over the frames: overlay.mp4 with the source's times and sound"},
   {"cache", true, "remember answers, and take a remembered one (in the user's cache folder)"},
   positional = {"input", "", "video, picture or folder of PNG or JPEG frames", metavar = "INPUT", required = true},
@@ -148,7 +151,7 @@ options.main(function()
   local settings = {
     model = o.model, precision = o.precision, kernel = o.heatmap_kernel, smooth = o.smooth, cutoff = o.cutoff, clock = o.clock, person = o.person,
     start = o.start, stop = o["end"], fps = o.fps, crop = #o.crop == 4 and o.crop or nil, rotate = o.rotate, cache = o.cache,
-    threads = o.threads > 0 and o.threads or nil, weights = o.weights ~= "" and o.weights or nil, watch = o.check ~= "off",
+    threads = o.threads > 0 and o.threads or nil, weights = o.weights ~= "" and o.weights or nil, watch = o.check ~= "off", stability = o.stability,
     on_size = function(width, height)
       size = {width, height}
       if o.check ~= "off" then
@@ -179,11 +182,12 @@ options.main(function()
     local check
     if seen and r.kind ~= "picture" then
       seen.fps = r.fps > 0 and r.fps or 25
-      check = seen:judge {watch = r.watch, mode = "warn", cost = r.watch_seconds > 0 and r.watch_seconds / (r.seconds - r.watch_seconds) or nil}
+      check = seen:judge {watch = r.watch, stability = r.stability, mode = "warn", cost = r.watch_seconds > 0 and r.watch_seconds / (r.seconds - r.watch_seconds) or nil}
       for _, finding in ipairs(check.findings) do
         if finding.level ~= "note" then log.warn("recording check: %s", finding.text) end
       end
     end
+    if r.stability then require("libration.pose.stability").write(files.join(folder, "stability.csv"), r.stability) end
     if o.kinematics then
       local kinematics, Sequence = require "libration.motion.kinematics", require "libration.motion.sequence"
       local points = assert(require("libration.formats.npy").load(files.join(folder, "landmarks.npy")))

@@ -5,6 +5,7 @@ local files = require "libration.files"
 local sha256 = require "libration.sha256"
 local smoothing = require "libration.pose.smoothing"
 local watch = require "libration.pose.watch"
+local stability = require "libration.pose.stability"
 local stream = require "libration.formats.stream"
 
 local extract = {}
@@ -14,7 +15,7 @@ local JUMP = .5   -- of the radius of the body's circle, from one found frame to
 
 extract.defaults = {
   model = "full", precision = "f32", kernel = 9, smooth = "one-euro", cutoff = 6, clock = "video", person = "best",
-  start = 0, stop = 0, fps = 0, rotate = 0, crop = false, watch = true,
+  start = 0, stop = 0, fps = 0, rotate = 0, crop = false, watch = true, stability = 0,
 }
 
 ---@class Recording
@@ -32,6 +33,7 @@ extract.defaults = {
 ---@field seconds number that finding the landmarks took, decoding included; 0 when cached
 ---@field warning string what was wrong with the file; "" when nothing
 ---@field kind string "video", "picture" or "folder"
+---@field stability? LandmarkStability where it was asked for and somebody was found
 ---@field watch? Tensor f32 [T,#watch.COLUMNS] what pose.watch took of each frame; nil where it was not asked for
 ---@field watch_seconds? number of `seconds` that this took; 0 when cached
 
@@ -137,7 +139,7 @@ local function handing_on(sink, spooled)
   }
 end
 
-local function find(source, landmarker, on_frame, place, watcher)
+local function find(source, landmarker, on_frame, place, watcher, steady)
   local times, jumps = {}, {}
   local _, direct = extract.turning(source)
   local found, last = 0, nil
@@ -166,6 +168,7 @@ local function find(source, landmarker, on_frame, place, watcher)
       last = { x = x, y = y, radius = radius }
     end
     place.take(time)
+    if steady and l then steady:take(frame, #times, landmarker) end
     if watcher then watcher:look(frame, time, l, landmarker) end
     if on_frame then on_frame(#times, found) end
   end
@@ -186,17 +189,22 @@ end
 --- A remembered answer, or nil where there is none or the file is not whole.
 ---@param path string
 ---@param watched boolean? it must hold what pose.watch took
+---@param every integer? it must hold what pose.stability took of every so many frames; nil and 0: it need not
 ---@return Recording|nil
-function extract.remembered(path, watched)
+function extract.remembered(path, watched, every)
   if not files.exists(path) then return nil end
   local tensors, about = require "libration.formats.safetensors".load(path)
   local n = tensors and tensors.times and tensors.times:numel()
   if not (n and as_written(tensors.times, "f64", n) and as_written(tensors.landmarks, "f32", n, 33, 5) and as_written(tensors.world, "f32", n, 33, 3)
     and tensors.jumps and as_written(tensors.jumps, "f64", tensors.jumps.shape[1], 3)) then return nil end
   if watched and not watch.fits(tensors.watch, n) then return nil end -- found before anybody watched
+  local asked = every and every > 0
+  if asked and not (tonumber(about.stability) == every and tensors.stability and as_written(tensors.stability, "f32", tensors.stability.shape[1], stability.COLUMNS)) then
+    return nil
+  end
   local r = {
     landmarks = tensors.landmarks, world = tensors.world, times = {}, jumps = {}, frames = n, warning = about.warning, cached = true, seconds = 0,
-    watch = watched and tensors.watch or nil, watch_seconds = 0,
+    watch = watched and tensors.watch or nil, watch_seconds = 0, stability = asked and stability.summary(tensors.stability, every) or nil,
   }
   for _, name in ipairs { "found", "width", "height", "fps" } do
     local v = tonumber(about[name])
@@ -217,7 +225,7 @@ function extract.remembered(path, watched)
   return r
 end
 
-local function remember(path, r)
+local function remember(path, r, samples, every)
   local times, jumps = tensor.empty({ #r.times }, "f64"), tensor.empty({ math.max(#r.jumps, 1), 3 }, "f64")
   for i, time in ipairs(r.times) do times:ptr()[i - 1] = time end
   for i, jump in ipairs(r.jumps) do
@@ -225,8 +233,9 @@ local function remember(path, r)
     p[0], p[1], p[2] = jump.frame, jump.time, jump.distance
   end
   jumps = jumps:narrow(1, 1, #r.jumps)
-  local about = { found = ("%d"):format(r.found), width = ("%d"):format(r.width), height = ("%d"):format(r.height), fps = ("%.17g"):format(r.fps), warning = r.warning }
-  local tensors = { landmarks = r.landmarks, world = r.world, times = times, jumps = jumps, watch = r.watch }
+  local about = { found = ("%d"):format(r.found), width = ("%d"):format(r.width), height = ("%d"):format(r.height), fps = ("%.17g"):format(r.fps), warning = r.warning,
+    stability = samples and ("%d"):format(every) or nil }
+  local tensors = { landmarks = r.landmarks, world = r.world, times = times, jumps = jumps, watch = r.watch, stability = samples }
   pcall(require "libration.formats.safetensors".save, path, tensors, about) -- a full cache is no reason to lose the answer
 end
 
@@ -253,6 +262,7 @@ end
 ---@param options? table model, precision, kernel, smooth ("one-euro", "none", "offline": zero-phase Butterworth with `cutoff` Hz, default 6), clock, person, weights
 ---  (as pose.landmarker takes them), start, stop (seconds; stop 0: to the end), fps (folders), crop {x, y, width, height}, rotate (degrees clockwise, after the crop),
 ---  threads, cache (false: neither look nor remember), watch (false: do not look at the frames themselves, see pose/watch.lua), on_open(source), on_frame(frames, found),
+---  stability (frames from one to the next at which the landmark network looks again at shifted crops, see pose/stability.lua; 0: never),
 ---  on_size(width, height): of the upright source picture, before the first frame, also of a remembered answer,
 ---  sink(time, landmarks, world): takes each frame in order, float[33*5] and float[33*3] that are valid during the call; the recording then holds neither, and
 ---  its length costs no memory, unless smooth is "offline" or the answer was remembered
@@ -271,7 +281,7 @@ function extract.recording(input, options)
   local key = key_of(source, setmetatable({ smooth = smooth }, { __index = o }), landmarker.files)
   local place = o.cache ~= false and files.join(files.cache("landmarks"), key .. ".safetensors")
   if o.on_size then o.on_size(source.source_width, source.source_height) end
-  local r = place and extract.remembered(place, o.watch)
+  local r = place and extract.remembered(place, o.watch, o.stability)
   if r then
     source:close()
   else
@@ -280,7 +290,8 @@ function extract.recording(input, options)
     local begin = clock()
     local streamed = o.sink and smooth ~= "offline"
     local watcher = o.watch and watch.new(source.width, source.height)
-    local ok, landmarks, world, times, jumps, found = pcall(find, source, landmarker, o.on_frame, streamed and handing_on(o.sink, place) or keeping(), watcher)
+    local steady = o.stability > 0 and stability.new(o.stability) or nil
+    local ok, landmarks, world, times, jumps, found = pcall(find, source, landmarker, o.on_frame, streamed and handing_on(o.sink, place) or keeping(), watcher, steady)
     source:close()
     if not ok then error(landmarks, 0) end
     r = {
@@ -288,7 +299,9 @@ function extract.recording(input, options)
       fps = rate_of(times, source.fps), cached = false, seconds = clock() - begin, warning = source.warning or "",
     }
     if watcher then r.watch, r.watch_seconds = watcher:series() end
-    if place and landmarks and world then remember(place, r) end
+    local samples = steady and steady:samples()
+    if samples then r.stability = stability.summary(samples, o.stability) end
+    if place and landmarks and world then remember(place, r, samples, o.stability) end
     if streamed then
       r.landmarks, r.world = nil, nil
       if landmarks then landmarks:close() end
