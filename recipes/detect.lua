@@ -32,6 +32,8 @@ local rows = require("libration.data.rows").of {
   end},
   {"scale", "", "known torso length (middle of the shoulders to middle of the hips), as 12.5cm: kinematics.csv is in cm instead of torso lengths", metavar = "CM",
     check = function(v) return require("libration.motion.kinematics").scale_of(v) end},
+  {"stability", 0, "frames from one to the next at which each joint's uncertainty is measured on shifted crops, for the recording check: joints beyond 0.1 torso\n" ..
+    "lengths count as unseen; 0: never; 50 costs about a tenth more time", min = 0},
   {"check-points", 70, "least % of joint positions above likelihood 0.2", type = "number", min = 0, max = 100},
   {"check-outside", 20, "largest % of joint positions outside the frame", type = "number", min = 0, max = 100},
   {"check-seconds", 3, "least usable seconds", type = "number", min = 0},
@@ -178,6 +180,7 @@ local function detect(input, detector, o, folder, facts)
   if recording and recording.cached then result.stats[#result.stats + 1] = {"landmarks", "remembered from an earlier run, so the rate above leaves them out"} end
   for _, row in ipairs(check and recording_check.rows(check) or {}) do result.stats[#result.stats + 1] = row end
   result.check = check
+  if recording and recording.stability then require("libration.pose.stability").write(files.join(folder, "stability.csv"), recording.stability) end
   local kinematics = require "libration.motion.kinematics"
   local rows_of_motion = not stops and kinematics.of_sequence(sequence, {motion = detector.motion, scale = kinematics.scale_of(o.scale)}) or nil
   result.kinematics = rows_of_motion
