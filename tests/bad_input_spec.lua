@@ -87,7 +87,7 @@ local function has_weights()
   end)
 end
 
-describe("landmarks refuses", function()
+describe("landmarks refuses #process", function()
   local function refused(arguments, words)
     local out = fresh()
     local line = refuses("landmarks", ("%s --no-cache --output %s"):format(arguments, quote(out)), words, out)
@@ -124,7 +124,7 @@ describe("landmarks refuses", function()
   end)
 end)
 
-describe("train refuses", function()
+describe("train refuses #process", function()
   local function refused(arguments, words)
     local out = fresh()
     local line = refuses("train", ("%s --output %s %s"):format(FAST, quote(out), arguments), words, out)
@@ -180,7 +180,7 @@ describe("train refuses", function()
   end)
 end)
 
-describe("render refuses", function()
+describe("render refuses #process", function()
   local function refused(arguments, words)
     local out = fresh()
     refuses("render", ("%s --output %s"):format(arguments, quote(out)), words, out)
@@ -210,7 +210,7 @@ local function trained()
   return "--detector " .. quote(detector)
 end
 
-describe("detect", function()
+describe("detect #process", function()
   local function good() return quote(folder .. "/bodies/06.npy") end
   local function refused(arguments, words)
     local out = fresh()

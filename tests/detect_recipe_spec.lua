@@ -40,7 +40,7 @@ local function table_of(path)
   return list, columns
 end
 
-describe("detect", function()
+describe("detect #process", function()
   setup(function()
     folder = files.temporary_folder()
     files.mkdirs(folder .. "/bodies")

@@ -144,7 +144,7 @@ describe("protocols", function()
   end)
 end)
 
-describe("evaluate", function()
+describe("evaluate #process", function()
   local folder
   setup(function() folder = files.temporary_folder() end)
   teardown(function() files.remove(folder) end)

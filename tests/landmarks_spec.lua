@@ -258,7 +258,7 @@ local function recipe(arguments)
   return type(status) == "number" and status or (status and 0 or 1), text
 end
 
-describe("landmarks recipe", function()
+describe("landmarks recipe #process", function()
   local files = require "libration.files"
   local folder
   before_each(function() folder = files.temporary_folder() end)

@@ -98,9 +98,9 @@ describe("kill -9 at random moments, then the same again:", function()
   end)
 end)
 
-describe("a second run with the same output folder is refused by name:", function()
+describe("a second run with the same output folder is refused by name: #process", function()
   for name, command in pairs { train = train, detect = detect, landmarks = landmarks, evaluate = evaluate, render = render } do
-    it(name, function()
+    it(name .. (name == "train" and "" or " #slow"), function()
       if name == "landmarks" and not has_weights() then return pending "needs the networks' weights: make models" end
       local output = fresh()
       local line = command(output) -- may make its inputs
@@ -206,9 +206,9 @@ describe("a full disk", function()
   end)
 end)
 
-describe("a signal", function()
+describe("a signal #process", function()
   for signal, want in pairs { INT = 130, TERM = 143, HUP = 129 } do
-    it(("SIG%s ends a recipe with one line and %d, and leaves nothing half done"):format(signal, want), function()
+    it(("SIG%s ends a recipe with one line and %d, and leaves nothing half done%s"):format(signal, want, signal == "TERM" and "" or " #slow"), function()
       local out = fresh()
       local text = shell(([[
 luajit recipes/render.lua --sequences 1 --frames 600 --output %s >/dev/null 2>%s/said & pid=$!

@@ -39,7 +39,7 @@ local function warnings(text)
   return table.concat(list, "\n")
 end
 
-describe("train", function()
+describe("train #process", function()
   local text, code
 
   setup(function()
@@ -216,7 +216,7 @@ describe("train", function()
     end
   end)
 
-  it("killed twice and resumed ends with the same bytes, and no epoch is repeated", function()
+  it("killed twice and resumed ends with the same bytes, and no epoch is repeated #slow", function()
     local arguments = ("%s --data %s/bodies --train 1-4 --validate 5,6 --test 7,8 --epochs 80 --patience 0 --stride 1"):format(FAST, quote(folder))
     local said, status = shell(("luajit recipes/train.lua %s --output %s/whole"):format(arguments, quote(folder)))
     assert.equal(0, status, said)

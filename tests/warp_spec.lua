@@ -147,7 +147,7 @@ describe("warp beside MediaPipe's crops", function()
   end
 
   for _, stage in ipairs(stages) do
-    it(("bound: crop %s mean <= .05 levels, max <= 1"):format(stage[1]), function()
+    it(("bound: crop %s mean <= .05 levels, max <= 1%s"):format(stage[1], stage[2]:find "2sim" and " #slow" or stage[2]:find "sports2d" and " #slow" or ""), function()
       local folder = helper.shared("goldens/stages/" .. stage[1])
       if not folder then return pending("needs ../shared") end
       local frame = frame_of(stage[2], stage[3])
