@@ -198,6 +198,18 @@ describe("lstm", function()
     assert.are.equal(0, none.dw:abs():max():item())
   end)
 
+  it("a plan packs weights once and anew after any of them was written", function()
+    local p = layer(9, 4, 5, 20, "f32", false)
+    local function eager(w, r, b) return (lr.lstm(p.x, w, r, b)) end
+    for _, name in ipairs {"none", "w", "r", "b"} do
+      local kept = lr.record(function(x) return (lr.lstm(x, p.w, p.r, p.b)) end)
+      kept(p.x)
+      assert(relative(kept(p.x), eager(p.w, p.r, p.b)) == 0)
+      if p[name] then p[name]:copy_(p[name] * 2) end
+      for _ = 1, 2 do assert(relative(kept(p.x), eager(p.w, p.r, p.b)) == 0, "stale after writing " .. name) end
+    end
+  end)
+
   it("a NaN joint spoils its own row only", function()
     local p = layer(8, 5, 6, 19, "f32", false)
     p.x:set(0 / 0, 3, 2, 4)

@@ -227,14 +227,25 @@ int lbr_lstm_forward_f32(const lbr_lstm *a)
     if (j->mode == LSTM_CONSTANT) products = f.chunk;
     j->stride = row_floats(j->mode == LSTM_FUSED ? j->K : a->H);
     f.each = round_up(f.chunk * (2 * j->stride + j->Hp) + products * j->G, 16);
-    int64_t floats = j->blocks * 64 * (j->K + 1) + f.each * lbr_threads();
-    float *memory = lbr_alloc(floats * 4);
-    if (!memory) return lbr_fail(LBR_ENOMEM, "lstm_forward: out of memory, %lld bytes wanted", (long long)floats * 4);
-    f.w = memory, f.bias = f.w + j->blocks * 64 * j->K, f.scratch = f.bias + j->blocks * 64;
-    j->w = f.w, j->bias = f.bias;
-    lbr_phases(2, (int64_t[]){j->blocks, (a->B + f.chunk - 1) / f.chunk}, forward_body, &f);
-    lbr_free(memory, floats * 4);
-    return 0;
+    lbr_lstm_packed own = {0}, *packed = a->packed ? a->packed : &own;
+    int64_t scratch = f.each * lbr_threads() * 4;
+    if (!packed->memory) {
+        packed->bytes = j->G * (j->K + 1) * 4;
+        packed->memory = lbr_alloc(packed->bytes);
+    }
+    f.scratch = packed->memory ? lbr_alloc(scratch) : NULL;
+    int rc = 0;
+    if (f.scratch) {
+        f.w = packed->memory, f.bias = f.w + j->G * j->K;
+        j->w = f.w, j->bias = f.bias;
+        lbr_phases(2, (int64_t[]){packed->valid ? 0 : j->blocks, (a->B + f.chunk - 1) / f.chunk}, forward_body, &f);
+        packed->valid = 1;
+    } else {
+        rc = lbr_fail(LBR_ENOMEM, "lstm_forward: out of memory, %lld bytes wanted", (long long)(packed->memory ? scratch : packed->bytes));
+    }
+    lbr_free(f.scratch, scratch);
+    lbr_free(own.memory, own.bytes);
+    return rc;
 }
 
 /* ---- backward ---- */

@@ -4,6 +4,13 @@
 
 #include <stdint.h>
 
+/* Packed weights that a caller keeps from call to call; valid: they are those of w, r and b, which the forward sets. Begin with zeros, end with lbr_free(memory, bytes). */
+typedef struct lbr_lstm_packed {
+    float *memory;
+    int64_t bytes;
+    int valid;
+} lbr_lstm_packed;
+
 /* One layer over T steps; gate order i, f, g, o as PyTorch and cuDNN. Everything is contiguous except x, dy.
  *   x     [B,T,F] in, element (b,t,f) at b*xb + t*xt + f; overlapping windows (xb = k*xt) and xt = 0 are projected once a distinct frame
  *   w     [4H,F]  in      r [4H,H] in      b [4H] in (sum of both biases)
@@ -15,6 +22,7 @@ typedef struct lbr_lstm {
     int64_t B, T, F, H, xb, xt;
     const void *x, *w, *r, *b, *h0, *c0;
     void *y, *hn, *cn, *gates, *cells;
+    lbr_lstm_packed *packed; /* NULL = packed for this call alone */
 } lbr_lstm;
 
 /* Gradients of a layer run by the forward with gates and cells kept.

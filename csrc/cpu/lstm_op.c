@@ -3,6 +3,8 @@
 
 #include "../core.h"
 
+#include <stdlib.h>
+
 enum { TEMPORARIES = 11 };
 
 /* Dense copies that live as long as one call. */
@@ -81,6 +83,36 @@ static void sizes(lbr_lstm *a, const lbr_tensor *x, const lbr_tensor *r)
     a->B = x->shape[0], a->T = x->shape[1], a->F = x->shape[2], a->H = r->shape[1];
 }
 
+/* Packed weights of a call, kept as long as its plan, and what they were packed from. */
+typedef struct {
+    lbr_lstm_packed packed;
+    struct { uint64_t storage; uint32_t version; const char *data; } from[3];
+} kept_weights;
+
+static void forget(void *state)
+{
+    kept_weights *k = state;
+    lbr_free(k->packed.memory, k->packed.bytes);
+    free(k);
+}
+
+/* NULL: nothing to be kept. Weights that were written since are packed anew. */
+static lbr_lstm_packed *keep_packed(lbr_call *c)
+{
+    for (int i = 0; i < 3; i++)
+        if (!lbr_tensor_contiguous(&c->in[1 + i])) return NULL;
+    kept_weights *k = c->state ? c->state : calloc(1, sizeof *k);
+    if (!k) return NULL;
+    c->state = k, c->state_free = forget;
+    for (int i = 0; i < 3; i++) {
+        const lbr_tensor *t = &c->in[1 + i];
+        if (k->from[i].storage == t->storage->id && k->from[i].version == t->storage->version && k->from[i].data == t->data) continue;
+        k->packed.valid = 0;
+        k->from[i].storage = t->storage->id, k->from[i].version = t->storage->version, k->from[i].data = t->data;
+    }
+    return &k->packed;
+}
+
 static int forward(lbr_call *c, int (*run_f32)(const lbr_lstm *))
 {
     const lbr_lstm_forward_attr *attr = c->attr;
@@ -93,6 +125,7 @@ static int forward(lbr_call *c, int (*run_f32)(const lbr_lstm *))
     for (int i = 0; i < 5; i++) *in[i] = dense(&s, &c->in[1 + i], false, NULL);
     void **out[] = {&a.y, &a.hn, &a.cn, &a.gates, &a.cells};
     for (int i = 0; i < (attr->save ? 5 : 3); i++) *out[i] = output(&s, &c->out[i], i);
+    if (!s.rc && run_f32 == lbr_lstm_forward_f32 && c->in[0].dtype == LBR_F32) a.packed = keep_packed(c);
     if (!s.rc) s.rc = c->in[0].dtype == LBR_F32 ? run_f32(&a) : lbr_lstm_twin_forward_f64(&a);
     release(&s);
     return s.rc;
