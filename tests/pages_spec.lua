@@ -185,7 +185,7 @@ describe("pages in a browser", function()
       files.write(files.join(folder, "frames.html"), FRAMES:format((cjson.encode(shown):gsub("</", "<\\/")), cjson.encode(WIDTHS), TALL))
       local total = WIDTHS[1] + WIDTHS[2] + WIDTHS[3]
       local shot = files.join(folder, "shot.png")
-      local dump = io.popen(("timeout 300 %s --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --hide-scrollbars --force-device-scale-factor=0.5 "
+      local dump = io.popen(("timeout 600 %s --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --hide-scrollbars --force-device-scale-factor=0.5 "
         .. "--blink-settings=preferredColorScheme=%d --user-data-dir=%s --window-size=%d,%d --screenshot=%s --dump-dom file://%s/frames.html 2>/dev/null"):format(
         browser, flag, files.quote(files.join(folder, "profile")), total, #LIST * TALL, files.quote(shot), folder))
       local seen = dump:read("*a"):match '<pre id="o"[^>]*>(.-)</pre>'
