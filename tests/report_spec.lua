@@ -325,7 +325,7 @@ describe("sections of a recording", function()
     assert.is_true(text:find('id="recording-check"', 1, true) < text:find('id="warnings"', 1, true))
     text = text_of(pages.result { flagged = true })
     assert.is_true(text:find('id="recording-check"', 1, true) > text:find('id="measures"', 1, true))
-    has(text, { "not used, see the recording check" })
+    has(text, { "not usable, see the recording check" })
   end)
 
   it("attribute the error to limbs, sides and joints, and over an hour in at most 120 columns", function()

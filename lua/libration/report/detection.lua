@@ -112,7 +112,7 @@ local function error_axes(figure, r, title)
     for i, span in ipairs(r.check.spans) do
       unused[i] = { span.from, span.to }
     end
-    axes:spans(unused, { label = "not used, see the recording check", colour = "muted" })
+    axes:spans(unused, { label = "not usable, see the recording check", colour = "muted" })
   end
   if r.spans and #r.spans > 0 then
     axes:spans(r.spans, { label = "flagged" })

@@ -163,7 +163,7 @@ function sections.check(c)
     for i, span in ipairs(c.spans) do
       rows[i] = { seconds(span.from, span.to), span.reason or "" }
     end
-    put { kind = "heading", text = "Stretches that are not used" }
+    put { kind = "heading", text = "Stretches that are not usable" }
     local list = { kind = "keyvalues", rows = rows }
     put(#rows <= 8 and list or { kind = "fold", summary = ("%d stretches"):format(#rows), list })
   end
