@@ -193,10 +193,10 @@ static void forward_body(void *ctx, int phase, int64_t i, int thread)
     f->loops->forward_rows(&f->j, b0, b1, f->scratch + thread * f->each);
 }
 
-/* Rows a task: even shares of at most `most` rows, several tasks a thread where that leaves at least 8 rows, at least one where the batch allows. */
+/* Rows a task: even shares of at most `most` rows, several tasks a thread where that leaves at least 32 rows, at least one where the batch allows. */
 static int64_t share_rows(int64_t B, int64_t most)
 {
-    int64_t threads = lbr_threads(), tasks = (B + most - 1) / most, wanted = B / 8 < 4 * threads ? B / 8 : 4 * threads;
+    int64_t threads = lbr_threads(), tasks = (B + most - 1) / most, wanted = B / 32 < 4 * threads ? B / 32 : 4 * threads;
     if (wanted < threads) wanted = threads;
     if (tasks < wanted) tasks = wanted;
     tasks = (tasks + threads - 1) / threads * threads;
@@ -210,7 +210,7 @@ int lbr_lstm_forward_f32(const lbr_lstm *a)
     lstm_forward_job *j = &f.j;
     if (a->B == 0) return 0;
     j->blocks = (a->H + 15) / 16, j->Hp = j->blocks * 16, j->G = j->blocks * 64, j->K = a->F + a->H;
-    int64_t most = 48;
+    int64_t most = 64;
     if (a->T > 1 && a->xt == 0) {
         j->mode = LSTM_CONSTANT;
     } else if (a->T > 1 && a->B > 1 && a->xb % a->xt == 0 && a->xb / a->xt >= 0 && a->xb / a->xt * 2 <= a->T) {
@@ -297,7 +297,7 @@ static void backward_body(void *ctx, int phase, int64_t i, int thread)
 
 int lbr_lstm_backward_f32(const lbr_lstm *a, const lbr_lstm_grad *g)
 {
-    enum { LEAST_ROWS = 8, MOST_CHUNKS = 8, SPAN = 120 };
+    enum { LEAST_ROWS = 16, MOST_CHUNKS = 8, SPAN = 128 };
     backward_run f = {.j = {.a = a, .g = g}, .loops = lstm_pick()};
     lstm_backward_job *j = &f.j;
     int64_t threads = lbr_threads(), F = a->F, H = a->H;
