@@ -13,7 +13,8 @@ local about = "Finds one person's 33 landmarks in a video, a picture or a folder
 local rows = {
   {"output", "landmarks", "folder for the results, made when missing", metavar = "DIR"},
   {"model", "full", "landmark network", choices = {"lite", "full", "heavy"}},
-  {"precision", "f32", "number type of the networks' products", choices = {"f32", "bf16"}},
+  {"precision", "f32", "number type of the networks' products; bf16 moves landmarks by .26 pixels (median; 95th percentile 2.2, most 34; 24 frames of 340x256)",
+    choices = {"f32", "bf16"}},
   {"smooth", "one-euro", "one-euro: MediaPipe's, frame by frame; offline: zero-phase Butterworth over the whole recording, held in memory for it; none",
     choices = {"one-euro", "offline", "none"}},
   {"cutoff", 6, "cut-off of --smooth offline in Hz (amplitude 1/sqrt 2 there)", type = "number", above = 0, metavar = "HZ"},
@@ -139,6 +140,10 @@ options.main(function()
   local files, log, progress = require "libration.files", require "libration.log", require "libration.progress"
   local extract, lr = require "libration.pose.extract", require "libration"
 
+  if o.precision == "bf16" then
+    log.info("bf16 products: landmarks move by about .26 pixels (median; 95th percentile 2.2, most 34; 24 frames of 340x256)%s",
+      lr.core.C.lbr_cpu_bf16() == 0 and "; without bf16 units, which this processor lacks, nothing is gained by them" or "")
+  end
   local fresh = not files.exists(o.output)
   local folder, reason = files.writable(o.output)
   if not folder then error(reason, 0) end
