@@ -34,6 +34,7 @@ local rows = require("libration.data.rows").of {
     check = function(v) return require("libration.motion.kinematics").scale_of(v) end},
   {"stability", 0, "frames from one to the next at which each joint's uncertainty is measured on shifted crops, for the recording check: joints beyond 0.1 torso\n" ..
     "lengths count as unseen; 0: never; 50 costs about a tenth more time", min = 0},
+  {"weigh-uncertainty", false, "with --stability: weigh each joint's errors by 1 / (1 + (u / 0.05)^2), u its uncertainty in torso lengths; the calibration was not weighed"},
   {"check-points", 70, "least % of joint positions above likelihood 0.2", type = "number", min = 0, max = 100},
   {"check-outside", 20, "largest % of joint positions outside the frame", type = "number", min = 0, max = 100},
   {"check-seconds", 3, "least usable seconds", type = "number", min = 0},
@@ -152,7 +153,12 @@ local function detect(input, detector, o, folder, facts)
   -- a recording that does not pass has no windows, so that nobody judges it
   local scored, seen = {id = input.id, windows = 0, start = {}, error = {}, frames = sequence.points.shape[1], fps = sequence.fps, window = 0}, nil
   if check and check.mode == "strict" then sequence = recording_check.usable(sequence, check) end
-  if not stops then scored, seen = detector:score(sequence) end
+  local weights
+  if o.weigh_uncertainty then
+    if not (recording and recording.stability) then error(input.path .. ": --weigh-uncertainty needs a video and --stability N", 0) end
+    weights = require("libration.pose.stability").weights(recording.stability)
+  end
+  if not stops then scored, seen = detector:score(sequence, weights) end
   local verdict = detector:judge(scored, o)
   if stops then verdict.reason = check.reason end
   local profile, second = require "libration.anomaly.profile", nil

@@ -53,6 +53,21 @@ describe("stability", function()
     assert.is_nil(stability.summary(s:samples(), 1))
   end)
 
+  it("weighs joints in windows: half at .05 torso lengths", function()
+    local weights = stability.weights { joints = { { joint = "a", torso = 0 }, { joint = "b", torso = .05 }, { joint = "c", torso = .15 } } }
+    assert.near(1, weights.a, 1e-12)
+    assert.near(.5, weights.b, 1e-12)
+    assert.near(.1, weights.c, 1e-12)
+    local Windows = require "libration.motion.windows"
+    local values = ffi.new("double[?]", 3 * 4, 1, 2, 3, 4, 1, 2, 0 / 0, 4, 2, 2, 3, 5)
+    local w = Windows.of({ { frames = 3, size = 4, joints = 2, per_joint = 2, values = values, joint_weight = { .25, .5 } } }, { window = 3, post = "none" })
+    local x, weight = ffi.new("float[?]", 18), ffi.new("float[?]", 18)
+    w:write({ 1 }, { mean = { 0, 0, 0, 0 }, sd = { 1, 1, 1, 1 } }, true, x, weight)
+    local got = {}
+    for i = 0, 11 do got[i + 1] = weight[i] end
+    assert.same({ .25, .25, 0, .5, .5, 0, .25, .25, 0, 0, .5, 0 }, got)
+  end)
+
   it("writes a row a joint", function()
     local s = stability.new(1)
     s:take(frame, 1, made_up())

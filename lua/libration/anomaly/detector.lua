@@ -325,13 +325,18 @@ end
 
 --- Windows errors and all else about one sequence.
 ---@param sequence Sequence of the detector's skeleton
+---@param certainty? table<string, number> weight of each joint's errors in the score, default 1
 ---@return Scored
 ---@return table report of motion.track
-function Detector:score(sequence)
+function Detector:score(sequence, certainty)
   if sequence.skeleton ~= self.skeleton then
     error(("sequence %s: its skeleton is %s, the detector's %s"):format(sequence.id, sequence.skeleton, self.skeleton), 2)
   end
   local features, report = motion.prepare(sequence, self.motion)
+  if certainty and #self.joints == features.joints then
+    features.joint_weight = {}
+    for j, name in ipairs(self.joints) do features.joint_weight[j] = certainty[name] or 1 end
+  end
   local windows = motion.windows({ features }, self.motion, 1)
   return scores.of_sequence(windows, 1, self:scorer(), sequence.id), report
 end

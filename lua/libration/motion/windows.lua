@@ -151,7 +151,7 @@ function Windows:width(mask)
 end
 
 --- Writes windows as the network takes them: z-scored, missing numbers 0; with `mask`, after the numbers of each joint
---- 0 where it is seen and -1 where not. The weights are 1 for numbers that count in loss and score, else 0.
+--- 0 where it is seen and -1 where not. The weights are 1 for numbers that count in loss and score (or what the features' `joint_weight` says of their joint), else 0.
 ---@param list integer[] window numbers from 1
 ---@param norm Normaliser
 ---@param mask boolean
@@ -166,6 +166,7 @@ function Windows:write(list, norm, mask, x, weight)
   local w = self.scratch
   for k = 1, #list do
     self:raw(list[k], w)
+    local certain = self.sequences[self.sequence[list[k]]].joint_weight
     for t = 0, T - 1 do
       local to = ((k - 1) * T + t) * F
       local from = t * D
@@ -175,7 +176,7 @@ function Windows:write(list, norm, mask, x, weight)
           local d = j * per + c
           local v = (w[from + d] - mean[d + 1]) / sd[d + 1]
           if v == v then
-            x[to], weight[to] = v, 1
+            x[to], weight[to] = v, certain and certain[j + 1] or 1
           else
             x[to], weight[to] = 0, 0
             seen = false

@@ -102,6 +102,16 @@ function stability.summary(samples, every)
   return out
 end
 
+--- Weights for scores: 1 / (1 + (u / u0)^2) of a joint whose uncertainty is u torso lengths.
+---@param s LandmarkStability
+---@param u0? number torso lengths at which a joint counts half, default .05
+---@return table<string, number> by joint
+function stability.weights(s, u0)
+  local out = {}
+  for _, row in ipairs(s.joints) do out[row.joint] = 1 / (1 + (row.torso / (u0 or .05)) ^ 2) end
+  return out
+end
+
 --- Writes stability.csv: a row a joint.
 ---@param path string
 ---@param s LandmarkStability
