@@ -169,11 +169,32 @@ int lbr_cpu_argmax(lbr_call *c)
 
 /* ---- norm of gradients ---- */
 
+LBR_CLONES static double square_sum_f32(const float *x, int64_t n)
+{
+    typedef float eight __attribute__((vector_size(32), aligned(4), may_alias));
+    typedef double lanes __attribute__((vector_size(64)));
+    lanes a = {0}, b = {0};
+    double acc = 0;
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        lanes v = __builtin_convertvector(*(const eight *)(x + i), lanes), w = __builtin_convertvector(*(const eight *)(x + i + 8), lanes);
+        a += v * v, b += w * w;
+    }
+    for (; i < n; i++) acc += (double)x[i] * x[i];
+    a += b;
+    for (int k = 0; k < 8; k++) acc += a[k];
+    return acc;
+}
+
 int lbr_cpu_square_sum_into(lbr_call *c)
 {
     const lbr_tensor *x = &c->in[0];
     int64_t n = lbr_tensor_numel(x), size = lbr_dtype_size(x->dtype);
     double acc = 0, block[BLOCK];
+    if (x->dtype == LBR_F32) {
+        *(double *)c->out[0].data += square_sum_f32((const float *)x->data, n);
+        return 0;
+    }
     for (int64_t i = 0; i < n; i += BLOCK) {
         int64_t m = n - i < BLOCK ? n - i : BLOCK;
         lbr_load_f64(x->dtype, x->data + i * size, 1, m, block);
