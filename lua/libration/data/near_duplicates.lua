@@ -186,15 +186,25 @@ local function take_out(d, picture)
   end
 end
 
-local function flip(row, out)
-  for y = 0, GRID - 1 do
-    for x = 0, GRID - 1 do out[y * GRID + x] = row[y * GRID + GRID - 1 - x] end
+-- Rows of pictures, left and right exchanged.
+local function flipped(rows)
+  local out = lr.empty(rows.shape)
+  local p, q = rows:ptr(), out:ptr()
+  for row = 0, rows.shape[1] * GRID - 1 do
+    for x = 0, GRID - 1 do q[row * GRID + x] = p[row * GRID + GRID - 1 - x] end
   end
+  return out
 end
 
 -- Changes of the samples as rows of length 1 (of nothing where nothing moves), every stride-th: f32 [m,D], and which of them move.
 local function changes(f, mirrored, stride)
   local lag, kind = LAG[f.kind], f.kind
+  if kind == "picture" and mirrored then
+    local rows, moving, m = changes(f, false, stride)
+    return flipped(rows), moving, m
+  end
+  local kept = not mirrored and stride == 1 and f.changes
+  if kept then return kept[1], kept[2], kept[3] end
   local source = (mirrored and f.mirror or f.samples):to("f32")
   local D = source.shape[2]
   local p = source:ptr()
@@ -217,11 +227,9 @@ local function changes(f, mirrored, stride)
     local on = math.sqrt(square / D) > STILL[kind]
     moving[i] = on and 1 or 0
     local scale = on and 1 / math.sqrt(square) or 0
-    for k = 0, D - 1 do d[k] = d[k] * scale end
-    if mirrored and kind == "picture" then flip(d, mean) end
-    local from = mirrored and kind == "picture" and mean or d
-    for k = 0, D - 1 do q[i * D + k] = from[k] end
+    for k = 0, D - 1 do q[i * D + k] = d[k] * scale end
   end
+  if not mirrored and stride == 1 and m <= PROBES then f.changes = { lr.keep(out), moving, m } end -- most are compared with many
   return out, moving, m
 end
 
