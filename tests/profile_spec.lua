@@ -146,6 +146,41 @@ describe("movement profile", function()
     assert.matches("not scored", profile.line(profile.judge(odd, r)))
   end)
 
+  it("verdict rests on Student's t, tables within 1e-6, and the conformal p stands beside it", function()
+    assert.is_near(.05, statistics.student(2.2621572, 9), 1e-6)
+    assert.is_near(.01, statistics.student(-3.2498355, 9), 1e-6)
+    assert.is_near(.05, statistics.student(12.7062047, 1), 1e-6)
+    local c = profile.calibrate(rows(10))
+    local r = {}
+    for key, v in pairs(c.profile.location) do r[key] = v end
+    r.jerk = r.jerk + 6 * c.profile.scale.jerk
+    local v = profile.judge(c, r)
+    assert.is_near(6 * statistics.student(6 / math.sqrt(1.1), 9), v.student, 1e-12)
+    assert.is_true(v.abnormal and #v.words == 1 and v.words[1]:find("jerk", 1, true) ~= nil)
+    r.jerk = c.profile.location.jerk + 3 * c.profile.scale.jerk
+    assert.is_false(profile.judge(c, r).abnormal)
+  end)
+
+  it("leaves out frames in which the body is turned round, and slips of one joint", function()
+    local function made()
+      local t = track_of(400, sine(1))
+      for f = 0, 399 do
+        for name, at in pairs { left_shoulder = { .3, -.5 }, right_shoulder = { -.3, -.5 }, left_hip = { .2, .5 }, right_hip = { -.2, .5 } } do
+          local j = t.roles[name] - 1
+          t.x[(f * 14 + j) * 2], t.x[(f * 14 + j) * 2 + 1] = at[1], at[2]
+        end
+      end
+      return t
+    end
+    local a, turned = profile.measure(made()), made()
+    for _, f in ipairs { 100, 101, 102, 230, 231 } do
+      for i = f * 28, f * 28 + 27 do turned.x[i] = -turned.x[i] end
+    end
+    turned.x[(300 * 14 + 7) * 2] = 5
+    local b = profile.measure(turned)
+    for _, key in ipairs { "jerk", "centroid", "burstiness", "synchrony", "asymmetry" } do assert.is_near(a[key], b[key], .1, key) end
+  end)
+
   it("refuses fewer normals than it can be fitted on", function()
     local ok, err = pcall(profile.calibrate, rows(3))
     assert.is_false(ok)

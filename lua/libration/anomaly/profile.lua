@@ -24,7 +24,11 @@ local STILL = .02
 -- Weight of the diagonal in the correlations.
 local SHRINKAGE = .5
 -- Values farther than so many robust standard deviations from the median count as standing there.
-local WINSOR = 2.5
+local WINSOR = 3.5
+-- A position farther than this from the median of the five frames around it, torso lengths, is a landmarker's slip and becomes that median.
+local SLIP = .1
+--- The whole verdict's share of false alarms where the statistics of normals are normally distributed (an upper bound: Bonferroni).
+profile.ALPHA = .05
 -- A statistic of one recording needs this many seconds in which it can be seen.
 local LEAST_SECONDS = 1
 -- Fewer normals than this: calibrate by leaving one out.
@@ -37,10 +41,10 @@ profile.LEAST = 4
 ---   jerk         log (mean jerk / mean speed) of elbows, wrists, knees, ankles, 1/s^2: how often movement changes its mind
 ---   asymmetry    log (mean speed of the left arm and leg / that of the right): 0 is even, .69 is twice as much on the left
 ---   synchrony    mean correlation of limb speeds over the six pairs of limbs, -1..1
----   legs, arms   that correlation of the two legs, of the two arms; for words, not part of the distance
----   centroid     power-weighted mean frequency of the joints' velocity up to 6 Hz, Hz
+---   legs, arms   that correlation of the two legs, of the two arms; for words, not part of the whole
+---   centroid     power-weighted mean frequency of a joint's velocity up to 6 Hz, median of the eight joints, Hz
 ---   burstiness   log of SD / mean of a limb's speed, mean of the four limbs
----   right_arm .. left_leg   log (the limb's mean speed / mean of the four): its share
+---   right_arm .. left_leg   log (the limb's mean speed / mean of the four): its share; for words
 profile.STATISTICS = {
   { key = "speed", name = "mean speed", unit = "log torso lengths/s", log = true, least = .1, whole = true },
   { key = "jerk", name = "jerk / speed", unit = "log 1/s²", log = true, least = .05, whole = true },
@@ -50,10 +54,10 @@ profile.STATISTICS = {
   { key = "arms", name = "synchrony of the arms", unit = "correlation", least = .05 },
   { key = "centroid", name = "mean frequency", unit = "Hz", least = .05, whole = true },
   { key = "burstiness", name = "burstiness", unit = "log SD/mean", log = true, least = .05, whole = true },
-  { key = "right_arm", name = "right arm", unit = "log share", log = true, least = .05, whole = true },
-  { key = "left_arm", name = "left arm", unit = "log share", log = true, least = .05, whole = true },
-  { key = "right_leg", name = "right leg", unit = "log share", log = true, least = .05, whole = true },
-  { key = "left_leg", name = "left leg", unit = "log share", log = true, least = .05, whole = true },
+  { key = "right_arm", name = "right arm", unit = "log share", log = true, least = .05 },
+  { key = "left_arm", name = "left arm", unit = "log share", log = true, least = .05 },
+  { key = "right_leg", name = "right leg", unit = "log share", log = true, least = .05 },
+  { key = "left_leg", name = "left leg", unit = "log share", log = true, least = .05 },
 }
 
 -- Magnitude of the nth difference of x, y (arrays from 1, NaN where missing), by frame rate: torso lengths / s^n.
@@ -81,6 +85,57 @@ local function smoothed(x, width)
     out[t - half] = sum / width
   end
   return out
+end
+
+-- Slips of one or two frames, in place: x, y (arrays from 1).
+local function without_slips(x, y)
+  local fixed = {}
+  for t = 3, #x - 2 do
+    local a, b = { unpack(x, t - 2, t + 2) }, { unpack(y, t - 2, t + 2) }
+    table.sort(a)
+    table.sort(b)
+    local dx, dy = x[t] - a[3], y[t] - b[3]
+    if dx * dx + dy * dy > SLIP * SLIP then fixed[#fixed + 1] = { t, a[3], b[3] } end
+  end
+  for _, f in ipairs(fixed) do x[f[1]], y[f[1]] = f[2], f[3] end
+end
+
+-- A copy without the frames in which the landmarker loses the body: its torso or its shoulders' line (from right to left) is turned or torn against
+-- the recording's median. Holes up to half a second are bridged. The track itself where no frame is lost or the torso is not among the joints.
+local function steady(track)
+  local r, x, J = track.roles, track.x, track.joints
+  local ls, rs, lh, rh = r.left_shoulder, r.right_shoulder, r.left_hip, r.right_hip
+  if not (ls and rs and lh and rh) then return track end
+  local lines = { {}, {}, {}, {} } -- torso x y, shoulders x y
+  for t = 0, track.frames - 1 do
+    local function at(j, c) return x[(t * J + j - 1) * 2 + c] end
+    for c = 0, 1 do
+      lines[1 + c][t + 1] = at(ls, c) + at(rs, c) - at(lh, c) - at(rh, c)
+      lines[3 + c][t + 1] = at(ls, c) - at(rs, c)
+    end
+  end
+  local middle, lost = {}, {}
+  for i = 1, 4 do
+    local seen = {}
+    for _, v in ipairs(lines[i]) do if v == v then seen[#seen + 1] = v end end
+    if #seen == 0 then return track end
+    middle[i] = statistics.median(seen)
+  end
+  local torso, shoulders = middle[1] ^ 2 + middle[2] ^ 2, middle[3] ^ 2 + middle[4] ^ 2
+  for t = 1, track.frames do
+    local a = (lines[1][t] * middle[1] + lines[2][t] * middle[2]) / torso
+    local b = (lines[3][t] * middle[3] + lines[4][t] * middle[4]) / shoulders
+    if a < .7 or a > 1.4 or b < .5 or b > 1.6 then lost[#lost + 1] = t end
+  end
+  if #lost == 0 then return track end
+  local copy, nan = motion.gaps.copy(track), 0 / 0
+  for _, t in ipairs(lost) do
+    for f = math.max(1, t - 2), math.min(track.frames, t + 2) do
+      for i = (f - 1) * J * 2, f * J * 2 - 1 do copy.x[i] = nan end
+    end
+  end
+  motion.gaps.fill(copy, { method = "linear", max_gap = .5 })
+  return copy
 end
 
 -- Mean of what is there, and how many that is.
@@ -141,16 +196,19 @@ local function add_spectrum(v, fps, sums)
 end
 
 -- Speeds, jerks and spectra of one limb.
-local function limb_of(track, limb, width, spectrum)
+local function limb_of(track, limb, width, centroids)
   local speeds, jerks, J = {}, {}, track.joints
   for _, role in ipairs(limb) do
     local j = track.roles[role]
     if j then
       local x, y, vx, vy = {}, {}, {}, {}
       for t = 0, track.frames - 1 do x[t + 1], y[t + 1] = track.x[(t * J + j - 1) * 2], track.x[(t * J + j - 1) * 2 + 1] end
+      without_slips(x, y)
+      local spectrum = { 0, 0 }
       for t = 1, #x - 1 do vx[t], vy[t] = x[t + 1] - x[t], y[t + 1] - y[t] end
       add_spectrum(vx, track.fps, spectrum)
       add_spectrum(vy, track.fps, spectrum)
+      if spectrum[1] > 0 then centroids[#centroids + 1] = spectrum[2] / spectrum[1] end
       x, y = smoothed(x, width), smoothed(y, width)
       speeds[#speeds + 1], jerks[#jerks + 1] = magnitude(x, y, 1, track.fps), magnitude(x, y, 3, track.fps)
     end
@@ -168,13 +226,14 @@ function profile.measure(track)
   local nan, fps = 0 / 0, track.fps
   local least = math.max(8, LEAST_SECONDS * fps)
   local width = 2 * math.floor(SMOOTH * fps / 2) + 1
-  local out, spectrum, limbs, jerk, speed = {}, { 0, 0 }, {}, {}, {}
+  local out, centroids, limbs, jerk, speed = {}, {}, {}, {}, {}
   for _, s in ipairs(profile.STATISTICS) do out[s.key] = nan end
   if track.frames < least + width + 3 then return out end
+  track = steady(track)
   local joint_speed = normalise.mean_speed(track)
   out.speed = math.log(joint_speed + STILL)
   for i, limb in ipairs(LIMBS) do
-    local l = limb_of(track, limb, width, spectrum)
+    local l = limb_of(track, limb, width, centroids)
     limbs[i] = { mean = nan }
     if l then
       local mean, n = mean_of(l.speed)
@@ -190,7 +249,7 @@ function profile.measure(track)
     end
   end
   if #speed > 0 then out.jerk = math.log(statistics.mean(jerk) / (statistics.mean(speed) + STILL) + 1e-3) end
-  if spectrum[1] > 0 then out.centroid = spectrum[2] / spectrum[1] end
+  if #centroids > 0 then out.centroid = statistics.median(centroids) end
   local pairs_sum, pairs_n, burst = 0, 0, {}
   for i = 1, 4 do
     if limbs[i].burst then burst[#burst + 1] = limbs[i].burst end
@@ -213,8 +272,9 @@ end
 
 ---@class MovementProfile
 ---@field n integer normals it was fitted on
----@field location table<string, number> median by key
+---@field location table<string, number> winsorised mean by key
 ---@field scale table<string, number> winsorised SD by key
+---@field count table<string, integer> normals that show it, by key
 ---@field correlation table<string, table<string, number>> shrunk, by keys
 
 -- Robust location and scale of what is seen, or nil where fewer than half of the normals show it.
@@ -222,19 +282,19 @@ local function robust(values, n, least)
   if #values < math.max(2, n / 2) then return nil end
   local median, off = statistics.median(values), {}
   for i, v in ipairs(values) do off[i] = math.abs(v - median) end
-  local reach = WINSOR * math.max(1.4826 * statistics.median(off), least)
-  local square = 0
-  for i = 1, #off do square = square + math.min(off[i], reach) ^ 2 end
-  return median, math.max(math.sqrt(square / math.max(1, #off - 1)), least), reach
+  local reach, held = WINSOR * math.max(1.4826 * statistics.median(off), least), {}
+  for i, v in ipairs(values) do held[i] = math.max(median - reach, math.min(median + reach, v)) end
+  local mean, k = statistics.mean(held), #held
+  return mean, math.max(statistics.deviation(held) * math.sqrt(k / (k - 1)), least), reach
 end
 
---- Fits location, scale and correlation: median, SD of values winsorised at 2.5 robust SDs (not below `least`), correlations halved.
+--- Fits location, scale and correlation: mean and SD of values winsorised at 3.5 robust SDs from the median (SD not below `least`), correlations halved.
 ---@param rows Movement[] of normals, at least `profile.LEAST`
 ---@return MovementProfile
 function profile.fit(rows)
   local n = #rows
   if n < profile.LEAST - 1 then error(("profile: %d normal recordings, want at least %d"):format(n, profile.LEAST), 2) end
-  local self = { n = n, location = {}, scale = {}, correlation = {}, keys = {} }
+  local self = { n = n, location = {}, scale = {}, count = {}, correlation = {}, keys = {} }
   local z = {}
   for _, s in ipairs(profile.STATISTICS) do
     local values = {}
@@ -242,13 +302,13 @@ function profile.fit(rows)
       local v = r[s.key]
       if v - v == 0 then values[#values + 1] = v end
     end
-    local median, scale, reach = robust(values, n, s.least)
-    if median then
-      self.location[s.key], self.scale[s.key] = median, scale
+    local location, scale, reach = robust(values, n, s.least)
+    if location then
+      self.location[s.key], self.scale[s.key], self.count[s.key] = location, scale, #values
       z[s.key] = {}
       for i, r in ipairs(rows) do
-        local d = r[s.key] - median
-        z[s.key][i] = d - d == 0 and math.max(-reach, math.min(reach, d)) / scale or 0 -- missing: as the median
+        local d = r[s.key] - location
+        z[s.key][i] = d - d == 0 and math.max(-reach, math.min(reach, d)) / scale or 0 -- missing: as usual
       end
       if s.whole then self.keys[#self.keys + 1] = s.key end
     end
@@ -286,7 +346,7 @@ end
 ---@param self MovementProfile
 ---@param row Movement
 ---@return number distance about 1 for a normal recording; NaN where fewer than half of the statistics are seen
----@return table<string, number> z robust standard deviations from the median, by key
+---@return table<string, number> z winsorised standard deviations from the mean, by key
 function profile.distance(self, row)
   local z, seen, values = {}, {}, {}
   for key, location in pairs(self.location) do z[key] = ((row[key] or 0 / 0) - location) / self.scale[key] end
@@ -374,13 +434,16 @@ end
 ---@field abnormal boolean? nil where too little of the body is seen
 ---@field word string "abnormal", "normal" or "not scored"
 ---@field distance number
----@field p number conformal p of the distance, the unit being a recording
----@field smallest_p number
----@field statistics table[] {key, name, unit, value, usual, z, p: two-sided, unusual: boolean, words: string}
+---@field p number conformal p of the distance, the unit being a recording; assumes nothing of how the statistics are distributed
+---@field smallest_p number the smallest conformal p that so many normals allow
+---@field student number p of the statistic that stands out most, by Student's t of a new recording, times the number of statistics that are part of the
+---  whole (Bonferroni): assumes that each statistic is normally distributed among normal recordings; the verdict rests on it
+---@field statistics table[] {key, name, unit, value, usual, z, p: conformal, two-sided, student: by Student's t, unusual: boolean, words: string}
 ---@field words string[] of the statistics that stand out, the most unusual first
 
---- Judges a recording: abnormal when it is farther from the normals than every calibration recording. A statistic stands out
---- when it lies farther from the median than that of every calibration recording, and at least two standard deviations.
+--- Judges a recording: abnormal when one of the statistics of the whole lies so far off that chance alone would put any of them there in at most
+--- `profile.ALPHA` of normal recordings (Student's t with the normals' own SD, Bonferroni). Two-sided. A statistic that is for words only stands out at
+--- the same p; the conformal p and the smallest one that so few normals allow stand beside it and decide nothing.
 ---@param c ProfileCalibration
 ---@param row Movement
 ---@return ProfileVerdict
@@ -389,23 +452,30 @@ function profile.judge(c, row)
   local v = { distance = distance, statistics = {}, words = {} }
   if distance == distance then
     v.p, v.smallest_p = statistics.conformal(c.distances, distance)
-    v.abnormal = v.p == v.smallest_p
+    v.student, v.abnormal = 1, false
   end
-  v.word = v.abnormal == nil and "not scored" or v.abnormal and "abnormal" or "normal"
-  local order = {}
+  local seen, whole, order = 0, {}, {}
+  for _, key in ipairs(c.profile.keys) do
+    whole[key] = true
+    if z[key] == z[key] then seen = seen + 1 end
+  end
   for _, s in ipairs(profile.STATISTICS) do
     local d = z[s.key]
     if d and d == d then
-      local p, smallest = statistics.conformal(c.deviations[s.key], math.abs(d))
+      local k = c.profile.count[s.key]
+      local student = statistics.student(d / math.sqrt(1 + 1 / k), k - 1)
       local off = row[s.key] - c.profile.location[s.key]
       local entry = {
-        key = s.key, name = s.name, unit = s.unit, value = row[s.key], usual = c.profile.location[s.key], z = d, p = p,
-        unusual = p == smallest and math.abs(d) >= 2, words = WORDS[s.key](off),
+        key = s.key, name = s.name, unit = s.unit, value = row[s.key], usual = c.profile.location[s.key], z = d,
+        p = statistics.conformal(c.deviations[s.key], math.abs(d)), student = student, unusual = student * seen <= profile.ALPHA, words = WORDS[s.key](off),
       }
+      if v.student and whole[s.key] then v.student = math.min(v.student, student * seen) end
       v.statistics[#v.statistics + 1] = entry
       if entry.unusual then order[#order + 1] = entry end
     end
   end
+  if v.student then v.abnormal = v.student <= profile.ALPHA end
+  v.word = v.abnormal == nil and "not scored" or v.abnormal and "abnormal" or "normal"
   table.sort(order, function(a, b) return math.abs(a.z) > math.abs(b.z) end)
   for i, entry in ipairs(order) do v.words[i] = entry.words end
   return v
@@ -458,8 +528,8 @@ end
 ---@return string
 function profile.line(v)
   if v.abnormal == nil then return "not scored, too little of the body is seen" end
-  return ("%s, %.2f SD from the normals, p %.3g (smallest possible %.3g)%s"):format(v.word, v.distance, v.p, v.smallest_p,
-    #v.words > 0 and ": " .. table.concat(v.words, "; ") or "")
+  return ("%s, %.2f SD from the normals, p %.3g (smallest possible %.3g)%s [p %.2g if normals are normally distributed]"):format(v.word, v.distance, v.p,
+    v.smallest_p, #v.words > 0 and ": " .. table.concat(v.words, "; ") or "", v.student)
 end
 
 return profile

@@ -100,4 +100,38 @@ function statistics.conformal(calibration, s, two_sided, groups)
   return (1 + above) / (n + 1), 1 / (n + 1)
 end
 
+-- Regularised incomplete beta function by its continued fraction (Lentz); source: Abramowitz and Stegun 26.5.8.
+local function incomplete_beta(a, b, x)
+  local log_gamma = function(z) -- Lanczos, g = 5
+    local sum = 1.000000000190015
+    for i, k in ipairs { 76.18009172947146, -86.50532032941677, 24.01409824083091, -1.231739572450155, .1208650973866179e-2, -.5395239384953e-5 } do sum = sum + k / (z + i) end
+    return (z + .5) * math.log(z + 5.5) - z - 5.5 + math.log(2.5066282746310005 * sum / z)
+  end
+  local front = math.exp(log_gamma(a + b) - log_gamma(a) - log_gamma(b) + a * math.log(x) + b * math.log(1 - x))
+  if x > (a + 1) / (a + b + 2) then return 1 - incomplete_beta(b, a, 1 - x) end
+  local c, d = 1, 1 / (1 - (a + b) * x / (a + 1))
+  local value = d
+  for m = 1, 300 do
+    local up = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+    d, c = 1 / (1 + up * d), 1 + up / c
+    value = value * d * c
+    up = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+    d, c = 1 / (1 + up * d), 1 + up / c
+    value = value * d * c
+    if math.abs(d * c - 1) < 1e-13 then break end
+  end
+  return front * value / a
+end
+
+--- Two-sided p-value of Student's t.
+---@param t number
+---@param df number degrees of freedom, above 0
+---@return number p 0..1; NaN of NaN
+function statistics.student(t, df)
+  if t ~= t then return t end
+  if t == 0 then return 1 end
+  local x = df / (df + t * t)
+  return x < 1e-300 and 0 or x >= 1 and 1 or incomplete_beta(df / 2, .5, x)
+end
+
 return statistics
