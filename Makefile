@@ -81,7 +81,7 @@ demo:
 	@$(HERE) $(LUAJIT) recipes/demo.lua
 
 bench:
-	@tools/setup build run
+	@tools/setup build run $(if $(filter 1,$(PEERS)),bench)
 	@+$(MAKE) --no-print-directory -s -j$(JOBS) all
 	@$(HERE) $(LUAJIT) tools/bench.lua $(if $(filter 1,$(PEERS)),--peers)
 
