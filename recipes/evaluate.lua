@@ -180,11 +180,11 @@ options.main(function()
     local usual = {}
     local alone = o.protocol == "L1" and plan.folds[1].normals or {}
     for _, list in ipairs {folds[1].train, {folds[1].inner}, of_entries(plan.folds[1].calibrate, recordings), of_entries(alone, recordings)} do
-      for _, r in ipairs(list) do usual[#usual + 1] = anomaly.profile.measure(r.features.track) end
+      for _, r in ipairs(list) do usual[#usual + 1] = anomaly.profile.measure(anomaly.profile.steady(r.features.track)) end
     end
     if #usual >= anomaly.profile.LEAST then
       local c = anomaly.profile.calibrate(usual)
-      for k, e in ipairs(positives) do judged[k].words = anomaly.profile.judge(c, anomaly.profile.measure(recordings[e].features.track)).words end
+      for k, e in ipairs(positives) do judged[k].words = anomaly.profile.judge(c, anomaly.profile.measure(anomaly.profile.steady(recordings[e].features.track))).words end
     end
   end
   local line, weak = anomaly.honesty.of_comparison(by_key, explained, normals)

@@ -199,22 +199,28 @@ local function movement_of(r)
   return r.movement
 end
 
--- The normals of a fold as rows of the movement profile's statistics; nothing stops early here, so the inner one fits too.
-local function movements(fold)
+-- The same without the frames in which the landmarker takes left for right: what train and detect see.
+local function profile_of(r)
+  r.profile = r.profile or profile.measure(profile.steady(r.features.track))
+  return r.profile
+end
+
+-- The normals of a fold as rows of statistics; nothing stops early here, so the inner one fits too.
+local function movements(fold, of)
   local rows = {}
-  for i, r in ipairs(fold.train) do rows[i] = movement_of(r) end
-  if fold.inner then rows[#rows + 1] = movement_of(fold.inner) end
+  for i, r in ipairs(fold.train) do rows[i] = of(r) end
+  if fold.inner then rows[#rows + 1] = of(fold.inner) end
   return rows
 end
 
 local function fit_movement(fold)
-  local fitted = movement.fit(movements(fold))
+  local fitted = movement.fit(movements(fold, movement_of))
   return function(r) return { movement = { movement.distance(fitted, movement_of(r)) } } end
 end
 
 local function fit_profile(fold)
-  local fitted = profile.fit(movements(fold))
-  return function(r) return { profile = { (profile.distance(fitted, movement_of(r))) } } end
+  local fitted = profile.fit(movements(fold, profile_of))
+  return function(r) return { profile = { (profile.distance(fitted, profile_of(r))) } } end
 end
 
 -- Window errors, variances and mean squares of a recording.
