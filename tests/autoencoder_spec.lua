@@ -121,11 +121,16 @@ describe("autoencoder", function()
   end)
 end)
 
--- From shared/goldens/autoencoder/README.md section 1: mean over 3 seeds of PyTorch's training.
+-- PyTorch's training on the check configuration of shared/goldens/autoencoder/README.md section 1. Post window: its table, mean over 3 seeds, held to within
+-- 10 % (training sequences 35 %). Post none: the mean and SD over 20 seeds named beforehand (101 to 120), by the same script. There the training is chaotic: 1e-7 on
+-- one bias moves sequence 07 by .3, the table's three seeds gave it 1.22 and PyTorch's seeds 101 to 103 give 1.07, so PyTorch would not hold the table's 10 % either.
+-- Over the 20 seeds this library, with the same weights and orders of the data, gives 1.043 (SD .111) for PyTorch's 1.050 (.101), with its own 1.063 (.128).
+-- Here three seeds stand for all, so a mean may be off by 4 standard errors of three where that is more than 10 % (35 %).
 local GOLDEN = {
   none = {
-    loss = .156, threshold = { 2.06, 2.32 },
-    scores = { .131, .151, .218, 6.227, .065, .180, 1.220, 1.572, 4.784, 1.492, 1.837, 3.640 },
+    loss = .147, threshold = { 2.06, 2.32 },
+    scores = { .121, .137, .226, 6.352, .072, .167, 1.050, 1.545, 4.738, 1.499, 1.898, 3.750 },
+    deviations = { .014, .023, .050, .343, .015, .056, .101, .113, .172, .103, .095, .341 },
   },
   window = {
     loss = .382, threshold = { 3.08, 3.49 },
@@ -133,14 +138,11 @@ local GOLDEN = {
   },
 }
 local TRAINING = { [1] = true, [2] = true, [3] = true, [5] = true, [6] = true }
--- The training is chaotic: from one set of weights and one order of the data, a change of 1e-7 in one bias moves sequence 07 (post none) between .94 and 1.22
--- in PyTorch and between .94 and 1.24 here. Seeds 1 to 3 missed it by 16 %, so 5 to 7 were taken afterwards: this guards against change, it proves no agreement.
--- Over eight seeds each, ours averaged 1.04 and PyTorch's 1.20 (SD about .11): a gap not explained yet.
-local FIRST_SEED, SEEDS, EPOCHS = 5, 3, 40
+local SEEDS, EPOCHS = 3, 40
 
 describe("check configuration", function()
   for _, post in ipairs { "none", "window" } do
-    it(("post %s, %d epochs, mean of %d seeds: loss within .06, scores within 10 %% (training sequences 35 %%) #slow"):format(post, EPOCHS, SEEDS), function()
+    it(("post %s, %d epochs, mean of %d seeds against PyTorch: loss within .06, scores within 10 %% (training sequences 35 %%) or 4 standard errors #slow"):format(post, EPOCHS, SEEDS), function()
       local folder = helper.shared("data/anomaly/minirgbd_openpose18")
       if not folder then return pending("needs ../shared") end
       local npy = require "libration.formats.npy"
@@ -180,7 +182,9 @@ describe("check configuration", function()
           local value = mean(function(r) return r.means[i] end)
           local off = value / golden.scores[i] - 1
           line[i] = ("%02d %.3f (%+.0f %%)"):format(i, value, 100 * off)
-          worst = math.max(worst, math.abs(off) / (TRAINING[i] and .35 or .10))
+          local bound = TRAINING[i] and .35 or .10
+          if golden.deviations then bound = math.max(bound, 4 * golden.deviations[i] / math.sqrt(SEEDS) / golden.scores[i]) end
+          worst = math.max(worst, math.abs(off) / bound)
         end
         local loss = mean(function(r) return r.loss end)
         line = table.concat(line, ", ")
@@ -188,7 +192,7 @@ describe("check configuration", function()
           post, #runs, loss, golden.loss, mean(function(r) return r.limit end), golden.threshold[1], golden.threshold[2], line))
         return math.abs(loss - golden.loss) <= .06 and worst <= 1, line
       end
-      for seed = FIRST_SEED, FIRST_SEED + SEEDS - 1 do run(seed) end
+      for seed = 1, SEEDS do run(seed) end
       local fits, line = judge()
       log.setup { level = "info" }
       assert.is_true(fits, line)
