@@ -142,7 +142,8 @@ local SEEDS, EPOCHS = 3, 40
 
 describe("check configuration", function()
   for _, post in ipairs { "none", "window" } do
-    it(("post %s, %d epochs, mean of %d seeds against PyTorch: loss within .06, scores within 10 %% (training sequences 35 %%) or 4 standard errors #slow"):format(post, EPOCHS, SEEDS), function()
+    local title = "post %s, %d epochs, mean of %d seeds against PyTorch: loss within .06, scores within 10 %% (training sequences 35 %%) or 4 standard errors #slow"
+    it(title:format(post, EPOCHS, SEEDS), function()
       local folder = helper.shared("data/anomaly/minirgbd_openpose18")
       if not folder then return pending("needs ../shared") end
       local npy = require "libration.formats.npy"
