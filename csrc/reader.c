@@ -161,11 +161,12 @@ static uint64_t little(const unsigned char *p, int width)
     return v;
 }
 
+/* NaN without its payload: LuaJIT keeps tags of its own values there, so a NaN of a file's choosing would be taken for one of them. */
 static float f32_of_bits(uint32_t bits)
 {
     float f;
     memcpy(&f, &bits, sizeof f);
-    return f;
+    return isnan(f) ? NAN : f;
 }
 
 static float f32_of_f16(uint32_t h)
@@ -203,7 +204,7 @@ static double real_at(const unsigned char *p, int kind)
         uint64_t bits = little(p, 8);
         double d;
         memcpy(&d, &bits, sizeof d);
-        return d;
+        return isnan(d) ? NAN : d;
     }
     }
 }
@@ -247,6 +248,32 @@ int lbr_reader_copy(const lbr_reader *r, double at, double bytes, void *dst, dou
     if (bytes > 0)
         memcpy(dst, p, (size_t)bytes);
     return LBR_OK;
+}
+
+int lbr_reader_reals(const lbr_reader *r, double at, double count, int kind, void *dst, double capacity)
+{
+    int code = reader_kind(r, kind);
+    if (code)
+        return code;
+    if (kinds[kind].whole)
+        return lbr_fail(LBR_EINVAL, "%s: real numbers from %s", r->name, kinds[kind].name);
+    double width = kinds[kind].width;
+    code = lbr_reader_copy(r, at, count * width, dst, capacity * width);
+    size_t n = code ? 0 : (size_t)count;
+    if (kind == LBR_READ_F32) {
+        float *f = dst;
+        for (size_t i = 0; i < n; i++)
+            if (isnan(f[i])) f[i] = NAN;
+    } else if (kind == LBR_READ_F64) {
+        double *d = dst;
+        for (size_t i = 0; i < n; i++)
+            if (isnan(d[i])) d[i] = NAN;
+    } else {
+        uint16_t *h = dst, infinity = kind == LBR_READ_F16 ? 0x7c00 : 0x7f80, quiet = kind == LBR_READ_F16 ? 0x7e00 : 0x7fc0;
+        for (size_t i = 0; i < n; i++)
+            if ((h[i] & 0x7fff) > infinity) h[i] = quiet;
+    }
+    return code;
 }
 
 int lbr_reader_f32(const lbr_reader *r, double at, double count, int kind, float *dst, double capacity)

@@ -35,6 +35,24 @@ describe("reader", function()
     assert.same({ 1, -2.5 }, t:totable())
   end)
 
+  it("reads a NaN of any bits as a number: LuaJIT would take some for nil or an object", function()
+    for kind, width in pairs { f16 = 2, bf16 = 2, f32 = 4, f64 = 8 } do
+      for _, last in ipairs { "\255", "\127" } do
+        local bytes = ("\255"):rep(width - 1) .. last
+        local r = reader.memory("m", bytes:rep(8))
+        local t = r:tensor(0, kind, { 8 })
+        local wide, n = t:to("f64"):ptr(), 0
+        for i = 0, 7 do
+          local v = kind:sub(1, 1) == "f" and width > 2 and t:ptr()[i] or wide[i]
+          assert.equal("number", type(v))
+          assert.equal("number", type(r[kind](r, width * i)))
+          if v ~= v and wide[i] ~= wide[i] then n = n + 1 end
+        end
+        assert.equal(8, n)
+      end
+    end
+  end)
+
   it("refuses what lies outside, naming offset and want", function()
     local r = reader.memory("name.bin", "12345678")
     assert.has_error(function() r:u32(5) end, "name.bin: 1 x u32 wanted at byte 5, the file has 8 bytes")

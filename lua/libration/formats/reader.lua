@@ -88,8 +88,10 @@ function Reader:tensor(at, kind, shape)
   if n > 0 then
     if k[4] then
       check(C.lbr_reader_i32(self.handle, at, n, k[1], t:ptr(), n))
-    else
+    elseif k[3] == "u8" or k[3] == "i32" then
       check(C.lbr_reader_copy(self.handle, at, n * k[2], t:ptr(), n * k[2]))
+    else
+      check(C.lbr_reader_reals(self.handle, at, n, k[1], t:ptr(), n))
     end
   end
   return t
