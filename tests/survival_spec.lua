@@ -87,10 +87,11 @@ describe("kill -9 at random moments, then the same again:", function()
     files.remove(scratch)
   end
 
-  it("train --resume ends with the same bytes", function()
-    if not full then return pending "LIBRATION_FULL=1; train_recipe_spec kills twice" end
-    survive("train", 20, 3, function(output) return train(output, "--resume") end)
-  end)
+  if full then
+    it("train --resume ends with the same bytes", function()
+      survive("train", 20, 3, function(output) return train(output, "--resume") end)
+    end)
+  end
   it("detect ends with the same bytes #slow", function() survive("detect", full and 20 or 1, 5, detect) end)
   it("landmarks ends with the same bytes #slow", function()
     if not has_weights() then return pending "needs the networks' weights: make models" end
@@ -281,26 +282,27 @@ n=0; while [ "$(ls %s/*/done.json 2>/dev/null | wc -l)" -lt %d ] && [ $n -lt 120
     assert.falsy(text:find("done before", 1, true), text)
   end)
 
-  it("200 videos, three of them bad", function()
-    if not full then return pending "LIBRATION_FULL=1" end
-    if not has_weights() then return pending "needs the networks' weights: make models" end
-    local set, out, sets = fresh(), fresh(), files.join(files.cache(), "infants", "12x200-320x240-seed1")
-    if not files.exists(sets .. "/complete") then return pending "needs the rendered data set: make demo" end
-    files.mkdirs(set)
-    for i = 1, 198 do
-      local sequence, first = (i - 1) % 12 + 1, math.floor((i - 1) / 12) * 9
-      local how = "ffmpeg -v error -framerate 25 -start_number %d -i %s/%02d/rgb/syn_%%05d.png -frames:v 36 -pix_fmt yuv420p -c:v libx264 -preset ultrafast %s/%03d.mp4"
-      assert.equal(0, os.execute(how:format(first, quote(sets), sequence, quote(set), i)))
-    end
-    files.write(set .. "/007.mp4", assert(files.read(set .. "/007.mp4")):sub(1, 3000))
-    files.write(set .. "/199.mp4", "this is text, whatever its name says\n")
-    assert.equal(0, os.execute(("ffmpeg -v error -f lavfi -i color=gray:s=320x240:r=25:d=1.44 -pix_fmt yuv420p -c:v libx264 %s/200.mp4"):format(quote(set))))
-    local clock = require "libration.progress".clock
-    local begin = clock()
-    local command = ("luajit recipes/detect.lua --detector %s --no-cache --video %s --output %s"):format(trained(), quote(set), quote(out))
-    local done = killed_and_resumed(command, out, 60, 200, { ["007.mp4"] = "007.mp4", ["199.mp4"] = "199.mp4", ["200.mp4"] = "no person found" })
-    io.write(("200 videos of 36 frames: killed after %d, the rest done by the next run, 3 with their reason, %.0f s in all\n"):format(done, clock() - begin))
-  end)
+  if full then
+    it("200 videos, three of them bad", function()
+      if not has_weights() then return pending "needs the networks' weights: make models" end
+      local set, out, sets = fresh(), fresh(), files.join(files.cache(), "infants", "12x200-320x240-seed1")
+      if not files.exists(sets .. "/complete") then return pending "needs the rendered data set: make demo" end
+      files.mkdirs(set)
+      for i = 1, 198 do
+        local sequence, first = (i - 1) % 12 + 1, math.floor((i - 1) / 12) * 9
+        local how = "ffmpeg -v error -framerate 25 -start_number %d -i %s/%02d/rgb/syn_%%05d.png -frames:v 36 -pix_fmt yuv420p -c:v libx264 -preset ultrafast %s/%03d.mp4"
+        assert.equal(0, os.execute(how:format(first, quote(sets), sequence, quote(set), i)))
+      end
+      files.write(set .. "/007.mp4", assert(files.read(set .. "/007.mp4")):sub(1, 3000))
+      files.write(set .. "/199.mp4", "this is text, whatever its name says\n")
+      assert.equal(0, os.execute(("ffmpeg -v error -f lavfi -i color=gray:s=320x240:r=25:d=1.44 -pix_fmt yuv420p -c:v libx264 %s/200.mp4"):format(quote(set))))
+      local clock = require "libration.progress".clock
+      local begin = clock()
+      local command = ("luajit recipes/detect.lua --detector %s --no-cache --video %s --output %s"):format(trained(), quote(set), quote(out))
+      local done = killed_and_resumed(command, out, 60, 200, { ["007.mp4"] = "007.mp4", ["199.mp4"] = "199.mp4", ["200.mp4"] = "no person found" })
+      io.write(("200 videos of 36 frames: killed after %d, the rest done by the next run, 3 with their reason, %.0f s in all\n"):format(done, clock() - begin))
+    end)
+  end
 end)
 
 describe("a long recording", function()
@@ -330,23 +332,24 @@ describe("a long recording", function()
     assert.same({}, runs.tree(out))
   end)
 
-  it("of an hour grows by at most 64 MiB after its first minute", function()
-    if not full then return pending "LIBRATION_FULL=1; takes the better part of an hour" end
-    if not has_weights() then return pending "needs the networks' weights: make models" end
-    local frames = infant(200):gsub("'$", "/syn_%%05d.png'")
-    local clip, hour, out = folder .. "/clip.mp4", folder .. "/hour.mp4", fresh()
-    assert.equal(0, os.execute(("ffmpeg -v error -framerate 25 -i %s -pix_fmt yuv420p -c:v libx264 %s && ffmpeg -v error -stream_loop 449 -i %s -c copy %s"):format(
-      frames, quote(clip), quote(clip), quote(hour))))
-    local text, code = shell(([[luajit recipes/landmarks.lua %s --no-cache --output %s >%s/said 2>&1 & pid=$!
-while kill -0 $pid 2>/dev/null; do awk '/VmRSS/{print "resident " $2}' /proc/$pid/status 2>/dev/null; sleep 10; done
-wait $pid || exit 1]]):format(quote(hour), quote(out), quote(folder)))
-    assert.equal(0, code, files.read(folder .. "/said"))
-    local curve = {}
-    for kib in text:gmatch "resident (%d+)" do curve[#curve + 1] = tonumber(kib) / 1024 end
-    local first, most = curve[7], 0
-    for i = 7, #curve do most = math.max(most, curve[i]) end
-    io.write(("an hour of video: resident %.0f MiB after the first minute, at most %.0f MiB later, %d samples\n"):format(first, most, #curve))
-    assert.is_true(most - first <= 64)
-    assert.equal(90000, require "libration.formats.npy".load(out .. "/landmarks.npy"):size(1))
-  end)
+  if full then
+    it("of an hour grows by at most 64 MiB after its first minute", function()
+      if not has_weights() then return pending "needs the networks' weights: make models" end
+      local frames = infant(200):gsub("'$", "/syn_%%05d.png'")
+      local clip, hour, out = folder .. "/clip.mp4", folder .. "/hour.mp4", fresh()
+      assert.equal(0, os.execute(("ffmpeg -v error -framerate 25 -i %s -pix_fmt yuv420p -c:v libx264 %s && ffmpeg -v error -stream_loop 449 -i %s -c copy %s"):format(
+        frames, quote(clip), quote(clip), quote(hour))))
+      local text, code = shell(([[luajit recipes/landmarks.lua %s --no-cache --output %s >%s/said 2>&1 & pid=$!
+  while kill -0 $pid 2>/dev/null; do awk '/VmRSS/{print "resident " $2}' /proc/$pid/status 2>/dev/null; sleep 10; done
+  wait $pid || exit 1]]):format(quote(hour), quote(out), quote(folder)))
+      assert.equal(0, code, files.read(folder .. "/said"))
+      local curve = {}
+      for kib in text:gmatch "resident (%d+)" do curve[#curve + 1] = tonumber(kib) / 1024 end
+      local first, most = curve[7], 0
+      for i = 7, #curve do most = math.max(most, curve[i]) end
+      io.write(("an hour of video: resident %.0f MiB after the first minute, at most %.0f MiB later, %d samples\n"):format(first, most, #curve))
+      assert.is_true(most - first <= 64)
+      assert.equal(90000, require "libration.formats.npy".load(out .. "/landmarks.npy"):size(1))
+    end)
+  end
 end)
