@@ -60,7 +60,7 @@ describe("a failing allocation in a training step", function()
 end)
 
 describe("a failing malloc #process", function()
-  it("in training, loading, pictures, video, landmarks: a clear line or no effect, nothing alive", function()
+  it("in training, loading, pictures, video, landmarks: a clear line or no effect, nothing alive #slow", function()
     local text, code = meter(helper.full() and "luajit tests/starve.lua" or 'luajit tests/starve.lua 17 "training step, recorded" loader "pictures in and out"')
     if not text then return pending(code) end
     if helper.full() then io.write(text) end

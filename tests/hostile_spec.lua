@@ -17,7 +17,7 @@ describe("broken copies", function()
     end)
   end
 
-  it("make no reader ask malloc for more than 16 x the file #process", function()
+  it("make no reader ask malloc for more than 16 x the file #process #slow", function()
     local text, code = meter(("luajit tests/hostile.lua %d"):format(helper.full() and 2000 or 20))
     if not text then return pending(code) end
     if helper.full() then io.write(text) end

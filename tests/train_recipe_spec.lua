@@ -242,7 +242,7 @@ n=0; while ! grep -q "epoch %d/80" %s && [ $n -lt 400 ] && kill -0 $pid; do slee
     for epoch = 1, 80 do assert.is_true(seen[tostring(epoch)], "epoch " .. epoch) end
   end)
 
-  it("resumes only what is the same run", function()
+  it("resumes only what is the same run: goes on from the one above #slow", function()
     local said, status = shell(("luajit recipes/train.lua %s --data %s/bodies --train 1-4 --validate 5,6 --test 7,8 --epochs 80 --patience 0 --stride 2 --resume --output %s/torn")
       :format(FAST, quote(folder), quote(folder)))
     assert.are_not.equal(0, status)
