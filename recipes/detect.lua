@@ -205,8 +205,8 @@ local function detect(input, detector, o, folder, facts)
     input = input.path, frames_per_second = fps, peak_memory_cpu = more.memory.cpu, device = facts.device, version = lr.version, warnings = notes[1] and notes or nil,
     recording_check = check,
     movement_profile = second and {
-      verdict = second.word, distance = second.distance, p = second.p, smallest_p = second.smallest_p, words = require("libration.formats.json").list(second.words),
-      statistics = second.statistics,
+      verdict = second.word, distance = second.distance, p = second.p, smallest_p = second.smallest_p, student = second.student,
+      words = require("libration.formats.json").list(second.words), statistics = second.statistics,
     },
   })
   result.profile, result.audit = second, audit.page(audited)

@@ -42,7 +42,11 @@ function sections.profile_verdict(v)
   if v.abnormal ~= nil then
     lines[1] = ("%.2f SD from the normal recordings, p = %s%s."):format(v.distance, statistics.p(v.p),
       v.smallest_p and (", smallest possible %s"):format(statistics.p(v.smallest_p)) or "")
-    lines[2] = #(v.words or {}) > 0 and "What stands out: " .. table.concat(v.words, "; ") .. "." or "No single statistic stands out."
+    if v.student then
+      lines[2] = ("The verdict goes by p = %s: Student's t of its statistics, corrected for their number, if normal recordings are normally distributed."):format(
+        statistics.p(v.student))
+    end
+    lines[#lines + 1] = #(v.words or {}) > 0 and "What stands out: " .. table.concat(v.words, "; ") .. "." or "No single statistic stands out."
   else
     lines[1] = v.reason and v.reason or "Too little of the body is seen."
   end
@@ -71,14 +75,16 @@ function sections.profile(v)
       (plain(s.usual, s.unit)),
       ("%+.1f SD"):format(s.z),
       statistics.p(s.p),
+      s.student and statistics.p(s.student) or "",
       { text = s.unusual and s.words or "", tone = s.unusual and "flag" or nil },
     }
   end
   return {
     title = "Movement profile",
-    { kind = "table", head = { "statistic", "this recording", "usual", "distance", "p", "unusual" },
-      align = { "left", "right", "right", "right", "right", "left" }, rows = rows,
-      note = "Usual: the median of the normal recordings. A statistic is unusual when it lies farther from it than that of every calibration recording, and two SD or more." },
+    { kind = "table", head = { "statistic", "this recording", "usual", "distance", "p", "p by t", "unusual" },
+      align = { "left", "right", "right", "right", "right", "right", "left" }, rows = rows,
+      note = "Usual: the middle of the normal recordings. p compares with each of them; p by t takes them to be normally distributed, and a statistic is unusual "
+        .. "when that p, times the number of statistics in the verdict, is at most .05." },
   }
 end
 
