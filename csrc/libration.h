@@ -195,7 +195,7 @@ LBR_API double lbr_reader_size(const lbr_reader *r);
 LBR_API int lbr_reader_number(const lbr_reader *r, double at, int kind, double *value);
 /* `bytes` bytes from `at` into dst, which holds `capacity` bytes. */
 LBR_API int lbr_reader_copy(const lbr_reader *r, double at, double bytes, void *dst, double capacity);
-/* `count` numbers of a floating kind from `at`, in their own kind, into dst, which holds `capacity` elements; any NaN becomes the plain quiet one. */
+/* `count` numbers of a floating kind from `at`, in their own kind, into dst, which holds `capacity` elements; any NaN becomes the plain quiet one of its sign. */
 LBR_API int lbr_reader_reals(const lbr_reader *r, double at, double count, int kind, void *dst, double capacity);
 /* `count` numbers of `kind` from `at`, converted into dst, which holds `capacity` elements. Integers that do not fit an int32 are refused. */
 LBR_API int lbr_reader_f32(const lbr_reader *r, double at, double count, int kind, float *dst, double capacity);

@@ -166,7 +166,7 @@ static float f32_of_bits(uint32_t bits)
 {
     float f;
     memcpy(&f, &bits, sizeof f);
-    return isnan(f) ? NAN : f;
+    return isnan(f) ? copysignf(NAN, f) : f;
 }
 
 static float f32_of_f16(uint32_t h)
@@ -204,7 +204,7 @@ static double real_at(const unsigned char *p, int kind)
         uint64_t bits = little(p, 8);
         double d;
         memcpy(&d, &bits, sizeof d);
-        return isnan(d) ? NAN : d;
+        return isnan(d) ? copysign(NAN, d) : d;
     }
     }
 }
@@ -263,15 +263,15 @@ int lbr_reader_reals(const lbr_reader *r, double at, double count, int kind, voi
     if (kind == LBR_READ_F32) {
         float *f = dst;
         for (size_t i = 0; i < n; i++)
-            if (isnan(f[i])) f[i] = NAN;
+            if (isnan(f[i])) f[i] = copysignf(NAN, f[i]);
     } else if (kind == LBR_READ_F64) {
         double *d = dst;
         for (size_t i = 0; i < n; i++)
-            if (isnan(d[i])) d[i] = NAN;
+            if (isnan(d[i])) d[i] = copysign(NAN, d[i]);
     } else {
         uint16_t *h = dst, infinity = kind == LBR_READ_F16 ? 0x7c00 : 0x7f80, quiet = kind == LBR_READ_F16 ? 0x7e00 : 0x7fc0;
         for (size_t i = 0; i < n; i++)
-            if ((h[i] & 0x7fff) > infinity) h[i] = quiet;
+            if ((h[i] & 0x7fff) > infinity) h[i] = (uint16_t)((h[i] & 0x8000) | quiet);
     }
     return code;
 }
