@@ -266,17 +266,7 @@ function M.save_landmarks(path, landmarks, about)
   if #shape ~= 3 or shape[2] ~= #about.joints or shape[3] ~= #about.channels then
     error(("csv.save_landmarks: [%s] for %d joints of %d channels"):format(table.concat(shape, ","), #about.joints, #about.channels), 2)
   end
-  local w = M.landmark_writer(path, about)
-  local ok, err = pcall(function()
-    local flat = landmarks:to("f32"):contiguous()
-    local p = flat:ptr()
-    for t = 0, shape[1] - 1 do w:append(p + t * w.values, about.times and about.times[t + 1]) end
-  end)
-  if not ok then
-    w:abort()
-    error(err, 0)
-  end
-  return w:close()
+  return stream.fill(M.landmark_writer(path, about), landmarks, about.times)
 end
 
 local channel_set = { x = true, y = true, z = true, visibility = true, presence = true, score = true, confidence = true, likelihood = true }

@@ -2,6 +2,7 @@
 -- Source: https://deeplabcut.github.io/DeepLabCut/docs/convert_maDLC.html and the files that DeepLabCut writes.
 local csv = require "libration.formats.csv"
 local reader = require "libration.formats.reader"
+local stream = require "libration.formats.stream"
 local tensor = require "libration.tensor"
 
 local M = {}
@@ -81,17 +82,7 @@ function M.save(path, landmarks, about)
   if #shape ~= 3 or shape[2] ~= #about.joints or shape[3] < 2 then
     error(("dlc.save: [%s] for %d joints, want [T,%d,C] with C >= 2"):format(table.concat(shape, ","), #about.joints, #about.joints), 2)
   end
-  local w = M.writer(path, { joints = about.joints, channels = shape[3], score = about.score, scorer = about.scorer })
-  local ok, err = pcall(function()
-    local flat = landmarks:to("f32"):contiguous()
-    local p = flat:ptr()
-    for t = 0, shape[1] - 1 do w:append(p + t * shape[2] * shape[3]) end
-  end)
-  if not ok then
-    w:abort()
-    error(err, 0)
-  end
-  return w:close()
+  return stream.fill(M.writer(path, { joints = about.joints, channels = shape[3], score = about.score, scorer = about.scorer }), landmarks)
 end
 
 ---- reading -----------------------------------------------------------------------------------------------------------------------

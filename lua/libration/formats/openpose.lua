@@ -191,9 +191,9 @@ function M.save(path, landmarks, options)
   local shape = landmarks.shape
   if #shape ~= 3 or shape[3] < 2 then error(("openpose.save: [%s], want [T,J,C] with C >= 2"):format(table.concat(shape, ",")), 2) end
   local t, j, c = shape[1], shape[2], shape[3]
-  local flat = landmarks:to("f32"):contiguous()
-  local p = flat:ptr()
   if options.folder then
+    local flat = landmarks:to("f32"):contiguous()
+    local p = flat:ptr()
     local score = options.score or (c == 3 and 3 or c > 3 and 4) or nil
     for i = 0, t - 1 do
       local name = ("%s_%012d_keypoints.json"):format(options.name or "frame", i)
@@ -201,15 +201,7 @@ function M.save(path, landmarks, options)
     end
     return path
   end
-  local w = M.writer(path, j, c, options.score)
-  local ok, err = pcall(function()
-    for i = 0, t - 1 do w:append(p + i * j * c, options.times and options.times[i + 1]) end
-  end)
-  if not ok then
-    w:abort()
-    error(err, 0)
-  end
-  return w:close()
+  return stream.fill(M.writer(path, j, c, options.score), landmarks, options.times)
 end
 
 return M
