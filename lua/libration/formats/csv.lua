@@ -147,7 +147,7 @@ Writer.__index = Writer
 ---@param format? string for numbers, default "%.9g" (float32 reads back the same); "%.17g" for doubles
 ---@return CsvWriter writer; raises one line where the folder cannot be written
 function M.writer(path, names, format)
-  local w = setmetatable({ out = stream.begin(path), columns = #names, format = format or "%.9g", pending = {} }, Writer)
+  local w = setmetatable({ out = stream.begin(path), columns = #names, format = format or "%.9g" }, Writer)
   local cells = {}
   for i, name in ipairs(names) do cells[i] = quote(name) end
   w.out:write(table.concat(cells, ",") .. "\n")
@@ -160,22 +160,12 @@ function Writer:row(cells)
   local line = {}
   for i = 1, self.columns do line[i] = to_cell(cells[i], self.format) end
   if cells[self.columns + 1] ~= nil then error(("csv row: more than %d cells"):format(self.columns), 2) end
-  self.pending[#self.pending + 1] = table.concat(line, ",")
-  if #self.pending == 256 then self:flush() end
-end
-
----Hands waiting rows to the file.
-function Writer:flush()
-  if #self.pending > 0 then
-    self.out:write(table.concat(self.pending, "\n"), "\n")
-    self.pending = {}
-  end
+  self.out:write(table.concat(line, ","), "\n")
 end
 
 ---Syncs and renames.
 ---@return string path
 function Writer:close()
-  self:flush()
   return self.out:close()
 end
 

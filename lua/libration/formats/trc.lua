@@ -32,7 +32,7 @@ function M.writer(path, about)
   local out = stream.begin(path)
   local self = setmetatable({
     out = out, markers = #about.joints, channels = about.channels, units = about.units, factor = about.factor or 1, height = about.height or 0, depth = about.depth,
-    frames = 0, pending = {},
+    frames = 0,
   }, Writer)
   local head = ("PathFileType\t4\t(X/Y/Z)\t%s\n"):format(files.name(path))
     .. "DataRate\tCameraRate\tNumFrames\tNumMarkers\tUnits\tOrigDataRate\tOrigDataStartFrame\tOrigNumFrames\n"
@@ -61,24 +61,14 @@ function Writer:append(values, time)
       cells[j + 2] = "\t\t"
     end
   end
-  self.pending[#self.pending + 1] = table.concat(cells, "\t")
+  self.out:write(table.concat(cells, "\t"), "\n")
   self.frames = self.frames + 1
-  if #self.pending == 256 then self:flush() end
-end
-
---- Hands waiting lines to the file.
-function Writer:flush()
-  if #self.pending > 0 then
-    self.out:write(table.concat(self.pending, "\n"), "\n")
-    self.pending = {}
-  end
 end
 
 --- Fills in frames and rate, syncs and renames.
 ---@param rate number frames a second
 ---@return string path
 function Writer:close(rate)
-  self:flush()
   self.out:patch(self.at, numbers(self, rate))
   return self.out:close()
 end
