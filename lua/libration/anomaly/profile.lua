@@ -60,22 +60,6 @@ profile.STATISTICS = {
   { key = "left_leg", name = "left leg", unit = "log share", log = true, least = .05 },
 }
 
--- Magnitude of the nth difference of x, y (arrays from 1, NaN where missing), by frame rate: torso lengths / s^n.
-local function magnitude(x, y, n, fps)
-  local T, out = #x, {}
-  local scale = fps ^ n
-  for t = 1, T - n do
-    local dx, dy
-    if n == 1 then
-      dx, dy = x[t + 1] - x[t], y[t + 1] - y[t]
-    else
-      dx, dy = x[t + 3] - 3 * x[t + 2] + 3 * x[t + 1] - x[t], y[t + 3] - 3 * y[t + 2] + 3 * y[t + 1] - y[t]
-    end
-    out[t] = math.sqrt(dx * dx + dy * dy) * scale
-  end
-  return out
-end
-
 -- Centred moving average over `width` (odd) frames; NaN where a frame of it is missing. The ends lose half a width.
 local function smoothed(x, width)
   local out, half = {}, (width - 1) / 2
@@ -215,7 +199,7 @@ local function limb_of(track, limb, width, centroids)
       add_spectrum(vy, track.fps, spectrum)
       if spectrum[1] > 0 then centroids[#centroids + 1] = spectrum[2] / spectrum[1] end
       x, y = smoothed(x, width), smoothed(y, width)
-      speeds[#speeds + 1], jerks[#jerks + 1] = magnitude(x, y, 1, track.fps), magnitude(x, y, 3, track.fps)
+      speeds[#speeds + 1], jerks[#jerks + 1] = statistics.magnitude(x, y, 1, track.fps), statistics.magnitude(x, y, 3, track.fps)
     end
   end
   if #speeds == 0 then return nil end

@@ -52,23 +52,6 @@ local function there(values)
   return list
 end
 
--- Magnitudes of the nth difference by frame rate; NaN beside a gap.
-local function magnitude(x, y, n, fps)
-  local out, scale = {}, fps ^ n
-  for t = 1, #x - n do
-    local u, v
-    if n == 1 then
-      u, v = x[t + 1] - x[t], y[t + 1] - y[t]
-    elseif n == 2 then
-      u, v = x[t + 2] - 2 * x[t + 1] + x[t], y[t + 2] - 2 * y[t + 1] + y[t]
-    else
-      u, v = x[t + 3] - 3 * x[t + 2] + 3 * x[t + 1] - x[t], y[t + 3] - 3 * y[t + 2] + 3 * y[t + 1] - y[t]
-    end
-    out[t] = math.sqrt(u * u + v * v) * scale
-  end
-  return out
-end
-
 local function mean_of(values, least)
   values = there(values)
   return #values >= least and statistics.mean(values) or 0 / 0
@@ -125,7 +108,7 @@ function kinematics.measure(track, options)
   for j = 1, J do
     local place = { x = {}, y = {} }
     for t = 0, T - 1 do place.x[t + 1], place.y[t + 1] = q[(t * J + j - 1) * 2], q[(t * J + j - 1) * 2 + 1] end
-    places[j], speeds[j] = place, magnitude(place.x, place.y, 1, fps)
+    places[j], speeds[j] = place, statistics.magnitude(place.x, place.y, 1, fps)
   end
   for j, name in ipairs(track.names) do
     local place, row = places[j], { joint = name, seen = options.seen and options.seen[j] or #there(places[j].x) / T }
@@ -135,8 +118,8 @@ function kinematics.measure(track, options)
     local moving = there(speeds[j])
     row.path, row.peak_speed = 0 / 0, 0 / 0
     if #moving >= least then row.path, row.peak_speed = row.speed * #moving / fps, statistics.percentile(moving, HIGH) end
-    row.acceleration = mean_of(magnitude(place.x, place.y, 2, fps), least)
-    row.jerk = mean_of(magnitude(place.x, place.y, 3, fps), least)
+    row.acceleration = mean_of(statistics.magnitude(place.x, place.y, 2, fps), least)
+    row.jerk = mean_of(statistics.magnitude(place.x, place.y, 3, fps), least)
     local side, part = name:match("^(%a+)_(.+)$")
     local other = side == "left" and "right" or side == "right" and "left"
     local twin = other and track.roles[other .. "_" .. part]

@@ -134,4 +134,26 @@ function statistics.student(t, df)
   return x < 1e-300 and 0 or x >= 1 and 1 or incomplete_beta(df / 2, .5, x)
 end
 
+--- Magnitudes of the nth difference of a path, by frame rate: speed, acceleration, jerk. NaN beside a gap.
+---@param x number[] from 1, NaN where missing
+---@param y number[]
+---@param n integer 1 to 3
+---@param fps number
+---@return number[] units of x / s^n, n fewer than frames
+function statistics.magnitude(x, y, n, fps)
+  local out, scale = {}, fps ^ n
+  for t = 1, #x - n do
+    local u, v
+    if n == 1 then
+      u, v = x[t + 1] - x[t], y[t + 1] - y[t]
+    elseif n == 2 then
+      u, v = x[t + 2] - 2 * x[t + 1] + x[t], y[t + 2] - 2 * y[t + 1] + y[t]
+    else
+      u, v = x[t + 3] - 3 * x[t + 2] + 3 * x[t + 1] - x[t], y[t + 3] - 3 * y[t + 2] + 3 * y[t + 1] - y[t]
+    end
+    out[t] = math.sqrt(u * u + v * v) * scale
+  end
+  return out
+end
+
 return statistics
