@@ -28,7 +28,7 @@ options.main(function()
   end
 
   local threads = tostring(o.threads)
-  local data = files.cache("infants", ("12x200-320x240-seed%d"):format(o.seed))
+  local data = require("libration.data.infant").cached(o.seed)
   local detector = files.join(o.output, "detector.safetensors")
   run("train", {"--render-seed", tostring(o.seed), "--seed", tostring(o.seed), "--threads", threads, "--output", o.output})
   run("detect", {"--video", files.join(data, "11"), files.join(data, "12"), "--detector", detector, "--output", files.join(o.output, "detect"), "--threads", threads,

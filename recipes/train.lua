@@ -58,7 +58,7 @@ local rows = require("libration.data.rows").of {
 -- The embedded data set in the cache folder, rendered when missing.
 local function embedded(o)
   local files, progress, infant = require "libration.files", require "libration.progress", require "libration.data.infant"
-  local folder = files.cache("infants", ("12x200-320x240-seed%d"):format(o.render_seed))
+  local folder = infant.cached(o.render_seed)
   local marker = files.join(folder, "complete")
   if not files.exists(marker) then
     local bar = progress.new {label = "render", total = 12 * 200, unit = "frames"}

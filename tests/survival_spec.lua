@@ -285,7 +285,7 @@ n=0; while [ "$(ls %s/*/done.json 2>/dev/null | wc -l)" -lt %d ] && [ $n -lt 120
   if full then
     it("200 videos, three of them bad", function()
       if not has_weights() then return pending "needs the networks' weights: make models" end
-      local set, out, sets = fresh(), fresh(), files.join(files.cache(), "infants", "12x200-320x240-seed1")
+      local set, out, sets = fresh(), fresh(), require("libration.data.infant").cached(1)
       if not files.exists(sets .. "/complete") then return pending "needs the rendered data set: make demo" end
       files.mkdirs(set)
       for i = 1, 198 do

@@ -11,6 +11,8 @@ local look = require "libration.data.infant_look"
 local infant = {}
 
 infant.FPS = 25
+--- Raised whenever the same seed gives other pictures.
+infant.GENERATOR = 2
 infant.JOINTS = body.JOINTS
 --- The landmarker's error that speeds are matched with: pixels at 320x240, as movement.landmark_noise spreads it over time. With it the measured speeds
 --- of six rendered sequences are within 5 % (median) of what MediaPipe 0.10.21 gives for their pictures.
@@ -178,6 +180,11 @@ local function write_frames(self, partial, step)
   end
 end
 
+--- Where the default data set of a seed lies in the user's cache folder.
+---@param seed integer
+---@return string folder
+function infant.cached(seed) return files.cache("infants", ("generator%d-12x200-320x240-seed%d"):format(infant.GENERATOR, seed)) end
+
 --- Writes the sequence's folder: rgb/syn_00000.png ... and joints_2Ddep/syn_joints_2Ddep_00000.txt ...; it appears whole or not at all.
 ---@param folder string that holds the sequences
 ---@param step? fun(frames: integer) called after each few frames
@@ -198,8 +205,8 @@ local function recipe_of(options)
   local abnormal = {}
   for index, kind in pairs(options.abnormal or {}) do abnormal[#abnormal + 1] = ("%d:%s"):format(index, kind) end
   table.sort(abnormal)
-  return ("{\"generator\": 1, \"sequences\": %d, \"frames\": %d, \"width\": %d, \"height\": %d, \"seed\": %d, \"fps\": %d, \"abnormal\": \"%s\"}\n"):format(
-    options.sequences, options.frames, options.width, options.height, options.seed, infant.FPS, table.concat(abnormal, ","))
+  return ("{\"generator\": %d, \"sequences\": %d, \"frames\": %d, \"width\": %d, \"height\": %d, \"seed\": %d, \"fps\": %d, \"abnormal\": \"%s\"}\n"):format(
+    infant.GENERATOR, options.sequences, options.frames, options.width, options.height, options.seed, infant.FPS, table.concat(abnormal, ","))
 end
 
 -- Renders what is missing of a data set into a folder that is ours.
