@@ -67,7 +67,7 @@ local function load_all(dataset, o, m, warnings)
       if windows.count == 0 then
         warnings[#warnings + 1] = ("%s was not scored: no window of %d frames in which the body is seen"):format(e.id, m.window)
       else
-        recordings[e] = {id = e.id, features = features, windows = windows}
+        recordings[e] = {id = e.id, subject = e.subject, features = features, windows = windows}
         kept[#kept + 1] = e
       end
     end
@@ -180,11 +180,11 @@ options.main(function()
     local usual = {}
     local alone = o.protocol == "L1" and plan.folds[1].normals or {}
     for _, list in ipairs {folds[1].train, {folds[1].inner}, of_entries(plan.folds[1].calibrate, recordings), of_entries(alone, recordings)} do
-      for _, r in ipairs(list) do usual[#usual + 1] = anomaly.profile.measure(anomaly.profile.steady(r.features.track)) end
+      for _, r in ipairs(list) do usual[#usual + 1] = anomaly.methods.profile_of(r) end
     end
-    if #usual >= anomaly.profile.LEAST then
+    if anomaly.profile.enough(usual) then
       local c = anomaly.profile.calibrate(usual)
-      for k, e in ipairs(positives) do judged[k].words = anomaly.profile.judge(c, anomaly.profile.measure(anomaly.profile.steady(recordings[e].features.track))).words end
+      for k, e in ipairs(positives) do judged[k].words = anomaly.profile.judge(c, anomaly.methods.profile_of(recordings[e])).words end
     end
   end
   local line, weak = anomaly.honesty.of_comparison(by_key, explained, normals)

@@ -304,7 +304,13 @@ options.main(function()
   local ages = data.audit.ages(split.train)
   local movements = {} -- of the normals, for the movement profile
   for _, list in ipairs {train, {stop}, validate} do
-    for _, row in ipairs(list) do if row.label ~= 1 and row.sequence then movements[#movements + 1] = anomaly.profile.of_sequence(row.sequence, m) end end
+    for _, row in ipairs(list) do
+      local moves = row.label ~= 1 and row.sequence and anomaly.profile.of_sequence(row.sequence, m)
+      if moves then
+        moves.subject = data.audit.subject_key(row.entry.subject)
+        movements[#movements + 1] = moves
+      end
+    end
   end
   local detector = anomaly.detector.new {
     model = fit.model, motion = m, skeleton = skeleton, joints = joints, normaliser = normaliser, pca = pca, calibration = calibration,

@@ -187,6 +187,28 @@ describe("movement profile", function()
     local ok, err = pcall(profile.calibrate, rows(3))
     assert.is_false(ok)
     assert.matches("3 normal recordings, want at least 4", err, 1, true)
+    local list = rows(6)
+    for i, r in ipairs(list) do r.subject = i < 4 and "a" or i < 6 and "b" or "c" end
+    ok, err = pcall(profile.calibrate, list)
+    assert.is_false(ok)
+    assert.matches("3 normal subjects, want at least 4", err, 1, true)
+    assert.is_nil(profile.unpack(profile.pack(list)))
+  end)
+
+  it("counts the recordings of a subject as one, and leaves them out together", function()
+    local list = rows(10)
+    for i, r in ipairs(list) do r.subject = ("s%d"):format(math.ceil(i / 2)) end
+    local c, far = profile.calibrate(list), rows(1, { jerk = 3 })[1]
+    assert.equal(profile.distance(profile.fit { unpack(list, 1, 8) }, list[9]), c.distances[9])
+    local v = profile.judge(c, far)
+    assert.is_near(1 / 6, v.p, 1e-12)
+    assert.is_near(1 / 6, v.smallest_p, 1e-12)
+    for _, s in ipairs(v.statistics) do
+      if s.key == "jerk" then assert.is_near(statistics.student(s.z / math.sqrt(1 + 1 / 5), 4), s.student, 1e-12) end
+    end
+    assert.equal(profile.line(v), profile.line(profile.judge(profile.unpack(json.decode(json.encode(profile.pack(list)))), far)))
+    for _, r in ipairs(list) do r.subject = nil end
+    assert.is_near(1 / 11, profile.judge(profile.calibrate(list), far).p, 1e-12)
   end)
 
   -- shared/goldens/autoencoder/README.md section 2, last row: 1.00, .89, 1.00, .91 on another simulator

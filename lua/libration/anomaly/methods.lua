@@ -18,7 +18,9 @@ local BATCH = 128
 ---@field id string
 ---@field features Features
 ---@field windows Windows of it alone
+---@field subject string?
 ---@field movement Movement?
+---@field profile Movement?
 
 ---@class Fold
 ---@field train Recording[] normals to fit on
@@ -199,11 +201,17 @@ local function movement_of(r)
   return r.movement
 end
 
--- The same without the frames in which the landmarker takes left for right: what train and detect see.
-local function profile_of(r)
-  r.profile = r.profile or profile.measure(profile.steady(r.features.track))
+--- The statistics of a recording as train and detect see them: without the frames in which the landmarker takes left for right. Measured once.
+---@param r Recording
+---@return Movement
+function methods.profile_of(r)
+  if not r.profile then
+    r.profile = profile.measure(profile.steady(r.features.track))
+    r.profile.subject = r.subject
+  end
   return r.profile
 end
+local profile_of = methods.profile_of
 
 -- The normals of a fold as rows of statistics; nothing stops early here, so the inner one fits too.
 local function movements(fold, of)

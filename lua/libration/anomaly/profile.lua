@@ -207,6 +207,7 @@ local function limb_of(track, limb, width, centroids)
 end
 
 ---@class Movement statistics of one recording by key, NaN where they cannot be seen; see `profile.STATISTICS`
+---@field subject string? whom it shows, where that is known: the recordings of one subject count as one
 
 --- Measures a track. Frames or joints that are missing (NaN) are left out; a statistic seen for less than a second is NaN.
 ---@param track Track normalised: torso-centred, torso lengths
@@ -259,10 +260,10 @@ function profile.measure(track)
 end
 
 ---@class MovementProfile
----@field n integer normals it was fitted on
+---@field n integer recordings it was fitted on
 ---@field location table<string, number> winsorised mean by key
 ---@field scale table<string, number> winsorised SD by key
----@field count table<string, integer> normals that show it, by key
+---@field count table<string, integer> subjects that show it, by key (recordings where no subject is known)
 ---@field correlation table<string, table<string, number>> shrunk, by keys
 
 -- Robust location and scale of what is seen, or nil where fewer than half of the normals show it.
@@ -276,6 +277,17 @@ local function robust(values, n, least)
   return mean, math.max(statistics.deviation(held) * math.sqrt(k / (k - 1)), least), reach
 end
 
+-- Who each recording shows: its subject, or the recording itself; and how many that are.
+local function groups_of(rows)
+  local groups, seen, n = {}, {}, 0
+  for i, r in ipairs(rows) do
+    local g = r.subject or r
+    groups[i] = g
+    if not seen[g] then seen[g], n = true, n + 1 end
+  end
+  return groups, n
+end
+
 --- Fits location, scale and correlation: mean and SD of values winsorised at 3.5 robust SDs from the median (SD not below `least`), correlations halved.
 ---@param rows Movement[] of normals, at least `profile.LEAST`
 ---@return MovementProfile
@@ -285,14 +297,14 @@ function profile.fit(rows)
   local self = { n = n, location = {}, scale = {}, count = {}, correlation = {}, keys = {} }
   local z = {}
   for _, s in ipairs(profile.STATISTICS) do
-    local values = {}
+    local values, from = {}, {}
     for _, r in ipairs(rows) do
       local v = r[s.key]
-      if v - v == 0 then values[#values + 1] = v end
+      if v - v == 0 then values[#values + 1], from[#values + 1] = v, r end
     end
     local location, scale, reach = robust(values, n, s.least)
     if location then
-      self.location[s.key], self.scale[s.key], self.count[s.key] = location, scale, #values
+      self.location[s.key], self.scale[s.key], self.count[s.key] = location, scale, select(2, groups_of(from))
       z[s.key] = {}
       for i, r in ipairs(rows) do
         local d = r[s.key] - location
@@ -353,10 +365,16 @@ end
 ---@class ProfileCalibration
 ---@field profile MovementProfile fitted on all normals
 ---@field distances number[] of the calibration recordings
----@field deviations table<string, number[]> |z| of the calibration recordings, by key
+---@field groups any[] of which subject each distance is
+---@field deviations table<string, {values: number[], groups: any[]}> |z| of the calibration recordings, by key
 ---@field left_out boolean each calibration recording was judged by a profile fitted on the others
 
---- Fits and calibrates. With few normals each of them, training and validation alike, is left out once and judged by the
+--- Are there recordings of enough subjects to calibrate on?
+---@param rows Movement[]
+---@return boolean
+function profile.enough(rows) return select(2, groups_of(rows)) >= profile.LEAST end
+
+--- Fits and calibrates. With few normal subjects each of them, training and validation alike, is left out once with all its recordings and judged by the
 --- others; with `profile.FEW` or more the profile is fitted on the training normals and calibrated on the validation normals.
 ---@param training Movement[]
 ---@param validation Movement[]? normals too; no training has seen them
@@ -366,22 +384,32 @@ function profile.calibrate(training, validation)
   for _, list in ipairs { training, validation or {} } do
     for _, r in ipairs(list) do all[#all + 1] = r end
   end
-  if #all < profile.LEAST then error(("profile: %d normal recordings, want at least %d"):format(#all, profile.LEAST), 2) end
-  local c = { distances = {}, deviations = {}, left_out = not (#all >= profile.FEW and validation and #validation >= profile.FEW / 2) }
+  local groups, subjects = groups_of(all)
+  if not profile.enough(all) then
+    error(("profile: %d normal %s, want at least %d"):format(subjects, subjects < #all and "subjects" or "recordings", profile.LEAST), 2)
+  end
+  local _, held = groups_of(validation or {})
+  local c = { distances = {}, groups = {}, deviations = {}, left_out = not (subjects >= profile.FEW and held >= profile.FEW / 2) }
   c.profile = profile.fit(c.left_out and all or training)
   local function take(fitted, row)
     local d, z = profile.distance(fitted, row)
-    if d == d then c.distances[#c.distances + 1] = d end
+    local group = row.subject or row
+    if d == d then c.distances[#c.distances + 1], c.groups[#c.distances + 1] = d, group end
     for key, v in pairs(z) do
-      c.deviations[key] = c.deviations[key] or {}
-      if v == v then table.insert(c.deviations[key], math.abs(v)) end
+      local known = c.deviations[key] or { values = {}, groups = {} }
+      c.deviations[key] = known
+      if v == v then known.values[#known.values + 1], known.groups[#known.values + 1] = math.abs(v), group end
     end
   end
   if c.left_out then
+    local fitted = {} -- by subject
     for i, row in ipairs(all) do
-      local others = {}
-      for k, r in ipairs(all) do if k ~= i then others[#others + 1] = r end end
-      take(profile.fit(others), row)
+      if not fitted[groups[i]] then
+        local others = {}
+        for k, r in ipairs(all) do if groups[k] ~= groups[i] then others[#others + 1] = r end end
+        fitted[groups[i]] = profile.fit(others)
+      end
+      take(fitted[groups[i]], row)
     end
   else
     for _, row in ipairs(validation) do take(c.profile, row) end
@@ -422,7 +450,7 @@ end
 ---@field abnormal boolean? nil where too little of the body is seen
 ---@field word string "abnormal", "normal" or "not scored"
 ---@field distance number
----@field p number conformal p of the distance, the unit being a recording; assumes nothing of how the statistics are distributed
+---@field p number conformal p of the distance, the unit being a subject, or a recording where none is known; assumes nothing of how the statistics are distributed
 ---@field smallest_p number the smallest conformal p that so many normals allow
 ---@field student number p of the statistic that stands out most, by Student's t of a new recording, times the number of statistics that are part of the
 ---  whole (Bonferroni): assumes that each statistic is normally distributed among normal recordings; the verdict rests on it
@@ -439,7 +467,7 @@ function profile.judge(c, row)
   local distance, z = profile.distance(c.profile, row)
   local v = { distance = distance, statistics = {}, words = {} }
   if distance == distance then
-    v.p, v.smallest_p = statistics.conformal(c.distances, distance)
+    v.p, v.smallest_p = statistics.conformal(c.distances, distance, false, c.groups)
     v.student, v.abnormal = 1, false
   end
   local seen, whole, order = 0, {}, {}
@@ -450,12 +478,12 @@ function profile.judge(c, row)
   for _, s in ipairs(profile.STATISTICS) do
     local d = z[s.key]
     if d and d == d then
-      local k = c.profile.count[s.key]
+      local k, known = c.profile.count[s.key], c.deviations[s.key]
       local student = statistics.student(d / math.sqrt(1 + 1 / k), k - 1)
       local off = row[s.key] - c.profile.location[s.key]
       local entry = {
         key = s.key, name = s.name, unit = s.unit, value = row[s.key], usual = c.profile.location[s.key], z = d,
-        p = statistics.conformal(c.deviations[s.key], math.abs(d)), student = student, unusual = student * seen <= profile.ALPHA, words = WORDS[s.key](off),
+        p = statistics.conformal(known.values, math.abs(d), false, known.groups), student = student, unusual = student * seen <= profile.ALPHA, words = WORDS[s.key](off),
       }
       if v.student and whole[s.key] then v.student = math.min(v.student, student * seen) end
       v.statistics[#v.statistics + 1] = entry
@@ -482,19 +510,22 @@ function profile.of_sequence(sequence, options)
   return profile.measure(profile.steady(track))
 end
 
---- Statistics as they stand in a detector file: numbers that are there.
+--- Statistics as they stand in a detector file: numbers that are there, and whose they are.
 ---@param rows Movement[]
 ---@return table[]
 function profile.pack(rows)
   local list = {}
   for i, r in ipairs(rows) do
-    list[i] = {}
-    for key, v in pairs(r) do if v - v == 0 then list[i][key] = v end end
+    list[i] = { subject = r.subject }
+    for _, s in ipairs(profile.STATISTICS) do
+      local v = r[s.key]
+      if v and v - v == 0 then list[i][s.key] = v end
+    end
   end
   return list
 end
 
---- Calibrates on what `pack` gave; leaves each recording out once.
+--- Calibrates on what `pack` gave; leaves each subject out once.
 ---@param list any from a file
 ---@return ProfileCalibration? nil where the file holds no usable statistics
 function profile.unpack(list)
@@ -502,13 +533,13 @@ function profile.unpack(list)
   local rows = {}
   for i, given in ipairs(list) do
     if type(given) ~= "table" then return nil end
-    rows[i] = {}
+    rows[i] = { subject = type(given.subject) == "string" and given.subject or nil }
     for _, s in ipairs(profile.STATISTICS) do
       local v = given[s.key]
       rows[i][s.key] = type(v) == "number" and v - v == 0 and math.abs(v) < 1e6 and v or 0 / 0
     end
   end
-  return profile.calibrate(rows)
+  return profile.enough(rows) and profile.calibrate(rows) or nil
 end
 
 --- A verdict in one line.
