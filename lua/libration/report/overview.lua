@@ -29,7 +29,7 @@ function overview.page(o)
     count.unscored = count.unscored + (r.flagged == nil and 1 or 0)
     rows[i] = {
       { text = files.name(r.input), link = r.link }, cell(r.flagged), r.flagged ~= nil and statistics.percent(r.share) or "",
-      r.p and statistics.p(r.p) or "", v and cell(v.abnormal, v.word) or "", v and v.p and statistics.p(v.p) or "",
+      r.p and statistics.p(r.p) or "", v and cell(v.abnormal, v.word) or "", v and v.p and statistics.p(v.student or v.p) or "",
       r.reason or v and table.concat(v.words or {}, "; ") or "",
     }
   end
@@ -45,7 +45,7 @@ function overview.page(o)
       { kind = "facts", items = {
         { label = "unusual, autoencoder", value = count.flagged }, { label = "unusual, movement profile", value = count.second }, { label = "not scored", value = count.unscored },
       } },
-      { kind = "table", head = { "input", "autoencoder", "windows over threshold", "p", "movement profile", "its p", "reason, or what stands out" },
+      { kind = "table", head = { "input", "autoencoder", "windows over threshold", "p", "movement profile", "its p, by t", "reason, or what stands out" },
         align = { "left", "short", "right", "right", "short", "right", "left" }, rows = rows },
     } },
   }

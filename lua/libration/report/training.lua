@@ -214,7 +214,7 @@ local function test_table(run)
     if some then
       local v = row.profile
       blocks.append(rows[i], v and {
-        verdict_cell(v.abnormal, v.word or v.abnormal == nil and "not scored" or nil, row.label), statistics.p(v.p), table.concat(v.words or {}, "; "),
+        verdict_cell(v.abnormal, v.word or v.abnormal == nil and "not scored" or nil, row.label), statistics.p(v.student or v.p), table.concat(v.words or {}, "; "),
       } or { "not judged" })
     end
   end
@@ -225,7 +225,7 @@ local function test_table(run)
   local head = { "sequence", "label", some and "autoencoder" or "verdict", "windows over threshold", "mean error", "p" }
   local align = { "short", "short", "left", "right", "right", "right" }
   if some then
-    blocks.append(head, { "movement profile", "its p", "what stands out" })
+    blocks.append(head, { "movement profile", "its p, by t", "what stands out" })
     blocks.append(align, { "left", "right", "left" })
   end
   return {
@@ -234,7 +234,8 @@ local function test_table(run)
     align = align,
     rows = rows,
     note = ("A sequence is flagged when more of its windows lie over the threshold than of any calibration sequence (largest: %s). "
-      .. "p is the share of normal sequences, this one counted, that score as high."):format(statistics.percent(largest)),
+      .. "p is the share of normal sequences, this one counted, that score as high.%s"):format(statistics.percent(largest),
+      some and " The movement profile goes by Student's t of its statistics." or ""),
   }
 end
 
