@@ -90,7 +90,8 @@ table{font-size:14px}.pairs{grid-template-columns:minmax(0,38%) minmax(0,1fr);ga
 --note:#4a3200;--note-ground:#fff;--calm-ground:#fff;--link:#000;--stamp:#fff;--stamp-ink:#000;--amber:#888}
 body{font-size:10.5pt;background:#fff}main,.banner div,.stamp div{max-width:none;padding:0}nav{display:none}header{padding:14pt 0 0}
 section{border:0;border-top:1px solid #bbb;border-radius:0;padding:10pt 0;margin:0}h1{font-size:19pt}h2{font-size:13pt}table,.pairs{font-size:9.5pt}
-figure,table,.verdict,.facts,.gallery figure,tr,.warnings li,.findings li,.pairs dd{break-inside:avoid}h2,h3,thead,summary{break-after:avoid}thead{display:table-header-group}.many td:last-child:not(.number){min-width:15em}
+figure,table,.verdict,.facts,.gallery figure,tr,.warnings li,.findings li,.pairs dd{break-inside:avoid}h2,h3,thead,summary{break-after:avoid}thead{display:table-header-group}
+.many td:last-child:not(.number){min-width:15em}
 .verdict,.warnings{border:1px solid #888;border-left-width:5px}.banner{padding:0 0 8px;border-bottom:2px solid #000}.scroll{overflow:visible}
 .stamp{border:3px solid #000;padding:8px 12px;margin-bottom:10px}
 .watermark{display:block;position:fixed;top:40%;left:0;right:0;text-align:center;font-size:52pt;white-space:nowrap;font-weight:800;opacity:.1;transform:rotate(-24deg)}

@@ -234,8 +234,8 @@ local function test_table(run)
     align = align,
     rows = rows,
     note = ("A sequence is flagged when more of its windows lie over the threshold than of any calibration sequence (largest: %s). "
-      .. "p is the share of normal sequences, this one counted, that score as high.%s"):format(statistics.percent(largest),
-      some and " The movement profile goes by Student's t of its statistics." or ""),
+      .. "p is the share of normal sequences, this one counted, that score as high.%s"):format(
+      statistics.percent(largest), some and " The movement profile goes by Student's t of its statistics." or ""),
   }
 end
 
