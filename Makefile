@@ -56,7 +56,7 @@ $(BUILD)/csrc/%.o: csrc/%.c $(BUILD)/cdef.inc $(BUILD)/doors.inc
 # A bilinear enlargement is rounded step by step, as other engines round it.
 $(BUILD)/csrc/cpu/image_ops.o: ALL_CFLAGS += -ffp-contract=off
 $(BUILD)/libration_core.so: $(CORE_OBJ)
-	$(CC) -shared $(OPENMP) $(CFLAGS) $(CHECKS) $(LDFLAGS) -Wl,-soname,libration_core.so -o $@.tmp $^ -ldnnl -lm -lpthread && mv $@.tmp $@
+	$(CC) -shared $(OPENMP) $(CFLAGS) $(CHECKS) $(LDFLAGS) -Wl,-soname,libration_core.so -o $@.tmp $^ -ldnnl -lm -lpthread -ldl && mv $@.tmp $@
 $(BUILD)/libration_media.so: $(MEDIA_OBJ) $(BUILD)/libration_core.so
 	$(CC) -shared $(CFLAGS) $(CHECKS) $(LDFLAGS) -Wl,-soname,libration_media.so -o $@.tmp $(MEDIA_OBJ) -L$(BUILD) -l:libration_core.so \
 	  -Wl,-rpath,'$$ORIGIN' $(MEDIA_LIBS) -lm -lpthread && mv $@.tmp $@

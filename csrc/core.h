@@ -22,7 +22,7 @@ const char *lbr_op_name(int op);
 
 /* One op at work: tensors are copies of the caller's structs, absent optional inputs have storage NULL. */
 struct lbr_call {
-    int op, nin, nout;
+    int op, nin, nout, device;
     lbr_tensor in[LBR_MAX_IN], out[LBR_MAX_OUT];
     const void *attr;
     void *state;                 /* a kernel's own preparation, kept as long as the plan */
@@ -42,6 +42,8 @@ int lbr_op_flags(int op);
 int lbr_op_attr_bytes(int op);
 /* Runs a call's kernel and bumps the versions of its outputs. */
 int lbr_call_run(lbr_call *c);
+/* Bumps the versions of a call's outputs. */
+void lbr_call_wrote(const lbr_call *c);
 double lbr_call_flops(const lbr_call *c);
 
 /* Recording (record.c). Memory is reserved before a call runs: what ran is appended without fail, so that no caller runs it again. LBR_ENOMEM. */
@@ -58,6 +60,8 @@ void lbr_storage_retain(lbr_storage *s);
 void lbr_storage_release(lbr_storage *s);
 void *lbr_alloc(int64_t bytes);          /* 64-byte aligned, counted, cached; NULL when out of memory */
 void lbr_free(void *p, int64_t bytes);
+void *lbr_alloc_on(int device, int64_t bytes);
+void lbr_free_on(int device, void *p, int64_t bytes);
 
 /* Helpers of the infer functions (infer.h has the rest). */
 static inline bool lbr_present(const lbr_tensor *t) { return t->storage != NULL; }

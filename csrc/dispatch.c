@@ -1,5 +1,5 @@
 /* dispatch.c: the typed doors and the one corridor behind them: check, infer, allocate, run, record. */
-#include "core.h"
+#include "device.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -55,7 +55,7 @@ void lbr_debug_nan(int on) { trace_nan = on; }
 
 static bool has_nan(const lbr_tensor *t)
 {
-    if (!t->storage || !lbr_tensor_contiguous(t)) return false;
+    if (!t->storage || t->device != LBR_CPU || !lbr_tensor_contiguous(t)) return false;
     int64_t n = lbr_tensor_numel(t);
     if (t->dtype == LBR_F32) {
         const float *p = (const float *)t->data;
@@ -71,15 +71,23 @@ static bool has_nan(const lbr_tensor *t)
 
 /* ---- the corridor ---- */
 
+void lbr_call_wrote(const lbr_call *c)
+{
+    for (int i = 0; i < c->nout; i++)
+        if (c->out[i].storage) c->out[i].storage->version++;
+}
+
 int lbr_call_run(lbr_call *c)
 {
     bool before = false;
     if (trace_nan)
         for (int i = 0; i < c->nin; i++) before |= has_nan(&c->in[i]);
-    int rc = lbr_cpu_table[c->op](c);
+    const lbr_backend *b = lbr_backend_of(c->device);
+    if (b && !b->kernels[c->op]) return lbr_fail(LBR_EUNSUPPORTED, "%s has no kernel for %s", rows[c->op].name, lbr_device_label(c->device));
+    int rc = b ? b->kernels[c->op](c) : lbr_cpu_table[c->op](c);
+    if (!rc && b) rc = b->check(lbr_device_number(c->device), rows[c->op].name);
     if (rc) return rc;
-    for (int i = 0; i < c->nout; i++)
-        if (c->out[i].storage) c->out[i].storage->version++;
+    lbr_call_wrote(c);
     if (trace_nan && !before)
         for (int i = 0; i < c->nout; i++)
             if (has_nan(&c->out[i]))
@@ -160,6 +168,23 @@ static int check_given(int op, const lbr_call *c, const lbr_tensor *t, int i)
     return 0;
 }
 
+/* The one device of all operands; the CPU where there are none. */
+static int device_of(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *out, int nout, int *device)
+{
+    const lbr_tensor *first = NULL;
+    *device = LBR_CPU;
+    for (int i = 0; i < nin + nout; i++) {
+        const lbr_tensor *t = i < nin ? in[i] : out[i - nin];
+        if (!t || !t->storage) continue;
+        if (!first) {
+            first = t;
+            *device = t->device;
+        } else if (t->device != *device)
+            return lbr_fail(LBR_EDEVICE, "%s: %s is on %s, %s on %s", rows[op].name, lbr_describe(first), lbr_device_label(*device), lbr_describe(t), lbr_device_label(t->device));
+    }
+    return 0;
+}
+
 int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *out, int nout, const void *attr)
 {
     lbr_call c;
@@ -169,6 +194,7 @@ int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *
     if (lbr_interrupted()) return lbr_fail(LBR_EINTR, "interrupted");
     for (int i = 0; i < nout; i++)
         if (!out[i]) return lbr_fail(LBR_EINVAL, "%s: output %d is missing", rows[op].name, i + 1);
+    if ((rc = device_of(op, in, nin, out, nout, &c.device))) return rc;
     for (int i = 0; i < nin; i++) {
         if (!in[i] || !in[i]->storage) {
             memset(&c.in[i], 0, sizeof c.in[i]);
@@ -217,10 +243,9 @@ int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *
             if ((rc = check_given(op, &c, &c.out[i], i))) goto done;
             continue;
         }
-        int device = LBR_CPU;
         int32_t shape[LBR_MAX_DIMS];
         memcpy(shape, c.out[i].shape, sizeof shape);
-        if ((rc = lbr_tensor_new(&c.out[i], c.out[i].dtype, c.out[i].ndim, shape, device))) {
+        if ((rc = lbr_tensor_new(&c.out[i], c.out[i].dtype, c.out[i].ndim, shape, c.device))) {
             c.out[i].storage = NULL;
             char text[256];
             snprintf(text, sizeof text, "%s", lbr_error());

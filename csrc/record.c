@@ -1,5 +1,5 @@
 /* record.c: a plan is the list of calls made while recording; replaying it runs the same kernels on the same memory. No graph rewriting. */
-#include "core.h"
+#include "device.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -16,6 +16,8 @@ struct lbr_plan {
     char *arena;
     int64_t arena_bytes;
     void *spare;              /* memory for the next call's attributes */
+    int device;      /* of all calls; -1: of several */
+    void *graph;     /* the calls as the device's own graph, captured at the first replay */
 };
 
 static lbr_plan *recording;
@@ -71,6 +73,7 @@ int lbr_record_reserve(size_t attr_bytes)
 void lbr_record_append(const lbr_call *c, size_t attr_bytes)
 {
     lbr_plan *p = recording;
+    p->device = p->size == 0 || p->device == c->device ? c->device : -1;
     step *s = &p->steps[p->size++];
     s->call = *c;
     s->seconds = 0;
@@ -192,14 +195,14 @@ int lbr_record_end(lbr_plan *p)
     for (int i = 0; i < l.size; i++) {
         life *x = &l.list[i];
         x->offset = -1;
-        x->size = (x->storage->bytes + 63) / 64 * 64;
+        x->size = (x->storage->bytes + 255) / 256 * 256;
         /* Only the plan holds it, and a call fills it before any reads it. A view of part of a storage that is filled piecewise stays out. */
-        if (x->storage->refs == x->uses && x->written_first && x->size > 0) order[n++] = x;
+        if (x->storage->refs == x->uses && x->written_first && x->size > 0 && x->storage->device == p->device) order[n++] = x;
     }
     qsort(order, (size_t)n, sizeof *order, by_size);
     p->arena_bytes = place(order, n);
     if (n) {
-        p->arena = lbr_alloc(p->arena_bytes);
+        p->arena = lbr_alloc_on(p->device, p->arena_bytes);
         if (!p->arena) {
             int rc = lbr_fail(LBR_ENOMEM, "record: out of memory: %lld bytes for the arena", (long long)p->arena_bytes);
             p->arena_bytes = 0;
@@ -217,7 +220,7 @@ int lbr_record_end(lbr_plan *p)
         }
         for (int i = 0; i < n; i++) {
             lbr_storage *s = order[i]->storage;
-            lbr_free(s->base, s->bytes);
+            lbr_free_on(s->device, s->base, s->bytes);
             s->base = p->arena + order[i]->offset;
             s->flags |= 1;
         }
@@ -236,7 +239,8 @@ void lbr_plan_free(lbr_plan *p)
         each_tensor(s, release, NULL);
         free(s->attr);
     }
-    if (p->arena) lbr_free(p->arena, p->arena_bytes);
+    if (p->graph) lbr_backend_of(p->device)->graph_free(p->graph);
+    if (p->arena) lbr_free_on(p->device, p->arena, p->arena_bytes);
     free(p->spare);
     free(p->steps);
     free(p);
@@ -251,10 +255,28 @@ static int may_run(void)
     return lbr_interrupted() ? lbr_fail(LBR_EINTR, "interrupted") : 0;
 }
 
+/* The calls as one graph of the device: captured by running the same loop, so that a replay queues the same kernels on the same memory. */
+static int run_graph(lbr_plan *p, const lbr_backend *b)
+{
+    int device = lbr_device_number(p->device), rc = 0;
+    if (!p->graph) {
+        if ((rc = b->graph_begin(device))) return rc;
+        for (int i = 0; i < p->size && !rc; i++) rc = lbr_call_run(&p->steps[i].call);
+        int ended = b->graph_end(device, &p->graph);
+        if (rc || ended) return rc ? rc : ended;
+        return b->graph_run(device, p->graph);
+    }
+    rc = b->graph_run(device, p->graph);
+    for (int i = 0; i < p->size && !rc; i++) lbr_call_wrote(&p->steps[i].call);
+    return rc;
+}
+
 int lbr_plan_run(lbr_plan *p)
 {
     int ready = may_run();
     if (ready) return ready;
+    const lbr_backend *b = p->size ? lbr_backend_of(p->device) : NULL;
+    if (b) return run_graph(p, b);
     for (int i = 0; i < p->size; i++) {
         int rc = lbr_call_run(&p->steps[i].call);
         if (rc) return rc;
@@ -269,6 +291,7 @@ int lbr_plan_time(lbr_plan *p)
     for (int i = 0; i < p->size; i++) {
         double start = lbr_clock();
         int rc = lbr_call_run(&p->steps[i].call);
+        if (!rc) rc = lbr_device_synchronize(p->steps[i].call.device);
         p->steps[i].seconds = lbr_clock() - start;
         if (rc) return rc;
     }

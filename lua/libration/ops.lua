@@ -121,7 +121,7 @@ ops.affine = affine
 
 local function as_tensor(value, like, name)
   if is_tensor(value) then return value end
-  if type(value) == "number" and is_tensor(like) then return tensor.full({}, value, like.dtype) end
+  if type(value) == "number" and is_tensor(like) then return tensor.full({}, value, like.dtype, like.device) end
   raise(("%s: operands are a %s and a %s, want tensors, one of them may be a number"):format(name, type(value), is_tensor(like) and "tensor" or type(like)))
 end
 
@@ -199,10 +199,11 @@ function ops.clamp(x, low, high)
   return raw.clamp(x, attr)
 end
 
---- Conversion to another dtype; to u8 and i32 with rounding to nearest even and saturation, NaN becomes 0.
----@param dtype string
+--- Conversion to another dtype (to u8 and i32 with rounding to nearest even and saturation, NaN becomes 0), or a copy on another device.
+---@param dtype string "f32", ..., "i32"; or "cpu", "cuda", "cuda:N"
 ---@return Tensor
 function ops.to(x, dtype)
+  if dtype == "cpu" or type(dtype) == "string" and dtype:find "^cuda" then return tensor.move(x, dtype) end
   local id = dtype_id(dtype)
   if x.dtype_ == id then return x end
   local attr = attr_of.cast()

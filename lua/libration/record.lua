@@ -19,7 +19,7 @@ local function key_of(args, n)
     local a = args[i]
     if is_tensor(a) then
       if a.storage == nil then raise("record: argument " .. i .. " is a freed tensor") end
-      parts[i] = tensor.describe(a) .. (bit.band(a.flags, tensor.FLAG_GRAD) ~= 0 and " leaf" or "")
+      parts[i] = tensor.describe(a) .. a.device_ .. (bit.band(a.flags, tensor.FLAG_GRAD) ~= 0 and " leaf" or "")
     elseif type(a) == "number" then parts[i] = ("%.17g"):format(a) -- tostring would take 0.1 + 0.2 for 0.3
     elseif type(a) == "string" then parts[i] = ("%q"):format(a)
     elseif a == nil or type(a) == "boolean" then parts[i] = type(a) .. tostring(a)
@@ -60,7 +60,7 @@ local function make(fn, args, n)
   local held = {}
   for i = 1, n do
     if is_tensor(args[i]) then
-      held[i] = tensor.empty(args[i].shape, args[i].dtype)
+      held[i] = tensor.empty(args[i].shape, args[i].dtype, args[i].device)
       check(C.lbr_copy_into(args[i], held[i], nil))
       held[i].flags = bit.band(args[i].flags, tensor.FLAG_GRAD)
     else

@@ -1,0 +1,26 @@
+// cuda.cuh: what the CUDA kernels share: launches, shared memory, element conversion, error checks. Compiled by nvcc, and by g++ with tests/emu's headers.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+extern "C" {
+#include "../core.h"
+}
+#include "runtime.cuh"
+
+extern "C" const lbr_kernel_fn lbr_cuda_table[LBR_OPS];
+
+// Where a kernel runs.
+struct lbr_cuda_grid {
+    dim3 blocks, threads;
+    cudaStream_t stream;
+};
+
+#ifdef __CUDACC__
+#define LBR_LAUNCH(kernel, grid, ...) kernel<<<(grid).blocks, (grid).threads, 0, (grid).stream>>>(__VA_ARGS__)
+#define LBR_SHARED(T, name) __shared__ T name
+#else
+#define LBR_LAUNCH(kernel, grid, ...) emu::launch((grid).blocks, (grid).threads, 0, (grid).stream, #kernel, [=] { kernel(__VA_ARGS__); })
+#define LBR_SHARED(T, name) T &name = *(T *)emu::shared(sizeof(T), false)
+#endif

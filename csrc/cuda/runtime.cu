@@ -1,0 +1,278 @@
+// runtime.cu: devices, streams, the caching allocator, copies and graphs of the CUDA library. No arithmetic.
+#include "cuda.cuh"
+
+extern "C" {
+#include "../device.h"
+}
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { MOST_DEVICES = LBR_DEVICES - LBR_CUDA, CLASSES = 160, STAGING = 4 << 20, STAGES = 2 };
+
+namespace {
+
+struct Block { Block *next; void *memory; };
+
+struct Device {
+    cudaStream_t stream;
+    cudaDeviceProp properties;
+    int64_t live, peak, cached;
+    Block *cache[CLASSES];
+    char *stage[STAGES]; // pinned: what goes up waits here, so that the caller does not
+    cudaEvent_t staged[STAGES];
+    int turn;
+    bool ready;
+};
+
+Device devices[MOST_DEVICES];
+int count;
+int64_t fail_countdown, fail_stays;
+
+} // namespace
+
+int lbr_cuda_status(cudaError_t e, const char *what)
+{
+    int code = LBR_EDEVICE;
+    if (e == cudaSuccess) return 0;
+    if (e == cudaErrorMemoryAllocation) code = LBR_ENOMEM;
+    return lbr_fail(code, "%s: %s (%s)", what, cudaGetErrorString(e), cudaGetErrorName(e));
+}
+
+// Makes a device the current one of this thread, with its stream and staging when it is used for the first time.
+static int use(int device)
+{
+    Device *d = &devices[device];
+    int rc = lbr_cuda_status(cudaSetDevice(device), "cuda");
+    if (rc || d->ready) return rc;
+    if ((rc = lbr_cuda_status(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "cuda: stream"))) return rc;
+    for (int i = 0; i < STAGES; i++) {
+        if ((rc = lbr_cuda_status(cudaHostAlloc((void **)&d->stage[i], STAGING, cudaHostAllocDefault), "cuda: pinned memory"))) return rc;
+        if ((rc = lbr_cuda_status(cudaEventCreateWithFlags(&d->staged[i], cudaEventDisableTiming), "cuda: event"))) return rc;
+    }
+    d->ready = true;
+    return 0;
+}
+
+cudaStream_t lbr_cuda_stream(int device) { return devices[device].stream; }
+int lbr_cuda_processors(int device) { return devices[device].properties.multiProcessorCount; }
+
+// ---- memory: blocks of four sizes an octave, kept when freed; one stream, so a freed block may be handed out at once ----
+
+static int size_class(int64_t bytes, int64_t *size)
+{
+    int64_t base = 512;
+    int octave = 0;
+    while (base < bytes && octave < CLASSES / 4 - 1) base *= 2, octave++;
+    if (octave == 0) {
+        *size = 512;
+        return 0;
+    }
+    int64_t step = base / 8, low = base / 2;
+    int quarter = (int)((bytes - low + step - 1) / step);
+    *size = low + quarter * step;
+    return octave * 4 + quarter - 4;
+}
+
+static void trim(int device)
+{
+    Device *d = &devices[device];
+    if (use(device)) return;
+    cudaStreamSynchronize(d->stream); // what is queued may still use the freed blocks
+    for (int k = 0; k < CLASSES; k++)
+        while (d->cache[k]) {
+            Block *b = d->cache[k];
+            d->cache[k] = b->next;
+            cudaFree(b->memory);
+            free(b);
+        }
+    d->cached = 0;
+    cudaGetLastError();
+}
+
+static void *allocate(int device, int64_t bytes)
+{
+    Device *d = &devices[device];
+    int64_t size;
+    if (fail_countdown > 0 && --fail_countdown == 0) {
+        fail_countdown = fail_stays;
+        return NULL;
+    }
+    if (bytes < 0 || bytes > (int64_t)1 << 46 || use(device)) return NULL;
+    int k = size_class(bytes < 1 ? 1 : bytes, &size);
+    void *p = NULL;
+    if (d->cache[k]) {
+        Block *b = d->cache[k];
+        d->cache[k] = b->next;
+        p = b->memory;
+        free(b);
+        d->cached -= size;
+    } else if (cudaMalloc(&p, (size_t)size) != cudaSuccess) {
+        cudaGetLastError();
+        if (!d->cached) return NULL;
+        trim(device);
+        if (cudaMalloc(&p, (size_t)size) != cudaSuccess) {
+            cudaGetLastError();
+            return NULL;
+        }
+    }
+    d->live += size;
+    if (d->live > d->peak) d->peak = d->live;
+    return p;
+}
+
+static void release(int device, void *p, int64_t bytes)
+{
+    Device *d = &devices[device];
+    int64_t size;
+    if (!p) return;
+    int k = size_class(bytes < 1 ? 1 : bytes, &size);
+    d->live -= size;
+    Block *b = (Block *)malloc(sizeof *b);
+    if (!b) {
+        if (!use(device)) cudaFree(p);
+        return;
+    }
+    b->memory = p, b->next = d->cache[k];
+    d->cache[k] = b;
+    d->cached += size;
+}
+
+static int64_t memory(int device, int what)
+{
+    const Device *d = &devices[device];
+    size_t available = 0, total = 0;
+    switch (what) {
+    case LBR_MEMORY_LIVE: return d->live;
+    case LBR_MEMORY_PEAK: return d->peak;
+    case LBR_MEMORY_CACHED: return d->cached;
+    case LBR_MEMORY_TOTAL: return (int64_t)d->properties.totalGlobalMem;
+    default:
+        if (use(device) || cudaMemGetInfo(&available, &total)) return 0;
+        return (int64_t)available;
+    }
+}
+
+static void reset_peak(int device) { devices[device].peak = devices[device].live; }
+
+static void fail_at(int64_t n)
+{
+    fail_countdown = n < 0 ? -n : n;
+    fail_stays = n < 0;
+}
+
+// ---- copies ----
+
+static int upload(int device, void *to, const void *from, int64_t bytes)
+{
+    Device *d = &devices[device];
+    int rc = use(device);
+    for (int64_t at = 0; !rc && at < bytes; at += STAGING) {
+        int64_t n = bytes - at < STAGING ? bytes - at : STAGING;
+        int k = d->turn;
+        d->turn = (k + 1) % STAGES;
+        if ((rc = lbr_cuda_status(cudaEventSynchronize(d->staged[k]), "upload"))) break;
+        memcpy(d->stage[k], (const char *)from + at, (size_t)n);
+        rc = lbr_cuda_status(cudaMemcpyAsync((char *)to + at, d->stage[k], (size_t)n, cudaMemcpyHostToDevice, d->stream), "upload");
+        if (!rc) rc = lbr_cuda_status(cudaEventRecord(d->staged[k], d->stream), "upload");
+    }
+    return rc;
+}
+
+static int synchronize(int device)
+{
+    int rc = use(device);
+    return rc ? rc : lbr_cuda_status(cudaStreamSynchronize(devices[device].stream), "cuda");
+}
+
+static int download(int device, void *to, const void *from, int64_t bytes)
+{
+    int rc = use(device);
+    if (!rc) rc = lbr_cuda_status(cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDeviceToHost, devices[device].stream), "download");
+    return rc ? rc : synchronize(device);
+}
+
+static int copy(int to_device, void *to, int from_device, const void *from, int64_t bytes)
+{
+    int rc = from_device != to_device ? synchronize(from_device) : 0;
+    if (!rc) rc = use(to_device);
+    return rc ? rc : lbr_cuda_status(cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDefault, devices[to_device].stream), "copy");
+}
+
+// ---- kernels and graphs ----
+
+static int check(int device, const char *name)
+{
+    static int slow = -1; // LIBRATION_SYNC=1: wait after each op, so that an error names the op that made it
+    if (slow < 0) {
+        const char *s = getenv("LIBRATION_SYNC");
+        slow = s && *s == '1';
+    }
+    cudaError_t e = cudaGetLastError();
+    if (e == cudaSuccess && slow) e = cudaStreamSynchronize(devices[device].stream);
+    return lbr_cuda_status(e, name);
+}
+
+static int graph_begin(int device)
+{
+    int rc = use(device);
+    return rc ? rc : lbr_cuda_status(cudaStreamBeginCapture(devices[device].stream, cudaStreamCaptureModeThreadLocal), "graph");
+}
+
+static int graph_end(int device, void **out)
+{
+    cudaGraph_t g = NULL;
+    cudaGraphExec_t x = NULL;
+    *out = NULL;
+    int rc = lbr_cuda_status(cudaStreamEndCapture(devices[device].stream, &g), "graph");
+    if (rc) return rc;
+    rc = lbr_cuda_status(cudaGraphInstantiate(&x, g, 0), "graph");
+    cudaGraphDestroy(g);
+    *out = x;
+    return rc;
+}
+
+static int graph_run(int device, void *graph)
+{
+    int rc = use(device);
+    return rc ? rc : lbr_cuda_status(cudaGraphLaunch((cudaGraphExec_t)graph, devices[device].stream), "graph");
+}
+
+static void graph_free(void *graph) { cudaGraphExecDestroy((cudaGraphExec_t)graph); }
+
+// ---- the door ----
+
+static int describe(int device, char *text, int room)
+{
+    const cudaDeviceProp *p = &devices[device].properties;
+    return snprintf(text, (size_t)room, "%s, %.0f GiB, sm_%d%d", p->name, (double)p->totalGlobalMem / (1 << 30), p->major, p->minor);
+}
+
+static lbr_backend backend = {LBR_ABI, 0, lbr_cuda_table, describe, allocate, release, memory, trim, reset_peak, fail_at, upload, download, copy, synchronize, check,
+                              graph_begin, graph_end, graph_run, graph_free};
+
+extern "C" LBR_API const lbr_backend *lbr_cuda_backend(void)
+{
+    int driver = 0, runtime = 0, found = 0;
+    if (count) return &backend;
+    cudaRuntimeGetVersion(&runtime);
+    if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
+        lbr_fail(LBR_EDEVICE, "no NVIDIA driver (libcuda.so.1) was found");
+        return NULL;
+    }
+    if (driver / 1000 < runtime / 1000) {
+        lbr_fail(LBR_EDEVICE, "the NVIDIA driver knows CUDA %d.%d, this library was built with %d.%d", driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+        return NULL;
+    }
+    cudaError_t e = cudaGetDeviceCount(&found);
+    if (e != cudaSuccess || found < 1) {
+        lbr_fail(LBR_EDEVICE, "an NVIDIA driver for CUDA %d.%d, but no usable GPU: %s", driver / 1000, driver % 1000 / 10, e ? cudaGetErrorString(e) : "none is visible");
+        cudaGetLastError();
+        return NULL;
+    }
+    if (found > MOST_DEVICES) found = MOST_DEVICES;
+    for (int i = 0; i < found; i++)
+        if (lbr_cuda_status(cudaGetDeviceProperties(&devices[i].properties, i), "cuda")) return NULL;
+    backend.devices = count = found;
+    return &backend;
+}

@@ -1,0 +1,12 @@
+// runtime.cuh: what the kernels ask of runtime.cu: the stream of a device, its workspace, and errors with the op's name.
+#pragma once
+#include <cuda_runtime.h>
+
+#include <stdint.h>
+
+// The stream that all work of a device is queued on.
+cudaStream_t lbr_cuda_stream(int device);
+// Number of multiprocessors, for grids that loop.
+int lbr_cuda_processors(int device);
+// 0, or LBR_EDEVICE / LBR_ENOMEM with "what: CUDA's words".
+int lbr_cuda_status(cudaError_t e, const char *what);
