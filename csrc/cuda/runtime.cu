@@ -8,7 +8,8 @@ extern "C" {
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MOST_DEVICES = LBR_DEVICES - LBR_CUDA, CLASSES = 160, STAGING = 4 << 20, STAGES = 2 };
+enum { MOST_DEVICES = LBR_DEVICES - LBR_CUDA, CLASSES = 160, STAGES = 2 };
+static const int64_t STAGING = 4 << 20;
 
 namespace {
 
@@ -161,6 +162,37 @@ static void fail_at(int64_t n)
     fail_stays = n < 0;
 }
 
+namespace {
+struct Workspace { void *memory; int64_t bytes; int device; };
+}
+
+static void forget(void *state)
+{
+    Workspace *w = (Workspace *)state;
+    release(w->device, w->memory, w->bytes);
+    free(w);
+}
+
+void *lbr_cuda_workspace(lbr_call *c, int64_t bytes)
+{
+    Workspace *w = (Workspace *)c->state;
+    if (w && w->bytes >= bytes) return w->memory;
+    if (w) c->state_free(w);
+    c->state = NULL;
+    w = (Workspace *)malloc(sizeof *w);
+    int device = c->device - LBR_CUDA;
+    void *p = w ? allocate(device, bytes) : NULL;
+    if (!p) {
+        free(w);
+        lbr_fail(LBR_ENOMEM, "%s: out of memory on cuda:%d: %lld bytes of workspace wanted, %lld live, %lld cached", lbr_op_name(c->op), device, (long long)bytes,
+                 (long long)devices[device].live, (long long)devices[device].cached);
+        return NULL;
+    }
+    *w = {p, bytes, device};
+    c->state = w, c->state_free = forget;
+    return p;
+}
+
 // ---- copies ----
 
 static int upload(int device, void *to, const void *from, int64_t bytes)
@@ -194,7 +226,8 @@ static int download(int device, void *to, const void *from, int64_t bytes)
 
 static int copy(int to_device, void *to, int from_device, const void *from, int64_t bytes)
 {
-    int rc = from_device != to_device ? synchronize(from_device) : 0;
+    int rc = 0;
+    if (from_device != to_device) rc = synchronize(from_device);
     if (!rc) rc = use(to_device);
     return rc ? rc : lbr_cuda_status(cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDefault, devices[to_device].stream), "copy");
 }
