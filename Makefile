@@ -26,6 +26,20 @@ CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/%.o)
 MEDIA_OBJ := $(MEDIA_SRC:%.c=$(BUILD)/%.o)
 LIBRARIES := $(BUILD)/libration_core.so $(BUILD)/libration_media.so
 
+# The CUDA device is a library of its own, built where nvcc is; CUDA=0 leaves it out. The core opens it when a CUDA device is asked for.
+NVCC ?= $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
+CUDA_SRC := $(wildcard csrc/cuda/*.cu)
+CUDA_HDR := $(wildcard csrc/cuda/*.cuh) csrc/core.h csrc/device.h csrc/libration.h csrc/ops.def
+CUDA_ARCH ?= 80 86 89 90a 100 120
+CUDA_PTX ?= 80 120
+CUDA_FLAGS = -std=c++17 -O3 -lineinfo --threads 2 -Icsrc -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -Werror all-warnings \
+  $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) $(foreach a,$(CUDA_PTX),-gencode arch=compute_$(a),code=compute_$(a))
+ifneq ($(CUDA),0)
+ifneq ($(NVCC),)
+LIBRARIES += $(BUILD)/libration_cuda.so
+endif
+endif
+
 # For Lua started from here: this checkout's modules and libraries before any installed ones.
 HERE = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$$LUA_PATH;" LUA_CPATH="$(CURDIR)/$(BUILD)/?.so;$$LUA_CPATH;"
 
@@ -60,6 +74,26 @@ $(BUILD)/libration_core.so: $(CORE_OBJ)
 $(BUILD)/libration_media.so: $(MEDIA_OBJ) $(BUILD)/libration_core.so
 	$(CC) -shared $(CFLAGS) $(CHECKS) $(LDFLAGS) -Wl,-soname,libration_media.so -o $@.tmp $(MEDIA_OBJ) -L$(BUILD) -l:libration_core.so \
 	  -Wl,-rpath,'$$ORIGIN' $(MEDIA_LIBS) -lm -lpthread && mv $@.tmp $@
+
+$(BUILD)/csrc/cuda/%.o: csrc/cuda/%.cu $(CUDA_HDR)
+	@mkdir -p $(@D)
+	$(NVCC) $(CUDA_FLAGS) -c $< -o $@
+$(BUILD)/libration_cuda.so: $(CUDA_SRC:%.cu=$(BUILD)/%.o) $(BUILD)/libration_core.so
+	$(NVCC) -shared -cudart static -o $@.tmp $(CUDA_SRC:%.cu=$(BUILD)/%.o) -L$(BUILD) -l:libration_core.so -Xlinker -rpath,'$$ORIGIN',-soname,libration_cuda.so && mv $@.tmp $@
+
+# The same kernels compiled for the processor by tests/emu, which needs no GPU and no CUDA: EMU_CHECKS=-fsanitize=... BUILD_EMU=build/emu-asan
+BUILD_EMU ?= $(BUILD)/emu
+EMU_FLAGS = -x c++ -std=c++17 -O1 -g -Wall -Wextra -fPIC -fvisibility=hidden -Itests/emu -Icsrc $(EMU_CHECKS)
+EMU_OBJ = $(patsubst csrc/cuda/%.cu,$(BUILD_EMU)/%.o,$(CUDA_SRC)) $(BUILD_EMU)/emu.o
+$(BUILD_EMU)/%.o: csrc/cuda/%.cu $(CUDA_HDR) $(wildcard tests/emu/*.h)
+	@mkdir -p $(@D)
+	g++ $(EMU_FLAGS) -c $< -o $@
+$(BUILD_EMU)/emu.o: tests/emu/emu.cpp $(wildcard tests/emu/*.h)
+	@mkdir -p $(@D)
+	g++ $(EMU_FLAGS) -c $< -o $@
+$(BUILD_EMU)/libration_cuda.so: $(EMU_OBJ) $(BUILD)/libration_core.so
+	g++ -shared $(EMU_CHECKS) -o $@.tmp $(EMU_OBJ) -L$(BUILD) -l:libration_core.so -Wl,-rpath,'$$ORIGIN/..' && mv $@.tmp $@
+emu: $(BUILD_EMU)/libration_cuda.so
 
 # ---- what people run ----
 deps:
@@ -120,5 +154,5 @@ help:
 	@echo "make repl      LuaJIT with it   make install   PREFIX=/usr/local; make clean; make deps"
 
 -include $(CORE_OBJ:.o=.d) $(MEDIA_OBJ:.o=.d)
-.PHONY: all objects deps test demo bench models repl lint install clean help
+.PHONY: all objects emu deps test demo bench models repl lint install clean help
 .DELETE_ON_ERROR:
