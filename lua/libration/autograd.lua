@@ -319,9 +319,9 @@ end
 function backward.unfold(row, _, dy)
   local x, window, stride = row.inputs[1], row.attr[1], row.attr[2]
   local n, attr = dy.shape_[0], rows.gather_backward.attr()
-  local starts = ops.affine(tensor.arange(n, "i32"), stride, 0):unsqueeze(2)
+  local starts = ops.affine(tensor.arange(n, "i32", dy.device), stride, 0):unsqueeze(2)
   attr.rows = x.shape_[0]
-  return raw.gather_backward(dy, starts + tensor.arange(window, "i32"), attr)
+  return raw.gather_backward(dy, starts + tensor.arange(window, "i32", dy.device), attr)
 end
 
 ---------------------------------------------------------------------------------------------------- the tape

@@ -214,10 +214,12 @@ end
 --- Contiguous copy.
 function ops.clone(x) return raw.copy(x, nil) end
 
---- Copies x into y (same shape, or x broadcasts; dtypes are converted). In place, without a gradient.
+--- Copies x into y (same shape, or x broadcasts; dtypes are converted; x may be on another device). In place, without a gradient.
 function ops.copy_(y, x)
   if not is_tensor(y) then refuse("copy_into", "y", y) end
-  raw.copy_into(as_tensor(x, y, "copy_into"), y, nil)
+  x = as_tensor(x, y, "copy_into")
+  if x.device_ ~= y.device_ then x = tensor.move(x, y.device) end
+  raw.copy_into(x, y, nil)
   return y
 end
 
