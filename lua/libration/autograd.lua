@@ -307,6 +307,7 @@ function backward.permute(row, _, dy)
   for i, k in ipairs(row.attr) do inverse[k + 1] = i end
   return dy:permute(inverse)
 end
+function backward.flip(row, _, dy) return dy:flip(row.attr[1] + 1) end
 function backward.narrow(row, _, dy)
   local x, before, after = row.inputs[1], {}, {}
   for d = 1, x.ndim do before[d], after[d] = 0, 0 end

@@ -440,6 +440,20 @@ function ops.gather(x, index) return raw.gather(x, index, nil) end
 --- Rows of a table by index (i32, from 0); gather under the name of its layer.
 ops.embedding = ops.gather
 
+--- Windows of sequences as networks take them: each number minus its own mean over the window where asked, then (v - mean) / sd, missing numbers 0.
+---@param x Tensor f64 [rows,D], NaN where missing
+---@param start Tensor i32 [B], first row of each window, from 0
+---@param options table window: T rows; mean, sd: Tensor f64 [D]; groups 1; mask false: after each of the groups of numbers 0 where all of it is seen, else -1;
+--- centre 0, 1: minus the window's mean, 2: also divided by its SD + 0.02; certainty: Tensor f64 [groups], what a seen number weighs, default 1
+---@return Tensor y f32 [B,T,F], F = D, with masks D + groups
+---@return Tensor weight f32 [B,T,F], 0 where missing and of masks
+function ops.windows(x, start, options)
+  local attr = attr_of.windows()
+  attr.window, attr.groups = whole(options.window, "windows", "the window", 1), whole(options.groups or 1, "windows", "groups", 1)
+  attr.mask, attr.centre = options.mask and 1 or 0, whole(options.centre or 0, "windows", "centre", 0)
+  return raw.windows(x, start, options.mean, options.sd, options.certainty, attr)
+end
+
 --- exp(x) / sum exp(x) over the last dim.
 function ops.softmax(x) return raw.softmax(x, nil) end
 --- log of softmax over the last dim.
