@@ -281,6 +281,14 @@ int lbr_infer_add_into(lbr_call *c)
     return 0;
 }
 
+int lbr_infer_tally(lbr_call *c)
+{
+    const lbr_tensor *x = &c->in[0], *sums = &c->out[0];
+    if (lbr_tensor_numel(x) != 1 || x->dtype > LBR_F64) return lbr_fail(LBR_ESHAPE, "tally: x is %s, want one element f32 or f64", lbr_describe(x));
+    if (sums->ndim != 1 || sums->shape[0] != 2 || sums->dtype != LBR_F64) return lbr_fail(LBR_ESHAPE, "tally: sums is %s, want f64 [2]", lbr_describe(sums));
+    return 0;
+}
+
 static int control(lbr_call *c, const lbr_tensor *t)
 {
     if (t->dtype != LBR_F64 || t->ndim != 1 || t->shape[0] != 8) return lbr_fail(LBR_ESHAPE, "%s: control is %s, want f64 [8]", NAME, lbr_describe(t));

@@ -83,7 +83,7 @@ local function door_in_place(name, inputs, outputs)
   return assert(loadstring(text, "=op " .. name))(core.check, C["lbr_" .. name], collectgarbage, is_tensor, refuse)
 end
 
-local in_place = {copy_into = true, fill_into = true, add_into = true, optim_begin = true, sgd = true, adam = true, square_sum_into = true}
+local in_place = {copy_into = true, fill_into = true, add_into = true, optim_begin = true, sgd = true, adam = true, square_sum_into = true, tally = true}
 local raw = {}
 ops.raw = raw
 
@@ -237,6 +237,19 @@ function ops.add_(y, x, scale)
   attr.scale = scale or 1
   raw.add_into(x, y, attr)
   return y
+end
+
+--- sums[1] += x * count and sums[2] += count, for a mean that is read later. In place, without a gradient.
+---@param sums Tensor f64 [2]
+---@param x Tensor one element f32 or f64
+---@param count number
+---@param finite boolean|nil true: an x that is not finite is left out
+---@return Tensor sums
+function ops.tally_(sums, x, count, finite)
+  local attr = attr_of.tally()
+  attr.count, attr.finite = count, finite and 1 or 0
+  raw.tally(x, sums, attr)
+  return sums
 end
 
 ---------------------------------------------------------------------------------------------------- reductions
