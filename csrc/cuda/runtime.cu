@@ -1,10 +1,6 @@
 // runtime.cu: devices, streams, the caching allocator, copies and graphs of the CUDA library. No arithmetic.
 #include "cuda.cuh"
 
-extern "C" {
-#include "../device.h"
-}
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <vector>
@@ -24,6 +20,7 @@ struct Device {
     Block *cache[CLASSES];
     char *stage[STAGES]; // pinned: what goes up waits here, so that the caller does not
     cudaEvent_t staged[STAGES];
+    lbr_cuda_fault *fault; // pinned, so that kernels write it and it is read without a copy
     int turn;
     std::vector<cudaGraphExec_t> ended; // graphs that a finalizer let go: they may still run, the next wait destroys them
     bool ready;
@@ -55,11 +52,14 @@ static int use(int device)
         if (!d->stage[i] && (rc = lbr_cuda_status(cudaHostAlloc((void **)&d->stage[i], STAGING, cudaHostAllocDefault), "cuda: pinned memory"))) return rc;
         if (!d->staged[i] && (rc = lbr_cuda_status(cudaEventCreateWithFlags(&d->staged[i], cudaEventDisableTiming), "cuda: event"))) return rc;
     }
+    if (!d->fault && (rc = lbr_cuda_status(cudaHostAlloc((void **)&d->fault, sizeof *d->fault, cudaHostAllocDefault), "cuda: pinned memory"))) return rc;
+    *d->fault = {};
     d->ready = true;
     return 0;
 }
 
 cudaStream_t lbr_cuda_stream(int device) { return devices[device].stream; }
+lbr_cuda_fault *lbr_cuda_fault_of(int device) { return devices[device].fault; }
 int lbr_cuda_processors(int device) { return devices[device].properties.multiProcessorCount; }
 
 // ---- memory: blocks of four sizes an octave, kept when freed; one stream, so a freed block may be handed out at once ----
@@ -80,7 +80,7 @@ static int size_class(int64_t bytes, int64_t *size)
 }
 
 // Waits for a device; then nothing of the graphs that were let go is queued any more.
-static cudaError_t settle(Device *d)
+static cudaError_t drain(Device *d)
 {
     cudaError_t e = cudaStreamSynchronize(d->stream);
     if (e) return e;
@@ -93,7 +93,7 @@ static void trim(int device)
 {
     Device *d = &devices[device];
     if (use(device)) return;
-    settle(d); // what is queued may still use the freed blocks
+    drain(d); // what is queued may still use the freed blocks
     for (int k = 0; k < CLASSES; k++)
         while (d->cache[k]) {
             Block *b = d->cache[k];
@@ -226,10 +226,23 @@ static int upload(int device, void *to, const void *from, int64_t bytes)
     return rc;
 }
 
+// Waits for what is queued; a fault that a kernel left is told once, with the words of the CPU.
+static int settle(int device, const char *what)
+{
+    int rc = lbr_cuda_status(drain(&devices[device]), what);
+    lbr_cuda_fault f = *devices[device].fault;
+    if (rc || !f.op) return rc;
+    *devices[device].fault = {};
+    const char *name = lbr_op_name((int)f.op - 1);
+    if (f.op - 1 == LBR_OP_cross_entropy) return lbr_fail(LBR_EINVAL, "%s: class %d in row %lld, there are %lld", name, f.value, f.at + 1, f.limit);
+    if (f.op - 1 == LBR_OP_windows) return lbr_fail(LBR_EINVAL, "%s: start %d of window %lld, want 0..%lld", name, f.value, f.at + 1, f.limit);
+    return lbr_fail(LBR_EINVAL, "%s: index %d at element %lld, there are %lld rows", name, f.value, f.at + 1, f.limit);
+}
+
 static int synchronize(int device)
 {
     int rc = use(device);
-    return rc ? rc : lbr_cuda_status(settle(&devices[device]), "cuda");
+    return rc ? rc : settle(device, "cuda");
 }
 
 static int download(int device, void *to, const void *from, int64_t bytes)
@@ -253,8 +266,7 @@ static int copy(int to_device, void *to, int from_device, const void *from, int6
 static int check(int device, const char *name)
 {
     cudaError_t e = cudaGetLastError();
-    if (e == cudaSuccess && lbr_device_exact()) e = cudaStreamSynchronize(devices[device].stream);
-    return lbr_cuda_status(e, name);
+    return e == cudaSuccess && lbr_device_exact() ? settle(device, name) : lbr_cuda_status(e, name);
 }
 
 static int graph_begin(int device)
@@ -292,7 +304,7 @@ static int describe(int device, char *text, int room)
     return snprintf(text, (size_t)room, "%s, %.0f GiB, sm_%d%d", p->name, (double)p->totalGlobalMem / (1 << 30), p->major, p->minor);
 }
 
-static lbr_backend backend = {LBR_ABI, 0, lbr_cuda_table, describe, allocate, release, memory, trim, reset_peak, fail_at, upload, download, copy, synchronize, check,
+static lbr_backend backend = {LBR_ABI, 0, lbr_cuda_table, lbr_cuda_together, describe, allocate, release, memory, trim, reset_peak, fail_at, upload, download, copy, synchronize, check,
                               graph_begin, graph_end, graph_run, graph_free};
 
 // Fills devices[] with the GPUs that the kernels were compiled for; what it looked at goes to text.

@@ -10,12 +10,8 @@ struct Job {
     const int32_t *start;
     float *y, *weight;
     int rows, T, D, groups, per, F, mask, centre;
+    lbr_cuda_fault *fault;
 };
-
-static __device__ void write_nothing(const Job &j, int64_t at)
-{
-    for (int i = threadIdx.x; i < j.T * j.F; i += blockDim.x) j.y[at + i] = j.weight[at + i] = nanf("");
-}
 
 // SD of all that is seen in a centred window, and a little.
 static __device__ double amplitude(const Job &j, const double *x, Shared &s)
@@ -39,7 +35,8 @@ static __global__ void windows(Job j)
     int start = j.start[blockIdx.x];
     int64_t at = (int64_t)blockIdx.x * j.T * j.F;
     if (start < 0 || start > j.rows - j.T) {
-        write_nothing(j, at);
+        if (threadIdx.x == 0) lbr_cuda_blame(j.fault, LBR_OP_windows, start, blockIdx.x, j.rows - j.T);
+        for (int i = threadIdx.x; i < j.T * j.F; i += blockDim.x) j.y[at + i] = j.weight[at + i] = 0;
         return;
     }
     const double *x = j.x + (int64_t)start * j.D;
@@ -82,7 +79,7 @@ int lbr_cuda_windows(lbr_call *c)
     Job j = {
         (const double *)x->data, (const double *)c->in[2].data, (const double *)c->in[3].data, lbr_present(&c->in[4]) ? (const double *)c->in[4].data : nullptr,
         (const int32_t *)c->in[1].data, (float *)c->out[0].data, (float *)c->out[1].data, x->shape[0], a->window, D, a->groups, D / a->groups, c->out[0].shape[2],
-        a->mask != 0, a->centre,
+        a->mask != 0, a->centre, lbr_cuda_fault_of(device),
     };
     lbr_cuda_grid grid = {dim3((unsigned)n), dim3(LBR_CUDA_BLOCK), lbr_cuda_stream(device)};
     LBR_LAUNCH(windows, grid, j);
