@@ -83,7 +83,7 @@ $(BUILD)/libration_cuda.so: $(CUDA_SRC:%.cu=$(BUILD)/%.o) $(BUILD)/libration_cor
 
 # The same kernels compiled for the processor by tests/emu, which needs no GPU and no CUDA: EMU_CHECKS=-fsanitize=... BUILD_EMU=build/emu-asan
 BUILD_EMU ?= $(BUILD)/emu
-EMU_FLAGS = -x c++ -std=c++17 -O1 -g -Wall -Wextra -fPIC -fvisibility=hidden -Itests/emu -Icsrc $(EMU_CHECKS)
+EMU_FLAGS = -x c++ -std=c++17 -O1 -g -ffp-contract=off -Wall -Wextra -fPIC -fvisibility=hidden -Itests/emu -Icsrc $(EMU_CHECKS)
 EMU_OBJ = $(patsubst csrc/cuda/%.cu,$(BUILD_EMU)/%.o,$(CUDA_SRC)) $(BUILD_EMU)/emu.o
 $(BUILD_EMU)/%.o: csrc/cuda/%.cu $(CUDA_HDR) $(wildcard tests/emu/*.h)
 	@mkdir -p $(@D)

@@ -50,6 +50,9 @@ void warp_barrier(unsigned mask);                       // __syncwarp: orders me
 const void *warp_exchange(unsigned mask, const void *mine, size_t bytes); // values of the 32 lanes, 64 bytes apart; orders no memory
 unsigned lane();
 void *shared(size_t bytes, bool dynamic);               // the block's shared memory, full of NaN when the block begins
+void async_copy(void *shared, const void *global, size_t bytes, bool some); // cp.async; !some: zeros
+void async_commit();
+void async_wait(unsigned groups);
 void launch(dim3 grid, dim3 block, size_t dynamic_bytes, cudaStream_t stream, const char *name, std::function<void()> body);
 }
 
@@ -131,6 +134,12 @@ static inline int atomicMin(int *p, int v)
 static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
 static inline float __uint_as_float(unsigned v) { float f; memcpy(&f, &v, 4); return f; }
 static inline unsigned __float_as_uint(float v) { unsigned u; memcpy(&u, &v, 4); return u; }
+static inline float __fadd_rn(float a, float b) { return a + b; } // the build contracts nothing
+static inline float __fsub_rn(float a, float b) { return a - b; }
+static inline float __fmul_rn(float a, float b) { return a * b; }
+static inline double __dadd_rn(double a, double b) { return a + b; }
+static inline double __dsub_rn(double a, double b) { return a - b; }
+static inline double __dmul_rn(double a, double b) { return a * b; }
 static inline int __float2int_rn(float v) { return (int)lrintf(v); }
 template <class T> static inline T __ldg(const T *p) { return *p; }
 static inline float __fdividef(float a, float b) { return a / b; }

@@ -30,6 +30,8 @@ struct Warp {
     char token[2]; // what ThreadSanitizer takes for the warp's lock, in turns
 };
 
+struct Copy { void *to; const void *from; size_t bytes; unsigned group; };
+
 struct Fiber {
     void *sp = nullptr;
     char *stack = nullptr;
@@ -38,6 +40,8 @@ struct Fiber {
     unsigned lane = 0;
     Warp *warp = nullptr;
     void *tsan = nullptr, *fake = nullptr;
+    std::vector<Copy> copies; // cp.async under way
+    unsigned group = 0;
 };
 
 Fiber outside, *current = &outside;
@@ -126,6 +130,7 @@ UNTRACED void entry()
     f->state = DONE;
     alive--;
     f->warp->live &= ~(1u << f->lane);
+    if (!f->copies.empty()) die("a thread ended without waiting for its copies");
     if (f->warp->arrived) die("a thread ended while its warp waits in a collective");
     if (alive && waiting == alive) release_block(); // as on the chip: an ended thread is not waited for
     for (;;) go(&outside);
@@ -183,6 +188,28 @@ UNTRACED const void *emu::warp_exchange(unsigned mask, const void *mine, size_t 
     for (size_t i = 0; i < bytes; i++) w->slots[turn][current->lane][i] = ((const char *)mine)[i];
     arrive(mask);
     return w->slots[turn];
+}
+
+// Until it is waited for, a copy's place holds NaN.
+void emu::async_copy(void *shared, const void *global, size_t bytes, bool some)
+{
+    if ((uintptr_t)shared % bytes || (uintptr_t)global % bytes || !global) die("an asynchronous copy that is not aligned to its size");
+    memset(shared, 0xff, bytes);
+    current->copies.push_back({shared, some ? global : nullptr, bytes, current->group});
+}
+
+void emu::async_commit() { current->group++; }
+
+void emu::async_wait(unsigned groups)
+{
+    std::vector<Copy> &all = current->copies;
+    size_t n = 0;
+    while (n < all.size() && all[n].group + groups < current->group) {
+        if (all[n].from) memcpy(all[n].to, all[n].from, all[n].bytes);
+        else memset(all[n].to, 0, all[n].bytes);
+        n++;
+    }
+    all.erase(all.begin(), all.begin() + (long)n);
 }
 
 UNTRACED void *emu::shared(size_t bytes, bool dynamic)
