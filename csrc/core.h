@@ -19,6 +19,7 @@ enum lbr_op {
 /* Text of at most 256 bytes that describes a tensor in errors: "f32 [30,8,98]". Rotating thread-local buffers, four at a time. */
 LBR_API const char *lbr_describe(const lbr_tensor *t);
 LBR_API const char *lbr_op_name(int op);
+LBR_API const char *lbr_dtype_name(int dtype);
 
 /* One op at work: tensors are copies of the caller's structs, absent optional inputs have storage NULL. */
 struct lbr_call {

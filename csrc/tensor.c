@@ -149,6 +149,7 @@ void lbr_storage_release(lbr_storage *s)
 
 static const int dtype_sizes[LBR_DTYPES] = {[LBR_F32] = 4, [LBR_F64] = 8, [LBR_F16] = 2, [LBR_BF16] = 2, [LBR_U8] = 1, [LBR_I32] = 4};
 static const char *const dtype_names[LBR_DTYPES] = {[LBR_F32] = "f32", [LBR_F64] = "f64", [LBR_F16] = "f16", [LBR_BF16] = "bf16", [LBR_U8] = "u8", [LBR_I32] = "i32"};
+const char *lbr_dtype_name(int dtype) { return dtype_names[dtype]; }
 
 int lbr_dtype_size(int dtype) { return dtype >= 0 && dtype < LBR_DTYPES ? dtype_sizes[dtype] : 0; }
 

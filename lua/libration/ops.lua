@@ -489,6 +489,7 @@ function ops.batch_norm(x, weight, bias, running_mean, running_var, training, mo
 end
 
 --- LSTM over all steps; gate order i, f, g, o. save = true keeps what backward needs (set by itself while a tape is open).
+--- Mixed precision: x in f16 or bf16 beside f32 weights and c0; y, hn and the gradients of x and h0 are x's type, cn and all other gradients f32.
 ---@param x Tensor [B,T,F], any strides
 ---@param w Tensor [4H,F]
 ---@param r Tensor [4H,H]
