@@ -1,6 +1,7 @@
 -- device.lua: devices by name: "cpu", "cuda", "cuda:N". Opens the CUDA library when one is asked for. Holds no tensors.
 local ffi = require "ffi"
 local core = require "libration.core"
+local log = require "libration.log"
 
 local C, raise = core.C, core.raise
 
@@ -61,6 +62,16 @@ function device.choose(name)
   local id, why = device.find(name)
   if not id then return nil, ("--device %s: %s"):format(name, why) end
   return device.name(id), id == 0 and "the CPU, as asked" or device.describe(device.name(id)) .. ", as asked"
+end
+
+--- The device of the option --device, said in one line of the log; raises the reason where there is none.
+---@param name string
+---@return string name "cpu" or "cuda:N"
+function device.take(name)
+  local taken, line = device.choose(name)
+  if not taken then error(line, 0) end
+  log.info("device: %s", line)
+  return taken
 end
 
 --- Number of a device; raises where there is none.

@@ -57,7 +57,7 @@ function fit.run(o)
     streams = { reader:starts(o.watch) }, batch = EVALUATION, shuffle = false, workers = 0, device = device,
   } or nil
   local about = {
-    learning_rate = o.learning_rate, clip = o.clip or 0, seed = o.seed or 1, patience = o.patience or 0, mask = o.mask, amp = half or "f32",
+    learning_rate = o.learning_rate, clip = o.clip or 0, seed = o.seed or 1, patience = o.patience or 0, mask = o.mask,
     watch = o.watch and o.watch.count or 0,
   }
   for name, value in pairs(o.about or {}) do about[name] = value end

@@ -5,7 +5,7 @@ local tensor = require "libration.tensor"
 local ops = require "libration.ops"
 
 local raise = core.raise
-local RATE, STEP, SKIP, SCALE, OVERFLOWS = 1, 2, 4, 5, 7 -- places in control, see ops.def
+local RATE, STEP, SKIP, SCALE, GOOD, OVERFLOWS, SCALED = 1, 2, 4, 5, 6, 7, 8 -- places in control, see ops.def; the last: is there a scaler
 
 ---@class Optimizer
 local Optimizer = {}
@@ -68,6 +68,7 @@ function M.create(class, parameters, options, states, known)
   self.control, self.norm = tensor.keep(control), tensor.keep(tensor.zeros({1}, "f64", device))
   control:set(M.number(options, class.kind, "rate", 1e-3, 0), RATE)
   control:set(self.scaler.initial or 1, SCALE)
+  control:set(self.scaler.initial and 1 or 0, SCALED)
   for _, name in ipairs(states) do
     self[name] = {}
     for i, p in ipairs(self.named) do self[name][i] = tensor.keep(tensor.zeros(p.tensor.shape, p.tensor.dtype, p.tensor.device)) end
@@ -169,7 +170,7 @@ function Optimizer:state_dict()
   return out
 end
 
---- Copies a state in; missing, unknown and differently shaped names are errors.
+--- Copies a state in; missing, unknown and differently shaped names are errors. The loss scale begins anew where only one of the two has a scaler.
 ---@param state table<string, Tensor>
 function Optimizer:load_state_dict(state)
   local own = self:state_dict()
@@ -184,6 +185,12 @@ function Optimizer:load_state_dict(state)
     if not own[name] then raise(self.kind .. ".load_state_dict: unknown " .. name) end
   end
   for name, t in pairs(own) do t:copy_(state[name]) end
+  local scaled = self.scaler.initial and 1 or 0
+  if self.control:get(SCALED) ~= scaled then
+    self.control:set(scaled, SCALED)
+    self.control:set(self.scaler.initial or 1, SCALE)
+    self.control:set(0, GOOD)
+  end
 end
 
 return M
