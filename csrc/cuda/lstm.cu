@@ -106,7 +106,7 @@ static lbr_cuda_operand distinct(const lbr_tensor *x, lbr_cuda_lstm *a, int64_t 
 
 static bool fits(int dtype, const lbr_cuda_lstm *a)
 {
-    return dtype != LBR_F64 && a->H <= LBR_LSTM_FUSED && (int64_t)a->B * a->steps * 4 * a->even < INT32_MAX;
+    return dtype != LBR_F64 && a->H <= LBR_LSTM_FUSED && ((int64_t)a->B + 16) * (a->steps + 1) * 4 * a->even < INT32_MAX;
 }
 
 // The walk in one launch; backward when g is given. packed: room for the weights as the kernel takes them.

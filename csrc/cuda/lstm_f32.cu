@@ -18,7 +18,7 @@ template <> struct Split<128> { enum { FORWARD = 21, BACKWARD = 45 }; };
 
 template <int UNITS> struct States {
     enum { REST = UNITS / 4 - Split<UNITS>::FORWARD };
-    Four h[2][UNITS], rest[REST > 0 ? (int)REST : 1][4 * UNITS];
+    Four h[2][UNITS], bias[UNITS], rest[REST > 0 ? (int)REST : 1][4 * UNITS];
 };
 template <int UNITS> struct GateSlopes {
     enum { REST = UNITS / 2 - Split<UNITS>::BACKWARD };
@@ -63,23 +63,22 @@ template <int UNITS> static __global__ void __launch_bounds__(4 * UNITS, 1) forw
         if (i < KEEP) w[i] = row;
         else s.rest[i - KEEP][threadIdx.x] = row;
     }
-    float c = mine && a.c0 ? ((const float *)a.c0)[(int64_t)b * H + u] : 0.f, h = mine && a.h0 ? ((const float *)a.h0)[(int64_t)b * H + u] : 0.f;
-    Four bias = {}, in = {};
-    const Four *from = (const Four *)a.input + u;
-    if (mine) {
-        for (int gate = 0; gate < 4; gate++) bias.v[gate] = ((const float *)a.b)[gate * H + u];
-        in = from[b * a.pb * a.even];
-    }
-    int width;
-    const int place = lbr_lstm_place(u, H, &width);
+    // places of this step
+    int width, at_in = b * (int)a.pb * a.even + u, at_y = b * a.steps * H + u, at_cell = b * H + u, at_gate = b * 4 * H + lbr_lstm_place(u, H, &width);
+    float c = mine && a.c0 ? ((const float *)a.c0)[at_cell] : 0.f, h = mine && a.h0 ? ((const float *)a.h0)[at_cell] : 0.f;
+    Four in = {};
+    if (mine) in = ((const Four *)a.input)[at_in];
+    s.bias[u].v[q] = u < H ? ((const float *)a.b)[q * H + u] : 0.f;
     s.h[0][u].v[q] = h;
     __syncthreads();
 
     LBR_ROLL for (int t = 0; t < a.steps; t++) {
         const int now = t & 1;
         float v[4], sum[4][SEQUENCES] = {};
-        for (int gate = 0; gate < 4; gate++) v[gate] = in.v[gate] + bias.v[gate];
-        if (mine && t + 1 < a.steps) in = from[(b * a.pb + (t + 1) * a.pt) * a.even]; // arrives while this step is worked on
+        const Four bias = s.bias[u];
+        LBR_UNROLL for (int gate = 0; gate < 4; gate++) v[gate] = in.v[gate] + bias.v[gate];
+        at_in += (int)a.pt * a.even;
+        if (mine && t + 1 < a.steps) in = ((const Four *)a.input)[at_in]; // arrives while this step is worked on
         LBR_UNROLL for (int i = 0; i < ALL; i++) {
             const Four state = s.h[now][4 * i + q], row = i < KEEP ? w[i < KEEP ? i : 0] : s.rest[i < KEEP ? 0 : i - KEEP][threadIdx.x];
             LBR_UNROLL for (int gate = 0; gate < 4; gate++)
@@ -93,18 +92,18 @@ template <int UNITS> static __global__ void __launch_bounds__(4 * UNITS, 1) forw
             const float gi = lbr_lstm_sigmoid(v[0]), gf = lbr_lstm_sigmoid(v[1]), gn = tanhf(v[2]), go = lbr_lstm_sigmoid(v[3]);
             c = fmaf(gf, c, gi * gn);
             h = go * tanhf(c);
-            ((float *)a.y)[((int64_t)b * a.steps + t) * H + u] = h;
+            ((float *)a.y)[at_y] = h;
             if (a.gates) {
-                const int64_t row = (int64_t)t * a.B + b;
-                float *save = (float *)a.gates + row * 4 * H + place;
+                float *save = (float *)a.gates + at_gate;
                 save[0] = gi, save[width] = gf, save[2 * width] = gn, save[3 * width] = go;
-                ((float *)a.cells)[row * H + u] = c;
+                ((float *)a.cells)[at_cell] = c;
             }
         }
+        at_y += H, at_cell += a.B * H, at_gate += a.B * 4 * H;
         s.h[now ^ 1][u].v[q] = h;
         __syncthreads();
     }
-    if (mine) ((float *)a.hn)[(int64_t)b * H + u] = h, ((float *)a.cn)[(int64_t)b * H + u] = c;
+    if (mine) ((float *)a.hn)[b * H + u] = h, ((float *)a.cn)[b * H + u] = c;
 }
 
 template <int UNITS> static __global__ void __launch_bounds__(4 * UNITS, 1) backward(lbr_cuda_lstm a, lbr_cuda_lstm_grad g)
@@ -121,23 +120,22 @@ template <int UNITS> static __global__ void __launch_bounds__(4 * UNITS, 1) back
         if (i < KEEP) w[i] = row;
         else s.rest[i - KEEP][threadIdx.x] = row;
     }
-    int width;
-    const int place = lbr_lstm_place(u, H, &width);
-    const int64_t at = (int64_t)b * H + u;
+    // places of what is read for the next step and of what is written at this one
+    const int at = b * H + u, last = (a.steps - 1) * a.B + b;
+    int width, at_gate = last * 4 * H + lbr_lstm_place(u, H, &width), at_cell = last * H + u, at_dy = b * (int)g.dyb + (a.steps - 1) * (int)g.dyt + u;
+    int at_slope = (b * a.steps + a.steps - 1) * a.even + u;
     Four gates = {};
     float dy = 0, before = 0, dh = 0, dc = 0, c = 0;
     auto fetch = [&](int t) {
         if (!mine) return;
-        const int64_t row = (int64_t)t * a.B + b;
-        const float *saved = (const float *)a.gates + row * 4 * H + place;
-        LBR_UNROLL for (int gate = 0; gate < 4; gate++) gates.v[gate] = saved[gate * width];
-        dy = g.dy ? ((const float *)g.dy)[b * g.dyb + t * g.dyt + u] : 0.f;
-        before = t > 0 ? ((const float *)a.cells)[(row - a.B) * H + u] : a.c0 ? ((const float *)a.c0)[at] : 0.f;
+        LBR_UNROLL for (int gate = 0; gate < 4; gate++) gates.v[gate] = ((const float *)a.gates)[at_gate + gate * width];
+        if (g.dy) dy = ((const float *)g.dy)[at_dy];
+        before = t > 0 ? ((const float *)a.cells)[at_cell - a.B * H] : a.c0 ? ((const float *)a.c0)[at] : 0.f;
     };
     if (mine) {
         if (g.dhn) dh = ((const float *)g.dhn)[at];
         if (g.dcn) dc = ((const float *)g.dcn)[at];
-        c = ((const float *)a.cells)[((int64_t)(a.steps - 1) * a.B + b) * H + u];
+        c = ((const float *)a.cells)[at_cell];
     }
     fetch(a.steps - 1);
 
@@ -151,7 +149,8 @@ template <int UNITS> static __global__ void __launch_bounds__(4 * UNITS, 1) back
             c = before;
         }
         LBR_UNROLL for (int gate = 0; gate < 4; gate++) s.d[now][gate * UNITS + u].v[q & 3] = slope.v[gate];
-        if (b < a.B && u < a.even) ((Four *)g.slopes)[((int64_t)b * a.steps + t) * a.even + u] = slope;
+        if (b < a.B && u < a.even) ((Four *)g.slopes)[at_slope] = slope;
+        at_gate -= a.B * 4 * H, at_cell -= a.B * H, at_dy -= (int)g.dyt, at_slope -= a.even;
         if (t > 0) fetch(t - 1); // arrives while this step is worked on
         __syncthreads();
         float sum[2][SEQUENCES] = {}, half[SEQUENCES];

@@ -83,7 +83,7 @@ template <class S, int UNITS, int SEQUENCES> struct States {
 };
 template <class S, int UNITS, int SEQUENCES> struct GateSlopes { S d[2][SEQUENCES][4 * UNITS + 8]; };
 
-template <class S, int UNITS, int TILES> static __global__ void __launch_bounds__(2 * UNITS) forward(lbr_cuda_lstm a)
+template <class S, int UNITS, int TILES> static __global__ void __launch_bounds__(2 * UNITS, UNITS == 128 ? 1 : 2) forward(lbr_cuda_lstm a)
 {
     enum { SEQUENCES = 8 * TILES, DEEP = UNITS / 16 };
     typedef States<S, UNITS, SEQUENCES> Room;
@@ -176,7 +176,7 @@ template <class S> struct Kept {
     float before[2]; // cells of the step before
 };
 
-template <class S, int UNITS, int TILES> static __global__ void __launch_bounds__(2 * UNITS) backward(lbr_cuda_lstm a, lbr_cuda_lstm_grad g)
+template <class S, int UNITS, int TILES> static __global__ void __launch_bounds__(2 * UNITS, UNITS == 128 ? 1 : 2) backward(lbr_cuda_lstm a, lbr_cuda_lstm_grad g)
 {
     enum { SEQUENCES = 8 * TILES, DEEP = UNITS / 4, CHAINS = TILES > 1 ? 2 : 4 }; // several sums, so that one product need not wait for the last
     typedef GateSlopes<S, UNITS, SEQUENCES> Room;
