@@ -45,6 +45,8 @@ int lbr_call_run(lbr_call *c);
 /* Bumps the versions of a call's outputs. */
 void lbr_call_wrote(const lbr_call *c);
 double lbr_call_flops(const lbr_call *c);
+/* First and last byte (past the end) that t, not empty, touches. */
+void lbr_span(const lbr_tensor *t, const char **low, const char **high);
 
 /* Recording (record.c). Memory is reserved before a call runs: what ran is appended without fail, so that no caller runs it again. LBR_ENOMEM. */
 int lbr_record_reserve(size_t attr_bytes);

@@ -75,6 +75,10 @@ void lbr_call_wrote(const lbr_call *c)
 {
     for (int i = 0; i < c->nout; i++)
         if (c->out[i].storage) c->out[i].storage->version++;
+    if (c->op == LBR_OP_batch_norm && ((const lbr_batch_norm_attr *)c->attr)->training) { /* running statistics */
+        c->in[3].storage->version++;
+        c->in[4].storage->version++;
+    }
 }
 
 int lbr_call_run(lbr_call *c)
@@ -103,8 +107,7 @@ static int dense_copy(int op, const lbr_tensor *t, lbr_tensor *dense)
     return rc;
 }
 
-/* First and last byte (past the end) that t touches. */
-static void span(const lbr_tensor *t, const char **low, const char **high)
+void lbr_span(const lbr_tensor *t, const char **low, const char **high)
 {
     int64_t size = lbr_dtype_size(t->dtype), above = 1, below = 0;
     for (int i = 0; i < t->ndim; i++) *(t->stride[i] < 0 ? &below : &above) += ((int64_t)t->shape[i] - 1) * t->stride[i];
@@ -126,8 +129,8 @@ static bool collide(const lbr_tensor *a, const lbr_tensor *b, bool equal)
     const char *a0, *a1, *b0, *b1;
     if (a->storage != b->storage || !lbr_tensor_numel(a) || !lbr_tensor_numel(b)) return false;
     if (same_layout(a, b)) return equal;
-    span(a, &a0, &a1);
-    span(b, &b0, &b1);
+    lbr_span(a, &a0, &a1);
+    lbr_span(b, &b0, &b1);
     return a0 < b1 && b0 < a1;
 }
 

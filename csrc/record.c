@@ -255,13 +255,56 @@ static int may_run(void)
     return lbr_interrupted() ? lbr_fail(LBR_EINTR, "interrupted") : 0;
 }
 
-/* The calls as one graph of the device: captured by running the same loop, so that a replay queues the same kernels on the same memory. */
+static bool share_memory(const lbr_tensor *a, int na, const lbr_tensor *b, int nb)
+{
+    const char *a0, *a1, *b0, *b1;
+    for (int i = 0; i < na; i++)
+        for (int k = 0; k < nb; k++) {
+            if (!a[i].storage || !b[k].storage || !lbr_tensor_numel(&a[i]) || !lbr_tensor_numel(&b[k])) continue;
+            lbr_span(&a[i], &a0, &a1);
+            lbr_span(&b[k], &b0, &b1);
+            if (a0 < b1 && b0 < a1) return true;
+        }
+    return false;
+}
+
+/* May call b be done at once with call a before it? */
+static bool goes_with(const lbr_call *a, const lbr_call *b)
+{
+    size_t bytes = (size_t)lbr_op_attr_bytes(a->op);
+    if (a->op != b->op || a->in[0].dtype != b->in[0].dtype || a->out[0].dtype != b->out[0].dtype) return false;
+    if (!a->attr != !b->attr || (a->attr && memcmp(a->attr, b->attr, bytes))) return false;
+    for (int i = 1; i < a->nin; i++)
+        if (a->in[i].data != b->in[i].data) return false;
+    if (a->op == LBR_OP_square_sum_into) return a->out[0].data == b->out[0].data && !share_memory(a->out, 1, b->in, 1) && !share_memory(a->in, 1, b->out, 1);
+    return !share_memory(a->out, a->nout, b->in, b->nin) && !share_memory(a->out, a->nout, b->out, b->nout) && !share_memory(a->in, a->nin, b->out, b->nout);
+}
+
+/* Runs call i, and those after it that the device takes with it; *n: how many. */
+static int run_together(lbr_plan *p, const lbr_backend *b, int i, int *n)
+{
+    lbr_call *calls[LBR_MOST_TOGETHER] = {&p->steps[i].call};
+    lbr_together_fn together = b->together[calls[0]->op];
+    bool fits = together != NULL;
+    for (*n = 1; fits && *n < LBR_MOST_TOGETHER && i + *n < p->size; *n += fits) {
+        calls[*n] = &p->steps[i + *n].call;
+        for (int k = 0; k < *n && fits; k++) fits = goes_with(calls[k], calls[*n]);
+    }
+    if (*n == 1) return lbr_call_run(calls[0]);
+    int rc = together(calls, *n);
+    if (!rc) rc = b->check(lbr_device_number(p->device), lbr_op_name(calls[0]->op));
+    for (int k = 0; k < *n && !rc; k++) lbr_call_wrote(calls[k]);
+    return rc;
+}
+
+/* The calls as one graph of the device: captured by running the same loop, so that a replay queues the same kernels on the same memory. Neighbours of one op that
+ * the device takes together (an optimiser's parameters) are one kernel. */
 static int run_graph(lbr_plan *p, const lbr_backend *b)
 {
     int device = lbr_device_number(p->device), rc = 0;
     if (!p->graph) {
         if ((rc = b->graph_begin(device))) return rc;
-        for (int i = 0; i < p->size && !rc; i++) rc = lbr_call_run(&p->steps[i].call);
+        for (int i = 0, n; i < p->size && !rc; i += n) rc = run_together(p, b, i, &n);
         int ended = b->graph_end(device, &p->graph);
         if (rc || ended) return rc ? rc : ended;
         return b->graph_run(device, p->graph);

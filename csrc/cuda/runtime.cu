@@ -1,10 +1,6 @@
 // runtime.cu: devices, streams, the caching allocator, copies and graphs of the CUDA library. No arithmetic.
 #include "cuda.cuh"
 
-extern "C" {
-#include "../device.h"
-}
-
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -22,6 +18,7 @@ struct Device {
     Block *cache[CLASSES];
     char *stage[STAGES]; // pinned: what goes up waits here, so that the caller does not
     cudaEvent_t staged[STAGES];
+    lbr_cuda_fault *fault; // pinned, so that kernels write it and it is read without a copy
     int turn;
     bool ready;
 };
@@ -51,11 +48,14 @@ static int use(int device)
         if ((rc = lbr_cuda_status(cudaHostAlloc((void **)&d->stage[i], STAGING, cudaHostAllocDefault), "cuda: pinned memory"))) return rc;
         if ((rc = lbr_cuda_status(cudaEventCreateWithFlags(&d->staged[i], cudaEventDisableTiming), "cuda: event"))) return rc;
     }
+    if ((rc = lbr_cuda_status(cudaHostAlloc((void **)&d->fault, sizeof *d->fault, cudaHostAllocDefault), "cuda: pinned memory"))) return rc;
+    *d->fault = {};
     d->ready = true;
     return 0;
 }
 
 cudaStream_t lbr_cuda_stream(int device) { return devices[device].stream; }
+lbr_cuda_fault *lbr_cuda_fault_of(int device) { return devices[device].fault; }
 int lbr_cuda_processors(int device) { return devices[device].properties.multiProcessorCount; }
 
 // ---- memory: blocks of four sizes an octave, kept when freed; one stream, so a freed block may be handed out at once ----
@@ -211,10 +211,22 @@ static int upload(int device, void *to, const void *from, int64_t bytes)
     return rc;
 }
 
+// Waits for what is queued; a fault that a kernel left is told once, with the words of the CPU.
+static int settle(int device, const char *what)
+{
+    int rc = lbr_cuda_status(cudaStreamSynchronize(devices[device].stream), what);
+    lbr_cuda_fault f = *devices[device].fault;
+    if (rc || !f.op) return rc;
+    *devices[device].fault = {};
+    const char *name = lbr_op_name((int)f.op - 1);
+    if (f.op - 1 == LBR_OP_cross_entropy) return lbr_fail(LBR_EINVAL, "%s: class %d in row %lld, there are %lld", name, f.value, f.at + 1, f.limit);
+    return lbr_fail(LBR_EINVAL, "%s: index %d at element %lld, there are %lld rows", name, f.value, f.at + 1, f.limit);
+}
+
 static int synchronize(int device)
 {
     int rc = use(device);
-    return rc ? rc : lbr_cuda_status(cudaStreamSynchronize(devices[device].stream), "cuda");
+    return rc ? rc : settle(device, "cuda");
 }
 
 static int download(int device, void *to, const void *from, int64_t bytes)
@@ -242,8 +254,7 @@ static int check(int device, const char *name)
         slow = s && *s == '1';
     }
     cudaError_t e = cudaGetLastError();
-    if (e == cudaSuccess && slow) e = cudaStreamSynchronize(devices[device].stream);
-    return lbr_cuda_status(e, name);
+    return e == cudaSuccess && slow ? settle(device, name) : lbr_cuda_status(e, name);
 }
 
 static int graph_begin(int device)
@@ -281,7 +292,7 @@ static int describe(int device, char *text, int room)
     return snprintf(text, (size_t)room, "%s, %.0f GiB, sm_%d%d", p->name, (double)p->totalGlobalMem / (1 << 30), p->major, p->minor);
 }
 
-static lbr_backend backend = {LBR_ABI, 0, lbr_cuda_table, describe, allocate, release, memory, trim, reset_peak, fail_at, upload, download, copy, synchronize, check,
+static lbr_backend backend = {LBR_ABI, 0, lbr_cuda_table, lbr_cuda_together, describe, allocate, release, memory, trim, reset_peak, fail_at, upload, download, copy, synchronize, check,
                               graph_begin, graph_end, graph_run, graph_free};
 
 extern "C" LBR_API const lbr_backend *lbr_cuda_backend(void)
