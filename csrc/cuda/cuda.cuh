@@ -21,8 +21,10 @@ struct lbr_cuda_grid {
 #ifdef __CUDACC__
 #define LBR_LAUNCH(kernel, grid, ...) kernel<<<(grid).blocks, (grid).threads, 0, (grid).stream>>>(__VA_ARGS__)
 #define LBR_SHARED(T, name) __shared__ T name
+#define LBR_UNROLL _Pragma("unroll")
 #else
 #define LBR_LAUNCH(kernel, grid, ...) \
     emu::launch((grid).blocks, (grid).threads, 0, (grid).stream, #kernel, [arguments = std::make_tuple(__VA_ARGS__)] { std::apply(kernel, arguments); })
 #define LBR_SHARED(T, name) T &name = *(T *)emu::shared(sizeof(T), false)
+#define LBR_UNROLL
 #endif
