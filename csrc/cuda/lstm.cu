@@ -3,7 +3,16 @@
 
 template <class T> static __device__ T sigmoid_of(T v) { return 1 / (1 + exp(-v)); }
 
-enum { MOST_UNITS = 1024 };
+enum { MOST_UNITS = 1024, BLOCK = 16 };
+
+// Where the four gates of unit u lie in a kept row, as csrc/cpu/lstm.h has it: blocks of 16 units, each [4][width].
+static __device__ int place(int u, int H, int *width)
+{
+    int first = u / BLOCK * BLOCK;
+    *width = H - first < BLOCK ? H - first : (int)BLOCK;
+    return first * 4 + u - first;
+}
+
 template <class T> struct Hidden { T h[MOST_UNITS]; };
 template <class T> struct Slopes { T d[4 * MOST_UNITS]; };
 
@@ -43,8 +52,9 @@ static __global__ void walk_forward(int steps, int H, const T *input, const T *t
             s.h[u] = h;
             y[(b * steps + t) * H + u] = h;
             if (gates) {
-                T *save = gates + ((int64_t)t * B + b) * 4 * H + u;
-                save[0] = i, save[H] = f, save[2 * H] = n, save[3 * H] = o;
+                int width, at = place(u, H, &width);
+                T *save = gates + ((int64_t)t * B + b) * 4 * H + at;
+                save[0] = i, save[width] = f, save[2 * width] = n, save[3 * width] = o;
                 cells[((int64_t)t * B + b) * H + u] = c;
             }
         }
@@ -63,8 +73,9 @@ static __global__ void walk_backward(int steps, int H, const T *r, const T *h0, 
     T dh = u < H && dhn ? dhn[b * H + u] : (T)0, dc = u < H && dcn ? dcn[b * H + u] : (T)0;
     for (int t = steps - 1; t >= 0; t--) {
         if (u < H) {
-            const T *g = gates + ((int64_t)t * B + b) * 4 * H + u;
-            T i = g[0], f = g[H], n = g[2 * H], o = g[3 * H], tc = tanh(cells[((int64_t)t * B + b) * H + u]);
+            int width, at = place(u, H, &width);
+            const T *g = gates + ((int64_t)t * B + b) * 4 * H + at;
+            T i = g[0], f = g[width], n = g[2 * width], o = g[3 * width], tc = tanh(cells[((int64_t)t * B + b) * H + u]);
             T old_c = t > 0 ? cells[((int64_t)(t - 1) * B + b) * H + u] : c0 ? c0[b * H + u] : (T)0;
             T e = dh + (dy ? dy[b * dyb + t * dyt + u * dyu] : (T)0), d = dc + e * o * (1 - tc * tc);
             T v[4] = {d * n * i * (1 - i), d * old_c * f * (1 - f), d * i * (1 - n * n), e * tc * o * (1 - o)};
