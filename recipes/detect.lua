@@ -202,7 +202,8 @@ local function detect(input, detector, o, folder, facts)
     end
   end
   outputs.json(files.join(folder, "anomaly.json"), detector, scored, verdict, {
-    input = input.path, frames_per_second = fps, peak_memory_cpu = more.memory.cpu, peak_memory_gpu = more.memory.gpu, device = facts.device, version = lr.version, warnings = notes[1] and notes or nil,
+    input = input.path, frames_per_second = fps, peak_memory_cpu = more.memory.cpu, peak_memory_gpu = more.memory.gpu, device = facts.device, version = lr.version,
+    warnings = notes[1] and notes or nil,
     recording_check = check,
     movement_profile = second and {
       verdict = second.word, distance = second.distance, p = second.p, smallest_p = second.smallest_p, student = second.student,

@@ -402,7 +402,8 @@ options.main(function()
     recipe = "train", version = lr.version, luajit = jit.version, device = device, threads = lr.threads(), options = o, motion = m, data = folder_of_data,
     split = want, checksums = checksums, seeds = {training = o.seed, rendering = o.data == "" and o.render_seed or nil}, timings = timings,
     epochs = #fit.history.train, best_epoch = fit.best, threshold = calibration.threshold, explained = calibration.explained, test = counts,
-    auc = tested and tested.auc or nil, peak_memory_cpu = page.memory.cpu, peak_memory_gpu = page.memory.gpu, amp = o.amp and o.half or nil, warnings = json.list(page.warnings), audit = data.audit.page(audit),
+    auc = tested and tested.auc or nil, peak_memory_cpu = page.memory.cpu, peak_memory_gpu = page.memory.gpu, amp = o.amp and o.half or nil,
+    warnings = json.list(page.warnings), audit = data.audit.page(audit),
   }, true) .. "\n")
   local report = require "libration.report"
   local html = report.training(folder, page)

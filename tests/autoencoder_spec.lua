@@ -80,8 +80,11 @@ describe("autoencoder", function()
     helper.refuses("hidden wants 1 to 8 layers", anomaly.autoencoder.new, { input = 5, window = 7, hidden = {} })
     helper.refuses('task is "dream"', anomaly.autoencoder.new, { input = 5, window = 7, task = "dream" })
     helper.refuses("window is 1", anomaly.autoencoder.new, { input = 5, window = 1 })
-    helper.refuses("no CUDA library", anomaly.autoencoder.device, "cuda")
-    assert.equal("cpu", anomaly.autoencoder.device "auto")
+    assert.equal("cpu", (lr.device.choose "cpu"))
+    local taken, why = lr.device.choose "cuda:99"
+    assert.is_nil(taken)
+    assert.truthy(why:find("--device cuda:99: no ", 1, true), why)
+    assert.is_truthy((lr.device.choose "auto"))
   end)
 
   it("numbers without weight change neither loss nor gradient", function()
