@@ -36,12 +36,15 @@ typedef struct lbr_backend {
     int (*graph_begin)(int device);
     int (*graph_end)(int device, void **graph);
     int (*graph_run)(int device, void *graph);
-    void (*graph_free)(void *graph);
+    void (*graph_free)(int device, void *graph); /* waits for nothing: a finalizer may call it */
 } lbr_backend;
 
 /* The library's only door: NULL where there is no usable device, with the reason in lbr_error(). */
 typedef const lbr_backend *(*lbr_backend_door)(void);
 #define LBR_BACKEND_DOOR "lbr_cuda_backend"
+
+/* LIBRATION_SYNC=1: wait after each op and replay no graphs, so that an error names the op that made it. */
+LBR_API int lbr_device_exact(void);
 
 /* The backend of a device and its number there (device.c); NULL for the CPU and for devices that are not there. */
 const lbr_backend *lbr_backend_of(int device);

@@ -53,20 +53,33 @@ int lbr_op_attr_bytes(int op) { return rows[op].attribute_bytes; }
 static int trace_nan;
 void lbr_debug_nan(int on) { trace_nan = on; }
 
-static bool has_nan(const lbr_tensor *t)
+bool lbr_tracing(void) { return trace_nan; }
+
+static bool nan_among(const char *data, int dtype, int64_t n)
 {
-    if (!t->storage || t->device != LBR_CPU || !lbr_tensor_contiguous(t)) return false;
-    int64_t n = lbr_tensor_numel(t);
-    if (t->dtype == LBR_F32) {
-        const float *p = (const float *)t->data;
+    if (dtype == LBR_F32) {
+        const float *p = (const float *)data;
         for (int64_t i = 0; i < n; i++)
             if (isnan(p[i])) return true;
-    } else if (t->dtype == LBR_F64) {
-        const double *p = (const double *)t->data;
+    } else if (dtype == LBR_F64) {
+        const double *p = (const double *)data;
         for (int64_t i = 0; i < n; i++)
             if (isnan(p[i])) return true;
     }
     return false;
+}
+
+static bool has_nan(const lbr_tensor *t)
+{
+    if (!t->storage || !lbr_tensor_contiguous(t) || t->dtype > LBR_F64) return false;
+    int64_t n = lbr_tensor_numel(t);
+    if (t->device == LBR_CPU) return nan_among(t->data, t->dtype, n);
+    lbr_tensor here;
+    bool found = false;
+    if (lbr_tensor_new(&here, t->dtype, t->ndim, t->shape, LBR_CPU)) return false;
+    if (!lbr_transfer(t, &here)) found = nan_among(here.data, t->dtype, n);
+    lbr_tensor_release(&here);
+    return found;
 }
 
 /* ---- the corridor ---- */

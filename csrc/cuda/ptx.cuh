@@ -73,3 +73,15 @@ template <int BYTES> static inline void lbr_async_copy(void *shared, const void 
 static inline void lbr_async_commit() { emu::async_commit(); }
 template <int N> static inline void lbr_async_wait() { emu::async_wait(N); }
 #endif
+
+// tanh to a relative error of 2^-11; NaN passes.
+#ifdef __CUDACC__
+static __device__ __forceinline__ float lbr_tanh(float v)
+{
+    float y;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(v));
+    return y;
+}
+#else
+static inline float lbr_tanh(float v) { return emu::tanh_approx(v); }
+#endif

@@ -43,4 +43,11 @@ template <int MATRICES> static inline void ldmatrix(unsigned *r, const void *row
         memcpy(&r[i], two, 4);
     }
 }
+
+// As far off as the chip may be: 11 bits of fraction, the rest cut off.
+static inline float tanh_approx(float v)
+{
+    const float y = tanhf(v);
+    return y != y ? y : __uint_as_float(__float_as_uint(y) & 0xfffff000u);
+}
 }
