@@ -8,11 +8,15 @@ template <class T> static int forward(lbr_call *c, const lbr_cuda_window &g, int
     if (rc) return rc;
     y.outputs = g.outputs, y.pitch = g.O, y.channel = 0;
     y.wide = g.outputs % 4 == 0 && lbr_cuda_packs<T>(y.f.y, 4) && lbr_cuda_packs<T>(y.f.residual, 4);
-    lbr_cuda_job j;
+    lbr_cuda_job j = {};
     if ((rc = lbr_cuda_job_of(c, (int64_t)g.B * g.OH * g.OW, g.outputs, (int64_t)g.KH * g.KW * g.inputs, g.groups, 64, &j))) return rc;
     const T *x = (const T *)c->in[0].data, *w = (const T *)c->in[1].data;
-    if (g.inputs % 4 == 0 && lbr_cuda_packs<T>(x, 4) && lbr_cuda_packs<T>(w, 4))
-        return lbr_cuda_tile_run<T>(j, lbr_cuda_windows<T, 4>{g, x, j.rows, j.depth}, lbr_cuda_weights<T, 4>{w, j.columns, j.depth}, y);
+    if constexpr (sizeof(T) == 4)
+        if (g.inputs % 4 == 0 && lbr_cuda_packs<T>(x, 4) && lbr_cuda_packs<T>(w, 4)) {
+            const lbr_cuda_weights<T, 4> b = {w, j.columns, j.depth};
+            if (lbr_cuda_pointwise(g)) return lbr_cuda_tile_run<T>(j, lbr_cuda_lines<T, 4>{x, j.rows, j.depth, g.C, 0}, b, y);
+            return lbr_cuda_tile_run<T>(j, lbr_cuda_windows<T, 4>{g, x, j.rows, j.depth}, b, y);
+        }
     return lbr_cuda_tile_run<T>(j, lbr_cuda_windows<T, 1>{g, x, j.rows, j.depth}, lbr_cuda_weights<T, 1>{w, j.columns, j.depth}, y);
 }
 

@@ -1,7 +1,14 @@
 // convolve.cuh: what the forward convolutions of f32, f64 (convolve.cu) and of f16, bf16 (convolve_halves.cu) share: where the operands of their products lie.
 #pragma once
 #include "finish.cuh"
+#include "sources.cuh"
 #include "window.cuh"
+
+// Pixel for pixel: a plain matrix product, whose rows are found without a division.
+static inline bool lbr_cuda_pointwise(const lbr_cuda_window &g)
+{
+    return g.KH * g.KW == 1 && g.groups == 1 && g.stride[0] == 1 && g.stride[1] == 1 && !g.pad[0] && !g.pad[1] && g.OH == g.H && g.OW == g.W;
+}
 
 // Weights as columns: row n of group z, k = (tap, channel) as they lie.
 template <class T, int N> struct lbr_cuda_weights {

@@ -102,12 +102,13 @@ template <class T> static int input(lbr_call *c, const lbr_cuda_window &g)
     const int64_t classes = (int64_t)g.stride[0] * g.stride[1];
     const bool k4 = g.outputs % 4 == 0 && lbr_cuda_packs<T>(dy, 4), n4 = g.inputs % 4 == 0 && lbr_cuda_packs<T>(w, 4) && lbr_cuda_packs<T>(dx, 4);
     // rows of the largest class; k is shared only where there is one class, as the others' sizes differ
-    lbr_cuda_job j;
+    lbr_cuda_job j = {};
     int rc = lbr_cuda_job_of(c, (int64_t)g.B * ((g.H - 1) / g.stride[0] + 1) * ((g.W - 1) / g.stride[1] + 1), g.inputs, (int64_t)g.KH * g.KW * g.outputs, g.groups * classes,
                              classes == 1 ? 64 : 1, &j);
     if (rc) return rc;
     const Inputs<T> y = {g, dx, n4, {}};
-    if (k4 && n4) return lbr_cuda_tile_run<T>(j, Slopes<T, 4>{g, dy, 0, 0, {}}, Across<T, 4>{g, w, 0, {}}, y);
+    if constexpr (sizeof(T) == 4)
+        if (k4 && n4) return lbr_cuda_tile_run<T>(j, Slopes<T, 4>{g, dy, 0, 0, {}}, Across<T, 4>{g, w, 0, {}}, y);
     return lbr_cuda_tile_run<T>(j, Slopes<T, 1>{g, dy, 0, 0, {}}, Across<T, 1>{g, w, 0, {}}, y);
 }
 
@@ -168,12 +169,13 @@ template <class T> struct Plain {
 template <class T> static int weight(lbr_call *c, const lbr_cuda_window &g)
 {
     const T *dy = (const T *)c->in[0].data, *x = (const T *)c->in[1].data;
-    lbr_cuda_job j;
+    lbr_cuda_job j = {};
     int rc = lbr_cuda_job_of(c, g.outputs, (int64_t)g.KH * g.KW * g.inputs, (int64_t)g.B * g.OH * g.OW, g.groups, 64, &j);
     if (rc) return rc;
     const Plain<T> y = {(T *)c->out[0].data, j.rows, j.columns};
-    if (g.outputs % 4 == 0 && g.inputs % 4 == 0 && lbr_cuda_packs<T>(dy, 4) && lbr_cuda_packs<T>(x, 4))
-        return lbr_cuda_tile_run<T>(j, Channels<T, 4>{g, dy, j.rows, j.depth}, Taps<T, 4>{g, x, j.columns}, y);
+    if constexpr (sizeof(T) == 4)
+        if (g.outputs % 4 == 0 && g.inputs % 4 == 0 && lbr_cuda_packs<T>(dy, 4) && lbr_cuda_packs<T>(x, 4))
+            return lbr_cuda_tile_run<T>(j, Channels<T, 4>{g, dy, j.rows, j.depth}, Taps<T, 4>{g, x, j.columns}, y);
     return lbr_cuda_tile_run<T>(j, Channels<T, 1>{g, dy, j.rows, j.depth}, Taps<T, 1>{g, x, j.columns}, y);
 }
 

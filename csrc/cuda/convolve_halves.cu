@@ -7,14 +7,17 @@
 template <class S> static int forward(lbr_call *c, const lbr_cuda_window &g, int act)
 {
     lbr_cuda_outputs<S, float> y;
-    lbr_cuda_job j;
+    lbr_cuda_job j = {};
     int rc = lbr_cuda_finish_of(c, act, &y.f);
     if (rc || (rc = lbr_cuda_job_of(c, (int64_t)g.B * g.OH * g.OW, g.outputs, (int64_t)g.KH * g.KW * g.inputs, g.groups, 64, &j))) return rc;
     y.outputs = g.outputs, y.pitch = g.O, y.channel = 0;
     y.wide = g.outputs % 2 == 0 && lbr_cuda_packs<S>(y.f.y, 2) && lbr_cuda_packs<S>(y.f.residual, 2);
     const S *x = (const S *)c->in[0].data, *w = (const S *)c->in[1].data;
-    if (g.inputs % 8 == 0 && lbr_cuda_packs<S>(x, 8) && lbr_cuda_packs<S>(w, 8))
-        return lbr_cuda_mma_run<S>(j, lbr_cuda_windows<S, 8>{g, x, j.rows, j.depth}, lbr_cuda_weights<S, 8>{w, j.columns, j.depth}, y);
+    if (g.inputs % 8 == 0 && lbr_cuda_packs<S>(x, 8) && lbr_cuda_packs<S>(w, 8)) {
+        const lbr_cuda_weights<S, 8> b = {w, j.columns, j.depth};
+        if (lbr_cuda_pointwise(g)) return lbr_cuda_mma_run<S>(j, lbr_cuda_lines<S, 8>{x, j.rows, j.depth, g.C, 0}, b, y);
+        return lbr_cuda_mma_run<S>(j, lbr_cuda_windows<S, 8>{g, x, j.rows, j.depth}, b, y);
+    }
     return lbr_cuda_mma_run<S>(j, lbr_cuda_windows<S, 1>{g, x, j.rows, j.depth}, lbr_cuda_weights<S, 1>{w, j.columns, j.depth}, y);
 }
 

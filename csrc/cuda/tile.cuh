@@ -190,14 +190,17 @@ template <int BM, int BN, int BK, int TM, int TN, class T, class A, class B, cla
 }
 
 /* Which tile: 128 x 128 where that still gives every processor two blocks (most products a number loaded), 128 x 32 for up to 32 columns (a network's early layers:
- * many pixels, few channels), 64 x 64 while that fills the device, and 32 x 32 for what is left. f64 has no 128 x 128: its tiles would not fit in 48 KB. */
+ * many pixels, few channels), 64 x 64 while that fills the device, and 32 x 32 for what is left and
+ * for f64, in which gradients are checked and nothing is in a hurry. */
 template <class T, class A, class B, class Y> static int lbr_cuda_tile_run(const lbr_cuda_job &j, const A &a, const B &b, const Y &y)
 {
     const int processors = lbr_cuda_processors(j.device);
     if (!j.rows || !j.columns || !j.zs) return 0;
     if constexpr (sizeof(T) == 4 && A::V > 1 && B::V > 1)
         if (j.columns > 64 && lbr_cuda_tiles_of(j, 128, 128) >= 2 * processors) return lbr_cuda_tile_launch<128, 128, 8, 8, 8, T>(j, a, b, y);
-    if (j.columns <= 32 && lbr_cuda_tiles_of(j, 128, 32) >= processors) return lbr_cuda_tile_launch<128, 32, 16, 4, 4, T>(j, a, b, y);
-    if (j.columns > 32 && lbr_cuda_tiles_of(j, 64, 64) >= processors) return lbr_cuda_tile_launch<64, 64, 16, 4, 4, T>(j, a, b, y);
+    if constexpr (sizeof(T) == 4) {
+        if (j.columns <= 32 && lbr_cuda_tiles_of(j, 128, 32) >= processors) return lbr_cuda_tile_launch<128, 32, 16, 4, 4, T>(j, a, b, y);
+        if (j.columns > 32 && lbr_cuda_tiles_of(j, 64, 64) >= processors) return lbr_cuda_tile_launch<64, 64, 16, 4, 4, T>(j, a, b, y);
+    }
     return lbr_cuda_tile_launch<32, 32, 16, 2, 2, T>(j, a, b, y);
 }
