@@ -21,6 +21,25 @@ function helper.shared(path)
   end
 end
 
+local emulator
+
+--- What specs ask of the emulated device (tests/emu); nil where the CUDA library is a real one or missing.
+---@return ffi.namespace*|nil
+function helper.emulator()
+  if emulator == nil then
+    emulator = false
+    if require("libration.device").count() > 0 then
+      ffi.cdef [[
+        void lbr_emu_seed(unsigned seed); int lbr_emu_build(void); long lbr_emu_barriers(char *text, long room); void lbr_emu_ignore(const char *barrier);
+        void lbr_emu_fail_malloc(long n); void lbr_emu_fail_launch(long n); void lbr_emu_lose_device(long n); void lbr_emu_heal(void);
+        void lbr_emu_memory(double bytes); double lbr_emu_in_use(void);]]
+      local library = ffi.load((lr.core.find_library "libration_cuda"))
+      if pcall(function() return library.lbr_emu_build end) then emulator = library end
+    end
+  end
+  return emulator or nil
+end
+
 --- True where LIBRATION_FULL=1 asks for campaigns in full size; they are samples otherwise.
 function helper.full() return os.getenv "LIBRATION_FULL" == "1" end
 
