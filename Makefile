@@ -81,19 +81,26 @@ $(BUILD)/csrc/cuda/%.o: csrc/cuda/%.cu $(CUDA_HDR)
 $(BUILD)/libration_cuda.so: $(CUDA_SRC:%.cu=$(BUILD)/%.o) $(BUILD)/libration_core.so
 	$(NVCC) -shared -cudart static -o $@.tmp $(CUDA_SRC:%.cu=$(BUILD)/%.o) -L$(BUILD) -l:libration_core.so -Xlinker -rpath,'$$ORIGIN',-soname,libration_cuda.so && mv $@.tmp $@
 
-# The same kernels compiled for the processor by tests/emu, which needs no GPU and no CUDA: EMU_CHECKS=-fsanitize=... BUILD_EMU=build/emu-asan
-BUILD_EMU ?= $(BUILD)/emu
-EMU_FLAGS = -x c++ -std=c++17 -O1 -g -ffp-contract=off -Wall -Wextra -fPIC -fvisibility=hidden -Itests/emu -Icsrc $(EMU_CHECKS)
-EMU_OBJ = $(patsubst csrc/cuda/%.cu,$(BUILD_EMU)/%.o,$(CUDA_SRC)) $(BUILD_EMU)/emu.o
-$(BUILD_EMU)/%.o: csrc/cuda/%.cu $(CUDA_HDR) $(wildcard tests/emu/*.h)
-	@mkdir -p $(@D)
-	g++ $(EMU_FLAGS) -c $< -o $@
-$(BUILD_EMU)/emu.o: tests/emu/emu.cpp $(wildcard tests/emu/*.h)
-	@mkdir -p $(@D)
-	g++ $(EMU_FLAGS) -c $< -o $@
-$(BUILD_EMU)/libration_cuda.so: $(EMU_OBJ) $(BUILD)/libration_core.so
-	g++ -shared $(EMU_CHECKS) -o $@.tmp $(EMU_OBJ) -L$(BUILD) -l:libration_core.so -Wl,-rpath,'$$ORIGIN/..' && mv $@.tmp $@
-emu: $(BUILD_EMU)/libration_cuda.so
+# The same kernels compiled for the processor by tests/emu, which needs no GPU and no CUDA. RACES=1 SANITIZE=1 ...: other builds of it, see tests/emu/threads.cpp
+EMU_BUILDS := emu emu-asan emu-tsan
+EMU_FLAGS = -x c++ -std=c++17 -O1 -g1 -ffp-contract=off -Wall -Wextra -fPIC -fvisibility=hidden -Itests/emu -Icsrc
+EMU_HDR = $(wildcard tests/emu/*.h)
+emu_flags_emu-asan := -fsanitize=address -fno-omit-frame-pointer
+emu_flags_emu-tsan := -fsanitize=thread
+emu_own_emu-asan := $(emu_flags_emu-asan)
+emu_own_emu-tsan := -DEMU_RACES
+define EMULATION
+$(BUILD)/$(1)/%.o: csrc/cuda/%.cu $(CUDA_HDR) $(EMU_HDR)
+	@mkdir -p $$(@D)
+	$(CXX) $(EMU_FLAGS) $(CHECKS_EMU) $(emu_flags_$(1)) -c $$< -o $$@
+$(BUILD)/$(1)/emu/%.o: tests/emu/%.cpp $(EMU_HDR)
+	@mkdir -p $$(@D)
+	$(CXX) $(EMU_FLAGS) $(CHECKS_EMU) $(emu_own_$(1)) -c $$< -o $$@
+$(BUILD)/$(1)/libration_cuda.so: $(CUDA_SRC:csrc/cuda/%.cu=$(BUILD)/$(1)/%.o) $(patsubst tests/emu/%.cpp,$(BUILD)/$(1)/emu/%.o,$(wildcard tests/emu/*.cpp)) $(BUILD)/libration_core.so
+	$(CXX) -shared $(emu_flags_$(1)) -o $$@.tmp $$(filter %.o,$$^) -L$(BUILD) -l:libration_core.so -Wl,-rpath,'$$$$ORIGIN/..' && mv $$@.tmp $$@
+$(1): $(BUILD)/$(1)/libration_cuda.so
+endef
+$(foreach b,$(EMU_BUILDS),$(eval $(call EMULATION,$(b))))
 
 # ---- what people run ----
 deps:
@@ -154,5 +161,5 @@ help:
 	@echo "make repl      LuaJIT with it   make install   PREFIX=/usr/local; make clean; make deps"
 
 -include $(CORE_OBJ:.o=.d) $(MEDIA_OBJ:.o=.d)
-.PHONY: all objects emu deps test demo bench models repl lint install clean help
+.PHONY: all objects $(EMU_BUILDS) deps test demo bench models repl lint install clean help
 .DELETE_ON_ERROR:

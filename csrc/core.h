@@ -43,9 +43,13 @@ int lbr_op_flags(int op);
 int lbr_op_attr_bytes(int op);
 /* Runs a call's kernel and bumps the versions of its outputs. */
 int lbr_call_run(lbr_call *c);
+/* Is the first NaN looked for (lbr_debug_nan)? Then every call runs by itself. */
+bool lbr_tracing(void);
 /* Bumps the versions of a call's outputs. */
 void lbr_call_wrote(const lbr_call *c);
 double lbr_call_flops(const lbr_call *c);
+/* First and last byte (past the end) that t, not empty, touches. */
+void lbr_span(const lbr_tensor *t, const char **low, const char **high);
 
 /* Recording (record.c). Memory is reserved before a call runs: what ran is appended without fail, so that no caller runs it again. LBR_ENOMEM. */
 int lbr_record_reserve(size_t attr_bytes);
@@ -63,6 +67,8 @@ void *lbr_alloc(int64_t bytes);          /* 64-byte aligned, counted, cached; NU
 void lbr_free(void *p, int64_t bytes);
 void *lbr_alloc_on(int device, int64_t bytes);
 void lbr_free_on(int device, void *p, int64_t bytes);
+/* LBR_ENOMEM with what was wanted and what there is; what: whose memory, "" or ending in ": ". */
+LBR_API int lbr_out_of_memory(int device, const char *what, int64_t bytes);
 
 /* Helpers of the infer functions (infer.h has the rest). */
 static inline bool lbr_present(const lbr_tensor *t) { return t->storage != NULL; }

@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 static const lbr_backend *cuda;
 
@@ -39,6 +40,16 @@ int lbr_device_describe(int device, char *text, int room)
     const lbr_backend *b = lbr_backend_of(device);
     if (!b) return lbr_fail(LBR_EDEVICE, "no device %s", lbr_device_label(device));
     return b->describe(lbr_device_number(device), text, room);
+}
+
+int lbr_device_exact(void)
+{
+    static int exact = -1;
+    if (exact < 0) {
+        const char *s = getenv("LIBRATION_SYNC");
+        exact = s && *s == '1';
+    }
+    return exact;
 }
 
 int lbr_device_synchronize(int device)

@@ -53,20 +53,33 @@ int lbr_op_attr_bytes(int op) { return rows[op].attribute_bytes; }
 static int trace_nan;
 void lbr_debug_nan(int on) { trace_nan = on; }
 
-static bool has_nan(const lbr_tensor *t)
+bool lbr_tracing(void) { return trace_nan; }
+
+static bool nan_among(const char *data, int dtype, int64_t n)
 {
-    if (!t->storage || t->device != LBR_CPU || !lbr_tensor_contiguous(t)) return false;
-    int64_t n = lbr_tensor_numel(t);
-    if (t->dtype == LBR_F32) {
-        const float *p = (const float *)t->data;
+    if (dtype == LBR_F32) {
+        const float *p = (const float *)data;
         for (int64_t i = 0; i < n; i++)
             if (isnan(p[i])) return true;
-    } else if (t->dtype == LBR_F64) {
-        const double *p = (const double *)t->data;
+    } else if (dtype == LBR_F64) {
+        const double *p = (const double *)data;
         for (int64_t i = 0; i < n; i++)
             if (isnan(p[i])) return true;
     }
     return false;
+}
+
+static bool has_nan(const lbr_tensor *t)
+{
+    if (!t->storage || !lbr_tensor_contiguous(t) || t->dtype > LBR_F64) return false;
+    int64_t n = lbr_tensor_numel(t);
+    if (t->device == LBR_CPU) return nan_among(t->data, t->dtype, n);
+    lbr_tensor here;
+    bool found = false;
+    if (lbr_tensor_new(&here, t->dtype, t->ndim, t->shape, LBR_CPU)) return false;
+    if (!lbr_transfer(t, &here)) found = nan_among(here.data, t->dtype, n);
+    lbr_tensor_release(&here);
+    return found;
 }
 
 /* ---- the corridor ---- */
@@ -75,6 +88,10 @@ void lbr_call_wrote(const lbr_call *c)
 {
     for (int i = 0; i < c->nout; i++)
         if (c->out[i].storage) c->out[i].storage->version++;
+    if (c->op == LBR_OP_batch_norm && ((const lbr_batch_norm_attr *)c->attr)->training) { /* running statistics */
+        c->in[3].storage->version++;
+        c->in[4].storage->version++;
+    }
 }
 
 int lbr_call_run(lbr_call *c)
@@ -103,8 +120,7 @@ static int dense_copy(int op, const lbr_tensor *t, lbr_tensor *dense)
     return rc;
 }
 
-/* First and last byte (past the end) that t touches. */
-static void span(const lbr_tensor *t, const char **low, const char **high)
+void lbr_span(const lbr_tensor *t, const char **low, const char **high)
 {
     int64_t size = lbr_dtype_size(t->dtype), above = 1, below = 0;
     for (int i = 0; i < t->ndim; i++) *(t->stride[i] < 0 ? &below : &above) += ((int64_t)t->shape[i] - 1) * t->stride[i];
@@ -126,8 +142,8 @@ static bool collide(const lbr_tensor *a, const lbr_tensor *b, bool equal)
     const char *a0, *a1, *b0, *b1;
     if (a->storage != b->storage || !lbr_tensor_numel(a) || !lbr_tensor_numel(b)) return false;
     if (same_layout(a, b)) return equal;
-    span(a, &a0, &a1);
-    span(b, &b0, &b1);
+    lbr_span(a, &a0, &a1);
+    lbr_span(b, &b0, &b1);
     return a0 < b1 && b0 < a1;
 }
 

@@ -103,6 +103,10 @@ LBR_API int64_t lbr_memory_live(int device);
 LBR_API int64_t lbr_memory_peak(int device);
 LBR_API int64_t lbr_memory_cached(int device);
 LBR_API int64_t lbr_memory_storages(int device);
+/* Bytes that a device has; 0 of the CPU. */
+LBR_API int64_t lbr_memory_total(int device);
+/* Bytes live on all devices: what the collector should know of. */
+LBR_API int64_t lbr_memory_held(void);
 LBR_API void lbr_memory_reset_peak(int device);
 LBR_API void lbr_memory_trim(int device);
 /* Tests: the nth allocation from now on fails (0 = never); -n: the nth and all after it. */
@@ -170,6 +174,10 @@ LBR_API int lbr_plan_at(const lbr_plan *plan, int i, lbr_plan_call *call);
 LBR_API int64_t lbr_plan_arena(const lbr_plan *plan);
 /* Runs the plan call by call against the slow twins; *index = first call (0-based) whose relative difference exceeds tolerance, -1 = none. */
 LBR_API int lbr_plan_compare(lbr_plan *plan, double tolerance, int *index, double *difference);
+/* Likewise against the kernels of another device, each call from the same inputs. Errors: LBR_EDEVICE, LBR_ENOMEM, LBR_EUNSUPPORTED. */
+LBR_API int lbr_plan_compare_device(lbr_plan *plan, int device, double tolerance, int *index, double *difference);
+/* The device of all calls; -1: of several, or no call. */
+LBR_API int lbr_plan_device(const lbr_plan *plan);
 LBR_API void lbr_plan_free(lbr_plan *plan);
 /* After every op: the first op that makes a NaN from inputs without one fails by name. */
 LBR_API void lbr_debug_nan(int on);

@@ -11,7 +11,7 @@ static const int64_t cache_budget = (int64_t)1 << 30;
 
 struct block { struct block *next; };
 static struct block *cache[CLASSES];
-static int64_t live, peak, cached, storages[LBR_DEVICES], fail_countdown, fail_stays;
+static int64_t live, peak, cached, held, storages[LBR_DEVICES], fail_countdown, fail_stays; /* held: by storages on other devices */
 
 /* Four classes an octave; returns the class and its size. */
 static int size_class(int64_t bytes, int64_t *size)
@@ -114,6 +114,18 @@ void lbr_memory_reset_peak(int device)
     if (b) b->reset_peak(lbr_device_number(device));
     else if (device == LBR_CPU) peak = live;
 }
+int64_t lbr_memory_total(int device) { return figure(device, LBR_MEMORY_TOTAL, 0); }
+int64_t lbr_memory_held(void) { return live + held; }
+
+int lbr_out_of_memory(int device, const char *what, int64_t bytes)
+{
+    const lbr_backend *b = lbr_backend_of(device);
+    char all[96] = "";
+    if (b) snprintf(all, sizeof all, ", %lld free of %lld; a smaller batch wants less", (long long)figure(device, LBR_MEMORY_FREE, 0), (long long)lbr_memory_total(device));
+    return lbr_fail(LBR_ENOMEM, "%sout of memory on %s: %lld bytes wanted, %lld live, %lld cached%s", what, lbr_device_label(device), (long long)bytes,
+                    (long long)lbr_memory_live(device), (long long)lbr_memory_cached(device), all);
+}
+
 void lbr_memory_fail_at(int64_t n)
 {
     fail_countdown = n < 0 ? -n : n;
@@ -128,6 +140,7 @@ void lbr_storage_release(lbr_storage *s)
 {
     if (--s->refs > 0) return;
     if (s->base && !(s->flags & 1)) lbr_free_on(s->device, s->base, s->bytes); /* flag 1: the memory belongs to a plan's arena */
+    if (s->device != LBR_CPU) held -= s->bytes;
     storages[s->device]--;
     free(s);
 }
@@ -200,14 +213,14 @@ int lbr_tensor_new(lbr_tensor *t, int dtype, int ndim, const int32_t *shape, int
     if (s) s->base = lbr_alloc_on(device, bytes);
     if (!s || !s->base) {
         free(s);
-        return lbr_fail(LBR_ENOMEM, "out of memory on %s: %lld bytes wanted, %lld live, %lld cached", lbr_device_label(device), (long long)bytes,
-                        (long long)lbr_memory_live(device), (long long)lbr_memory_cached(device));
+        return lbr_out_of_memory(device, "", bytes);
     }
     static uint64_t last_id;
     s->id = ++last_id;
     s->bytes = bytes;
     s->refs = 1;
     s->device = device;
+    if (device != LBR_CPU) held += bytes;
     storages[device]++;
     fresh.device = (uint8_t)device;
     fresh.storage = s;

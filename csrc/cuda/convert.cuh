@@ -47,3 +47,21 @@ template <class D> struct lbr_cuda_same {
     template <class S> static __host__ __device__ D from(S v) { return lbr_cuda_to<D>::of(lbr_cuda_load(v)); }
 };
 template <class D, class S> static __host__ __device__ __forceinline__ D lbr_cuda_cast(S v) { return lbr_cuda_same<D>::from(v); }
+
+// Four elements that lie side by side, moved at once where all four are there and their place allows it.
+template <class S> struct alignas(4 * sizeof(S)) lbr_cuda_four { S v[4]; };
+template <class S> static __device__ __forceinline__ lbr_cuda_four<S> lbr_cuda_read4(const S *p, int64_t left)
+{
+    if (left >= 4 && (uintptr_t)p % sizeof(lbr_cuda_four<S>) == 0) return *(const lbr_cuda_four<S> *)p;
+    lbr_cuda_four<S> q = {};
+    for (int k = 0; k < 4; k++)
+        if (k < left) q.v[k] = p[k];
+    return q;
+}
+template <class S> static __device__ __forceinline__ void lbr_cuda_write4(S *p, int64_t left, const lbr_cuda_four<S> &q)
+{
+    if (left >= 4 && (uintptr_t)p % sizeof(lbr_cuda_four<S>) == 0) *(lbr_cuda_four<S> *)p = q;
+    else
+        for (int k = 0; k < 4; k++)
+            if (k < left) p[k] = q.v[k];
+}

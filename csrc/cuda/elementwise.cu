@@ -1,5 +1,4 @@
-// elementwise.cu: broadcasting ops of one, two and three inputs, copies, conversion and filling. One kernel a number type, the op is a switch that all threads take alike.
-#include "convert.cuh"
+// elementwise.cu: broadcasting ops of one, two and three inputs. One kernel a number type, the op is a switch that all threads take alike. Copies are in convert.cu.
 #include "walk.cuh"
 
 // ---- what each op does to values of the type that it computes in: float (also for f16, bf16), double, int (also for u8) ----
@@ -104,9 +103,20 @@ static __device__ int apply1(int op, int v, double p, double q)
 
 // ---- kernels ----
 
+#define LBR_EACH(i) for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < w.n; i += gridDim.x * blockDim.x)
+#define LBR_EACH4(i) for (unsigned i = (blockIdx.x * blockDim.x + threadIdx.x) * 4; i < w.n; i += gridDim.x * blockDim.x * 4)
+
 template <class S> static __global__ void map1(int op, lbr_cuda_walk w, const S *x, S *y, double p, double q)
 {
-    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < w.n; i += gridDim.x * blockDim.x) {
+    if (w.flat) {
+        LBR_EACH4(i) {
+            lbr_cuda_four<S> v = lbr_cuda_next4(w, 1, x, i);
+            for (int k = 0; k < 4; k++) v.v[k] = lbr_cuda_store<S>(apply1(op, lbr_cuda_load(v.v[k]), p, q));
+            lbr_cuda_write4(y + i, w.n - i, v);
+        }
+        return;
+    }
+    LBR_EACH(i) {
         int64_t at[2];
         lbr_cuda_place<2>(w, i, at);
         y[at[0]] = lbr_cuda_store<S>(apply1(op, lbr_cuda_load(x[at[1]]), p, q));
@@ -115,7 +125,15 @@ template <class S> static __global__ void map1(int op, lbr_cuda_walk w, const S 
 
 template <class S> static __global__ void map2(int op, lbr_cuda_walk w, const S *a, const S *b, S *y)
 {
-    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < w.n; i += gridDim.x * blockDim.x) {
+    if (w.flat) {
+        LBR_EACH4(i) {
+            lbr_cuda_four<S> u = lbr_cuda_next4(w, 1, a, i), v = lbr_cuda_next4(w, 2, b, i);
+            for (int k = 0; k < 4; k++) v.v[k] = lbr_cuda_store<S>(apply2(op, lbr_cuda_load(u.v[k]), lbr_cuda_load(v.v[k])));
+            lbr_cuda_write4(y + i, w.n - i, v);
+        }
+        return;
+    }
+    LBR_EACH(i) {
         int64_t at[3];
         lbr_cuda_place<3>(w, i, at);
         y[at[0]] = lbr_cuda_store<S>(apply2(op, lbr_cuda_load(a[at[1]]), lbr_cuda_load(b[at[2]])));
@@ -124,7 +142,16 @@ template <class S> static __global__ void map2(int op, lbr_cuda_walk w, const S 
 
 template <class S> static __global__ void flag2(int op, lbr_cuda_walk w, const S *a, const S *b, uint8_t *y)
 {
-    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < w.n; i += gridDim.x * blockDim.x) {
+    if (w.flat) {
+        LBR_EACH4(i) {
+            lbr_cuda_four<S> u = lbr_cuda_next4(w, 1, a, i), v = lbr_cuda_next4(w, 2, b, i);
+            lbr_cuda_four<uint8_t> r;
+            for (int k = 0; k < 4; k++) r.v[k] = holds(op, lbr_cuda_load(u.v[k]), lbr_cuda_load(v.v[k]));
+            lbr_cuda_write4(y + i, w.n - i, r);
+        }
+        return;
+    }
+    LBR_EACH(i) {
         int64_t at[3];
         lbr_cuda_place<3>(w, i, at);
         y[at[0]] = holds(op, lbr_cuda_load(a[at[1]]), lbr_cuda_load(b[at[2]]));
@@ -133,28 +160,20 @@ template <class S> static __global__ void flag2(int op, lbr_cuda_walk w, const S
 
 template <class W> static __global__ void choose(lbr_cuda_walk w, const uint8_t *condition, const W *a, const W *b, W *y)
 {
-    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < w.n; i += gridDim.x * blockDim.x) {
+    if (w.flat) {
+        LBR_EACH4(i) {
+            lbr_cuda_four<uint8_t> c = lbr_cuda_next4(w, 1, condition, i);
+            lbr_cuda_four<W> u = lbr_cuda_next4(w, 2, a, i), v = lbr_cuda_next4(w, 3, b, i);
+            for (int k = 0; k < 4; k++)
+                if (c.v[k]) v.v[k] = u.v[k];
+            lbr_cuda_write4(y + i, w.n - i, v);
+        }
+        return;
+    }
+    LBR_EACH(i) {
         int64_t at[4];
         lbr_cuda_place<4>(w, i, at);
         y[at[0]] = condition[at[1]] ? a[at[2]] : b[at[3]];
-    }
-}
-
-template <class S, class D> static __global__ void convert(lbr_cuda_walk w, const S *x, D *y)
-{
-    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < w.n; i += gridDim.x * blockDim.x) {
-        int64_t at[2];
-        lbr_cuda_place<2>(w, i, at);
-        y[at[0]] = lbr_cuda_cast<D>(x[at[1]]);
-    }
-}
-
-template <class W> static __global__ void set(lbr_cuda_walk w, W *y, W value)
-{
-    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < w.n; i += gridDim.x * blockDim.x) {
-        int64_t at[1];
-        lbr_cuda_place<1>(w, i, at);
-        y[at[0]] = value;
     }
 }
 
@@ -164,7 +183,7 @@ static int run1(lbr_call *c, double p, double q)
 {
     const lbr_tensor *in[] = {&c->in[0]};
     lbr_cuda_walk w = lbr_cuda_walk_of(&c->out[0], in, 1);
-    lbr_cuda_grid g = lbr_cuda_spread(w.n, c->device);
+    lbr_cuda_grid g = lbr_cuda_spread(w, c->device);
     if (!w.n) return 0;
 #define CASE(id, S) case id: LBR_LAUNCH(map1<S>, g, c->op, w, (const S *)c->in[0].data, (S *)c->out[0].data, p, q); break;
     switch (c->in[0].dtype) { LBR_CUDA_TYPES(CASE) }
@@ -176,7 +195,7 @@ static int run2(lbr_call *c)
 {
     const lbr_tensor *in[] = {&c->in[0], &c->in[1]};
     lbr_cuda_walk w = lbr_cuda_walk_of(&c->out[0], in, 2);
-    lbr_cuda_grid g = lbr_cuda_spread(w.n, c->device);
+    lbr_cuda_grid g = lbr_cuda_spread(w, c->device);
     if (!w.n) return 0;
 #define CASE(id, S) case id: LBR_LAUNCH(map2<S>, g, c->op, w, (const S *)c->in[0].data, (const S *)c->in[1].data, (S *)c->out[0].data); break;
     switch (c->in[0].dtype) { LBR_CUDA_TYPES(CASE) }
@@ -188,7 +207,7 @@ static int flag(lbr_call *c)
 {
     const lbr_tensor *b = c->nin > 1 ? &c->in[1] : &c->in[0], *in[] = {&c->in[0], b};
     lbr_cuda_walk w = lbr_cuda_walk_of(&c->out[0], in, 2);
-    lbr_cuda_grid g = lbr_cuda_spread(w.n, c->device);
+    lbr_cuda_grid g = lbr_cuda_spread(w, c->device);
     if (!w.n) return 0;
 #define CASE(id, S) case id: LBR_LAUNCH(flag2<S>, g, c->op, w, (const S *)c->in[0].data, (const S *)b->data, (uint8_t *)c->out[0].data); break;
     switch (c->in[0].dtype) { LBR_CUDA_TYPES(CASE) }
@@ -219,7 +238,7 @@ int lbr_cuda_where(lbr_call *c)
 {
     const lbr_tensor *in[] = {&c->in[0], &c->in[1], &c->in[2]};
     lbr_cuda_walk w = lbr_cuda_walk_of(&c->out[0], in, 3);
-    lbr_cuda_grid g = lbr_cuda_spread(w.n, c->device);
+    lbr_cuda_grid g = lbr_cuda_spread(w, c->device);
     if (!w.n) return 0;
 #define CASE(size, W) \
     case size: LBR_LAUNCH(choose<W>, g, w, (const uint8_t *)c->in[0].data, (const W *)c->in[1].data, (const W *)c->in[2].data, (W *)c->out[0].data); break;
@@ -227,38 +246,3 @@ int lbr_cuda_where(lbr_call *c)
 #undef CASE
     return 0;
 }
-
-template <class S> static void convert_from(const lbr_call *c, const lbr_cuda_walk &w, const lbr_cuda_grid &g)
-{
-#define CASE(id, D) case id: LBR_LAUNCH((convert<S, D>), g, w, (const S *)c->in[0].data, (D *)c->out[0].data); break;
-    switch (c->out[0].dtype) { LBR_CUDA_TYPES(CASE) }
-#undef CASE
-}
-
-/* Also copies: from a type to itself nothing changes. */
-int lbr_cuda_cast(lbr_call *c)
-{
-    const lbr_tensor *in[] = {&c->in[0]};
-    lbr_cuda_walk w = lbr_cuda_walk_of(&c->out[0], in, 1);
-    lbr_cuda_grid g = lbr_cuda_spread(w.n, c->device);
-    if (!w.n) return 0;
-#define CASE(id, S) case id: convert_from<S>(c, w, g); break;
-    switch (c->in[0].dtype) { LBR_CUDA_TYPES(CASE) }
-#undef CASE
-    return 0;
-}
-OP(copy, lbr_cuda_cast(c))
-OP(copy_into, lbr_cuda_cast(c))
-
-static int fill(lbr_call *c, double value)
-{
-    lbr_cuda_walk w = lbr_cuda_walk_of(&c->out[0], NULL, 0);
-    lbr_cuda_grid g = lbr_cuda_spread(w.n, c->device);
-    if (!w.n) return 0;
-#define CASE(id, S) case id: LBR_LAUNCH(set<S>, g, w, (S *)c->out[0].data, lbr_cuda_cast<S>(value)); break;
-    switch (c->out[0].dtype) { LBR_CUDA_TYPES(CASE) }
-#undef CASE
-    return 0;
-}
-OP(fill, fill(c, ((const lbr_fill_attr *)c->attr)->value))
-OP(fill_into, fill(c, ((const lbr_fill_into_attr *)c->attr)->value))

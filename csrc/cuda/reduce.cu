@@ -1,8 +1,7 @@
-// reduce.cu: sum, mean, max, min and argmax over dims of a dense tensor, in an order that does not change from run to run.
-#include "convert.cuh"
+// reduce.cu: sum, mean, max, min and argmax over dims of a dense tensor, in an order that does not change from run to run. Sums run in double.
 #include "reduce.cuh"
 
-// Kept and reduced dims of a dense tensor, each with its strides in elements.
+// Kept and reduced dims of a dense tensor, neighbours joined, strides in elements.
 struct Dims {
     int kept, gone;
     int kept_shape[LBR_MAX_DIMS], kept_step[LBR_MAX_DIMS], gone_shape[LBR_MAX_DIMS], gone_step[LBR_MAX_DIMS];
@@ -12,87 +11,131 @@ struct Dims {
 static Dims dims_of(const lbr_tensor *x, uint32_t mask)
 {
     Dims d = {};
+    int step = 1;
     d.outputs = d.each = 1;
     for (int i = 0; i < x->ndim; i++) {
+        *(mask >> i & 1 ? &d.each : &d.outputs) *= x->shape[i];
+        step *= x->shape[i];
+    }
+    for (int i = 0; i < x->ndim && step; i++) { // strides of dims of size 1 mean nothing
         bool gone = mask >> i & 1;
-        int *n = gone ? &d.gone : &d.kept, *shape = gone ? d.gone_shape : d.kept_shape, *step = gone ? d.gone_step : d.kept_step;
-        *(gone ? &d.each : &d.outputs) *= x->shape[i];
-        if (i && *n && (mask >> (i - 1) & 1) == gone) shape[*n - 1] *= x->shape[i], step[*n - 1] = x->stride[i]; // dense: neighbours of one kind join
-        else shape[*n] = x->shape[i], step[*n] = x->stride[i], ++*n;
+        int *n = gone ? &d.gone : &d.kept, *shapes = gone ? d.gone_shape : d.kept_shape, *steps = gone ? d.gone_step : d.kept_step, size = x->shape[i];
+        step /= size;
+        if (size == 1) continue;
+        if (*n && steps[*n - 1] == step * size) shapes[*n - 1] *= size, steps[*n - 1] = step;
+        else shapes[*n] = size, steps[*n] = step, ++*n;
     }
     return d;
 }
 
-static __device__ int64_t place(int n, const int *shape, const int *step, int64_t i)
+static __device__ __forceinline__ int64_t place(int n, const int *shape, const int *step, unsigned i)
 {
     int64_t at = 0;
-    for (int d = n - 1; d >= 0; d--) {
-        at += i % shape[d] * step[d];
-        i /= shape[d];
+    for (int d = n - 1; d > 0; d--) {
+        unsigned q = i / shape[d];
+        at += (int64_t)(i - q * shape[d]) * step[d];
+        i = q;
     }
-    return at;
+    return n ? at + (int64_t)i * step[0] : 0;
 }
 
-template <class A> static __device__ A join(int op, A a, A b)
+struct Join {
+    int op;
+    __device__ double operator()(double a, double b) const
+    {
+        if (op == LBR_OP_max) return b > a || b != b ? b : a; // NaN survives
+        if (op == LBR_OP_min) return b < a || b != b ? b : a;
+        return a + b;
+    }
+    __device__ double start() const { return op == LBR_OP_max ? -INFINITY : op == LBR_OP_min ? INFINITY : 0; }
+};
+
+// The result itself where there is one part, else what is summed up by `finish`.
+template <class D> static __device__ __forceinline__ void put(const Dims &d, Join join, int64_t o, double v, D *y, double *partial)
 {
-    if (op == LBR_OP_max) return a > b || a != a ? a : b;
-    if (op == LBR_OP_min) return a < b || a != a ? a : b;
-    return a + b;
+    if (gridDim.y > 1) partial[blockIdx.y * d.outputs + o] = v;
+    else y[o] = lbr_cuda_to<D>::of(join.op == LBR_OP_mean ? v / (double)d.each : v);
 }
 
-template <class A> struct Room { A value[LBR_CUDA_BLOCK]; };
+struct Room { double value[LBR_CUDA_WARPS]; };
 
-// A block a result, or a thread a result where each is made of few elements. A: the type of the sums.
-template <class S, class D, class A> static __global__ void reduce(int op, Dims d, double scale, bool wide, const S *x, D *y)
+// LANES threads a result; the grid's y: parts of the elements.
+template <int LANES, class S, class D> static __global__ void across(Join join, Dims d, const S *x, D *y, double *partial)
 {
-    LBR_SHARED(Room<A>, s);
-    const int64_t first = wide ? blockIdx.x : (int64_t)blockIdx.x * blockDim.x + threadIdx.x, more = wide ? gridDim.x : (int64_t)gridDim.x * blockDim.x;
-    const bool sums = op == LBR_OP_sum || op == LBR_OP_mean;
-    for (int64_t o = first; o < d.outputs; o += more) {
-        int64_t base = place(d.kept, d.kept_shape, d.kept_step, o), from = wide ? threadIdx.x : 0, by = wide ? blockDim.x : 1;
-        A v = sums || d.each == 0 ? (A)0 : (A)lbr_cuda_load(x[base]);
-        for (int64_t i = from; i < d.each; i += by) v = join(op, v, (A)lbr_cuda_load(x[base + place(d.gone, d.gone_shape, d.gone_step, i)]));
-        if (wide) v = lbr_cuda_combine(s.value, v, [=](A a, A b) { return join(op, a, b); });
-        if (!wide || threadIdx.x == 0) y[o] = lbr_cuda_to<D>::of(op == LBR_OP_mean ? v * (A)scale : v);
+    LBR_SHARED(Room, s);
+    int64_t begin, end;
+    lbr_cuda_part(blockIdx.y, gridDim.y, d.each, &begin, &end);
+    for (int64_t o = lbr_cuda_group<LANES>(); o < d.outputs; o += lbr_cuda_groups<LANES>()) {
+        const S *base = x + place(d.kept, d.kept_shape, d.kept_step, (unsigned)o);
+        double v = join.start();
+        if (d.gone == 1 && d.gone_step[0] == 1)
+            lbr_cuda_each<LANES>(base + begin, end - begin, [&](int64_t, S e) { v = join(v, (double)lbr_cuda_load(e)); });
+        else
+            for (int64_t i = begin + lbr_cuda_lane<LANES>(); i < end; i += LANES) v = join(v, (double)lbr_cuda_load(base[place(d.gone, d.gone_shape, d.gone_step, (unsigned)i)]));
+        v = lbr_cuda_combine_lanes<LANES>(s.value, v, join);
+        if (lbr_cuda_lane<LANES>() == 0) put(d, join, o, v, y, partial);
     }
 }
 
-template <class S> static __global__ void first_largest(Dims d, const S *x, int *y)
+struct Columns { double value[LBR_CUDA_WARPS][LBR_CUDA_COLUMNS]; };
+
+// Results that lie side by side, as their elements do: a block has 32 of them, eight elements of each at a time.
+template <class S, class D> static __global__ void down(Join join, Dims d, const S *x, D *y, double *partial)
 {
-    for (int64_t o = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; o < d.outputs; o += (int64_t)gridDim.x * blockDim.x) {
-        int64_t base = place(d.kept, d.kept_shape, d.kept_step, o);
-        int best = 0;
-        auto top = lbr_cuda_load(x[base]);
-        for (int i = 1; i < (int)d.each; i++) {
-            auto v = lbr_cuda_load(x[base + (int64_t)i * d.gone_step[0]]);
-            if (v > top || (v != v && top == top)) top = v, best = i;
-        }
-        y[o] = best;
+    LBR_SHARED(Columns, s);
+    const int column = threadIdx.x % LBR_CUDA_COLUMNS, row = threadIdx.x / LBR_CUDA_COLUMNS;
+    const int64_t o = (int64_t)blockIdx.x * LBR_CUDA_COLUMNS + column;
+    int64_t begin, end;
+    lbr_cuda_part(blockIdx.y, gridDim.y, d.each, &begin, &end);
+    double v = join.start();
+    if (o < d.outputs) {
+        const S *base = x + place(d.kept, d.kept_shape, d.kept_step, (unsigned)o);
+        for (int64_t i = begin + row; i < end; i += LBR_CUDA_WARPS) v = join(v, (double)lbr_cuda_load(base[place(d.gone, d.gone_shape, d.gone_step, (unsigned)i)]));
     }
+    s.value[row][column] = v;
+    __syncthreads();
+    if (row || o >= d.outputs) return;
+    for (int w = 1; w < LBR_CUDA_WARPS; w++) v = join(v, s.value[w][column]);
+    put(d, join, o, v, y, partial);
+}
+
+template <class D> static __global__ void finish(Join join, Dims d, int parts, const double *partial, D *y)
+{
+    for (int64_t o = lbr_cuda_group<1>(); o < d.outputs; o += lbr_cuda_groups<1>()) {
+        double v = partial[o];
+        for (int p = 1; p < parts; p++) v = join(v, partial[p * d.outputs + o]);
+        put(d, join, o, v, y, nullptr);
+    }
+}
+
+template <class S, class D> static int run_as(lbr_call *c, const Dims &d)
+{
+    const S *x = (const S *)c->in[0].data;
+    D *y = (D *)c->out[0].data;
+    Join join = {c->op};
+    bool columns = d.kept && d.kept_step[d.kept - 1] == 1 && d.kept_shape[d.kept - 1] >= 8 && d.each > 1;
+    int lanes = d.each <= 8 ? 1 : d.each <= 1024 && d.outputs > 1 ? 32 : LBR_CUDA_BLOCK;
+    lbr_cuda_grid g = columns ? lbr_cuda_column_grid(c, (int)d.outputs, 1) : lbr_cuda_grid_of(c, d.outputs, lanes);
+    int parts = lbr_cuda_parts(c, g.blocks.x, d.each, columns ? 128 : 4096);
+    double *partial = parts > 1 ? (double *)lbr_cuda_workspace(c, parts * d.outputs * (int64_t)sizeof(double)) : nullptr;
+    if (parts > 1 && !partial) return LBR_ENOMEM;
+    g.blocks.y = (unsigned)parts;
+    if (columns) LBR_LAUNCH((down<S, D>), g, join, d, x, y, partial);
+    else if (lanes == 1) LBR_LAUNCH((across<1, S, D>), g, join, d, x, y, partial);
+    else if (lanes == 32) LBR_LAUNCH((across<32, S, D>), g, join, d, x, y, partial);
+    else LBR_LAUNCH((across<LBR_CUDA_BLOCK, S, D>), g, join, d, x, y, partial);
+    g = lbr_cuda_grid_of(c, d.outputs, 1);
+    if (parts > 1) LBR_LAUNCH(finish<D>, g, join, d, parts, partial, y);
+    return 0;
 }
 
 static int run(lbr_call *c, uint32_t mask)
 {
     Dims d = dims_of(&c->in[0], mask);
     if (!d.outputs) return 0;
-    bool wide = d.each >= 64;
-    int64_t blocks = wide ? d.outputs : (d.outputs + LBR_CUDA_BLOCK - 1) / LBR_CUDA_BLOCK;
-    lbr_cuda_grid g = {dim3((unsigned)(blocks < 65535 ? blocks : 65535)), dim3(LBR_CUDA_BLOCK), lbr_cuda_stream(c->device - LBR_CUDA)};
-    double scale = d.each ? 1. / (double)d.each : NAN;
-    const void *x = c->in[0].data;
-    void *y = c->out[0].data;
-#define CASE(S, D, A) LBR_LAUNCH((reduce<S, D, A>), g, c->op, d, scale, wide, (const S *)x, (D *)y)
-    switch (c->in[0].dtype) {
-    case LBR_F32: CASE(float, float, float); break;
-    case LBR_F64: CASE(double, double, double); break;
-    case LBR_F16: CASE(__half, __half, float); break;
-    case LBR_BF16: CASE(__nv_bfloat16, __nv_bfloat16, float); break;
-    case LBR_U8:
-        if (c->out[0].dtype == LBR_U8) CASE(uint8_t, uint8_t, int);
-        else CASE(uint8_t, int32_t, int);
-        break;
-    case LBR_I32: CASE(int32_t, int32_t, int); break;
-    }
+    if (c->in[0].dtype == LBR_U8 && c->out[0].dtype == LBR_I32) return run_as<uint8_t, int32_t>(c, d);
+#define CASE(id, S) case id: return run_as<S, S>(c, d);
+    switch (c->in[0].dtype) { LBR_CUDA_TYPES(CASE) }
 #undef CASE
     return 0;
 }
@@ -102,14 +145,48 @@ int lbr_cuda_mean(lbr_call *c) { return run(c, ((const lbr_mean_attr *)c->attr)-
 int lbr_cuda_max(lbr_call *c) { return run(c, ((const lbr_max_attr *)c->attr)->dims); }
 int lbr_cuda_min(lbr_call *c) { return run(c, ((const lbr_min_attr *)c->attr)->dims); }
 
+// ---- argmax ----
+
+struct Firsts { int index[LBR_CUDA_WARPS]; double value[LBR_CUDA_WARPS]; };
+
+// Result o is over n elements `inner` apart. Neither NaN nor -infinity is larger than anything; where nothing is, the first is taken.
+template <int LANES, class S> static __global__ void first_largest(int64_t outputs, int n, int inner, const S *x, int32_t *y)
+{
+    LBR_SHARED(Firsts, s);
+    for (int64_t o = lbr_cuda_group<LANES>(); o < outputs; o += lbr_cuda_groups<LANES>()) {
+        const S *base = x + o / inner * inner * n + o % inner;
+        double best = -INFINITY;
+        int at = n;
+        for (int i = lbr_cuda_lane<LANES>(); i < n; i += LANES) {
+            double v = (double)lbr_cuda_load(base[(int64_t)i * inner]);
+            if (v > best) best = v, at = i;
+        }
+        double top = lbr_cuda_combine_lanes<LANES>(s.value, best, [](double a, double b) { return a > b ? a : b; });
+        at = lbr_cuda_combine_lanes<LANES>(s.index, best == top ? at : n, [](int a, int b) { return a < b ? a : b; });
+        if (lbr_cuda_lane<LANES>() == 0) y[o] = at < n ? at : 0;
+    }
+}
+
+template <class S> static void argmax(lbr_call *c, int n, int inner)
+{
+    int64_t outputs = lbr_tensor_numel(&c->out[0]);
+    int lanes = inner > 1 || n <= 8 ? 1 : n <= 1024 ? 32 : LBR_CUDA_BLOCK;
+    lbr_cuda_grid g = lbr_cuda_grid_of(c, outputs, lanes);
+    const S *x = (const S *)c->in[0].data;
+    int32_t *y = (int32_t *)c->out[0].data;
+    if (lanes == 1) LBR_LAUNCH((first_largest<1, S>), g, outputs, n, inner, x, y);
+    else if (lanes == 32) LBR_LAUNCH((first_largest<32, S>), g, outputs, n, inner, x, y);
+    else LBR_LAUNCH((first_largest<LBR_CUDA_BLOCK, S>), g, outputs, n, inner, x, y);
+}
+
 int lbr_cuda_argmax(lbr_call *c)
 {
-    Dims d = dims_of(&c->in[0], 1u << ((const lbr_argmax_attr *)c->attr)->dim);
-    if (!d.outputs) return 0;
-    int64_t blocks = (d.outputs + LBR_CUDA_BLOCK - 1) / LBR_CUDA_BLOCK;
-    lbr_cuda_grid g = {dim3((unsigned)(blocks < 65535 ? blocks : 65535)), dim3(LBR_CUDA_BLOCK), lbr_cuda_stream(c->device - LBR_CUDA)};
-#define CASE(id, S) case id: LBR_LAUNCH(first_largest<S>, g, d, (const S *)c->in[0].data, (int *)c->out[0].data); break;
-    switch (c->in[0].dtype) { LBR_CUDA_TYPES(CASE) }
+    const lbr_tensor *x = &c->in[0];
+    int dim = ((const lbr_argmax_attr *)c->attr)->dim, inner = 1;
+    for (int d = dim + 1; d < x->ndim; d++) inner *= x->shape[d];
+    if (!lbr_tensor_numel(&c->out[0])) return 0;
+#define CASE(id, S) case id: argmax<S>(c, x->shape[dim], inner); break;
+    switch (x->dtype) { LBR_CUDA_TYPES(CASE) }
 #undef CASE
     return 0;
 }

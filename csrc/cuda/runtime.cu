@@ -1,12 +1,9 @@
 // runtime.cu: devices, streams, the caching allocator, copies and graphs of the CUDA library. No arithmetic.
 #include "cuda.cuh"
 
-extern "C" {
-#include "../device.h"
-}
-
 #include <stdio.h>
 #include <stdlib.h>
+#include <vector>
 
 enum { MOST_DEVICES = LBR_DEVICES - LBR_CUDA, CLASSES = 160, STAGES = 2 };
 static const int64_t STAGING = 4 << 20;
@@ -16,13 +13,16 @@ namespace {
 struct Block { Block *next; void *memory; };
 
 struct Device {
+    int ordinal; // CUDA's number of it: GPUs that these kernels cannot run on have none of ours
     cudaStream_t stream;
     cudaDeviceProp properties;
     int64_t live, peak, cached;
     Block *cache[CLASSES];
     char *stage[STAGES]; // pinned: what goes up waits here, so that the caller does not
     cudaEvent_t staged[STAGES];
+    lbr_cuda_fault *fault; // pinned, so that kernels write it and it is read without a copy
     int turn;
+    std::vector<cudaGraphExec_t> ended; // graphs that a finalizer let go: they may still run, the next wait destroys them
     bool ready;
 };
 
@@ -32,30 +32,34 @@ int64_t fail_countdown, fail_stays;
 
 } // namespace
 
+// An error of a kernel comes up at a later call; what waited for each op knows whose it is.
 int lbr_cuda_status(cudaError_t e, const char *what)
 {
-    int code = LBR_EDEVICE;
     if (e == cudaSuccess) return 0;
-    if (e == cudaErrorMemoryAllocation) code = LBR_ENOMEM;
-    return lbr_fail(code, "%s: %s (%s)", what, cudaGetErrorString(e), cudaGetErrorName(e));
+    if (e == cudaErrorMemoryAllocation) return lbr_fail(LBR_ENOMEM, "%s: %s (%s)", what, cudaGetErrorString(e), cudaGetErrorName(e));
+    return lbr_fail(LBR_EDEVICE, "%s: %s (%s)%s", what, cudaGetErrorString(e), cudaGetErrorName(e),
+                    lbr_device_exact() ? "" : "; it may come from an earlier op, LIBRATION_SYNC=1 names the one");
 }
 
 // Makes a device the current one of this thread, with its stream and staging when it is used for the first time.
 static int use(int device)
 {
     Device *d = &devices[device];
-    int rc = lbr_cuda_status(cudaSetDevice(device), "cuda");
+    int rc = lbr_cuda_status(cudaSetDevice(d->ordinal), "cuda");
     if (rc || d->ready) return rc;
-    if ((rc = lbr_cuda_status(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "cuda: stream"))) return rc;
-    for (int i = 0; i < STAGES; i++) {
-        if ((rc = lbr_cuda_status(cudaHostAlloc((void **)&d->stage[i], STAGING, cudaHostAllocDefault), "cuda: pinned memory"))) return rc;
-        if ((rc = lbr_cuda_status(cudaEventCreateWithFlags(&d->staged[i], cudaEventDisableTiming), "cuda: event"))) return rc;
+    if (!d->stream && (rc = lbr_cuda_status(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "cuda: stream"))) return rc;
+    for (int i = 0; i < STAGES; i++) { // a second try goes on where the first ended
+        if (!d->stage[i] && (rc = lbr_cuda_status(cudaHostAlloc((void **)&d->stage[i], STAGING, cudaHostAllocDefault), "cuda: pinned memory"))) return rc;
+        if (!d->staged[i] && (rc = lbr_cuda_status(cudaEventCreateWithFlags(&d->staged[i], cudaEventDisableTiming), "cuda: event"))) return rc;
     }
+    if (!d->fault && (rc = lbr_cuda_status(cudaHostAlloc((void **)&d->fault, sizeof *d->fault, cudaHostAllocDefault), "cuda: pinned memory"))) return rc;
+    *d->fault = {};
     d->ready = true;
     return 0;
 }
 
 cudaStream_t lbr_cuda_stream(int device) { return devices[device].stream; }
+lbr_cuda_fault *lbr_cuda_fault_of(int device) { return devices[device].fault; }
 int lbr_cuda_processors(int device) { return devices[device].properties.multiProcessorCount; }
 
 // ---- memory: blocks of four sizes an octave, kept when freed; one stream, so a freed block may be handed out at once ----
@@ -75,11 +79,21 @@ static int size_class(int64_t bytes, int64_t *size)
     return octave * 4 + quarter - 4;
 }
 
+// Waits for a device; then nothing of the graphs that were let go is queued any more.
+static cudaError_t drain(Device *d)
+{
+    cudaError_t e = cudaStreamSynchronize(d->stream);
+    if (e) return e;
+    for (cudaGraphExec_t g : d->ended) cudaGraphExecDestroy(g);
+    d->ended.clear();
+    return e;
+}
+
 static void trim(int device)
 {
     Device *d = &devices[device];
     if (use(device)) return;
-    cudaStreamSynchronize(d->stream); // what is queued may still use the freed blocks
+    drain(d); // what is queued may still use the freed blocks
     for (int k = 0; k < CLASSES; k++)
         while (d->cache[k]) {
             Block *b = d->cache[k];
@@ -184,8 +198,9 @@ void *lbr_cuda_workspace(lbr_call *c, int64_t bytes)
     void *p = w ? allocate(device, bytes) : NULL;
     if (!p) {
         free(w);
-        lbr_fail(LBR_ENOMEM, "%s: out of memory on cuda:%d: %lld bytes of workspace wanted, %lld live, %lld cached", lbr_op_name(c->op), device, (long long)bytes,
-                 (long long)devices[device].live, (long long)devices[device].cached);
+        char what[64];
+        snprintf(what, sizeof what, "%s: workspace: ", lbr_op_name(c->op));
+        lbr_out_of_memory(c->device, what, bytes);
         return NULL;
     }
     *w = {p, bytes, device};
@@ -211,10 +226,23 @@ static int upload(int device, void *to, const void *from, int64_t bytes)
     return rc;
 }
 
+// Waits for what is queued; a fault that a kernel left is told once, with the words of the CPU.
+static int settle(int device, const char *what)
+{
+    int rc = lbr_cuda_status(drain(&devices[device]), what);
+    lbr_cuda_fault f = *devices[device].fault;
+    if (rc || !f.op) return rc;
+    *devices[device].fault = {};
+    const char *name = lbr_op_name((int)f.op - 1);
+    if (f.op - 1 == LBR_OP_cross_entropy) return lbr_fail(LBR_EINVAL, "%s: class %d in row %lld, there are %lld", name, f.value, f.at + 1, f.limit);
+    if (f.op - 1 == LBR_OP_windows) return lbr_fail(LBR_EINVAL, "%s: start %d of window %lld, want 0..%lld", name, f.value, f.at + 1, f.limit);
+    return lbr_fail(LBR_EINVAL, "%s: index %d at element %lld, there are %lld rows", name, f.value, f.at + 1, f.limit);
+}
+
 static int synchronize(int device)
 {
     int rc = use(device);
-    return rc ? rc : lbr_cuda_status(cudaStreamSynchronize(devices[device].stream), "cuda");
+    return rc ? rc : settle(device, "cuda");
 }
 
 static int download(int device, void *to, const void *from, int64_t bytes)
@@ -224,26 +252,21 @@ static int download(int device, void *to, const void *from, int64_t bytes)
     return rc ? rc : synchronize(device);
 }
 
+// Between two devices it waits: each has a stream of its own, and either side may hand its memory out again.
 static int copy(int to_device, void *to, int from_device, const void *from, int64_t bytes)
 {
-    int rc = 0;
-    if (from_device != to_device) rc = synchronize(from_device);
+    int rc = from_device != to_device ? synchronize(from_device) : 0;
     if (!rc) rc = use(to_device);
-    return rc ? rc : lbr_cuda_status(cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDefault, devices[to_device].stream), "copy");
+    if (!rc) rc = lbr_cuda_status(cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDefault, devices[to_device].stream), "copy");
+    return rc || from_device == to_device ? rc : synchronize(to_device);
 }
 
 // ---- kernels and graphs ----
 
 static int check(int device, const char *name)
 {
-    static int slow = -1; // LIBRATION_SYNC=1: wait after each op, so that an error names the op that made it
-    if (slow < 0) {
-        const char *s = getenv("LIBRATION_SYNC");
-        slow = s && *s == '1';
-    }
     cudaError_t e = cudaGetLastError();
-    if (e == cudaSuccess && slow) e = cudaStreamSynchronize(devices[device].stream);
-    return lbr_cuda_status(e, name);
+    return e == cudaSuccess && lbr_device_exact() ? settle(device, name) : lbr_cuda_status(e, name);
 }
 
 static int graph_begin(int device)
@@ -271,7 +294,7 @@ static int graph_run(int device, void *graph)
     return rc ? rc : lbr_cuda_status(cudaGraphLaunch((cudaGraphExec_t)graph, devices[device].stream), "graph");
 }
 
-static void graph_free(void *graph) { cudaGraphExecDestroy((cudaGraphExec_t)graph); }
+static void graph_free(int device, void *graph) { devices[device].ended.push_back((cudaGraphExec_t)graph); }
 
 // ---- the door ----
 
@@ -281,31 +304,51 @@ static int describe(int device, char *text, int room)
     return snprintf(text, (size_t)room, "%s, %.0f GiB, sm_%d%d", p->name, (double)p->totalGlobalMem / (1 << 30), p->major, p->minor);
 }
 
-static lbr_backend backend = {LBR_ABI, 0, lbr_cuda_table, describe, allocate, release, memory, trim, reset_peak, fail_at, upload, download, copy, synchronize, check,
+static lbr_backend backend = {LBR_ABI, 0, lbr_cuda_table, lbr_cuda_together, describe, allocate, release, memory, trim, reset_peak, fail_at, upload, download, copy, synchronize, check,
                               graph_begin, graph_end, graph_run, graph_free};
+
+// Fills devices[] with the GPUs that the kernels were compiled for; what it looked at goes to text.
+static int usable(int found, char *text, int room)
+{
+    int n = 0, length = 0;
+    for (int i = 0; i < found && n < MOST_DEVICES; i++) {
+        Device *d = &devices[n];
+        if (cudaGetDeviceProperties(&d->properties, i) != cudaSuccess) continue;
+        if (length < room) length += snprintf(text + length, (size_t)(room - length), "%s%s (sm_%d%d)", length ? ", " : "", d->properties.name, d->properties.major, d->properties.minor);
+        d->ordinal = i;
+        n += d->properties.major >= 8;
+    }
+    return n;
+}
 
 extern "C" LBR_API const lbr_backend *lbr_cuda_backend(void)
 {
     int driver = 0, runtime = 0, found = 0;
+    char seen[256] = "none could be asked";
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
     if (count) return &backend;
     cudaRuntimeGetVersion(&runtime);
     if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
-        lbr_fail(LBR_EDEVICE, "no NVIDIA driver (libcuda.so.1) was found");
+        lbr_fail(LBR_EDEVICE, "looked for an NVIDIA driver (libcuda.so.1) and found none");
         return NULL;
     }
     if (driver / 1000 < runtime / 1000) {
-        lbr_fail(LBR_EDEVICE, "the NVIDIA driver knows CUDA %d.%d, this library was built with %d.%d", driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+        lbr_fail(LBR_EDEVICE, "the NVIDIA driver is too old: it knows CUDA %d.%d, this library was built with %d.%d", driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
         return NULL;
     }
     cudaError_t e = cudaGetDeviceCount(&found);
     if (e != cudaSuccess || found < 1) {
-        lbr_fail(LBR_EDEVICE, "an NVIDIA driver for CUDA %d.%d, but no usable GPU: %s", driver / 1000, driver % 1000 / 10, e ? cudaGetErrorString(e) : "none is visible");
+        lbr_fail(LBR_EDEVICE, "found an NVIDIA driver for CUDA %d.%d, but no GPU: %s%s%s", driver / 1000, driver % 1000 / 10, e ? cudaGetErrorString(e) : "none is visible",
+                 visible ? "; CUDA_VISIBLE_DEVICES is " : "", visible ? visible : "");
         cudaGetLastError();
         return NULL;
     }
-    if (found > MOST_DEVICES) found = MOST_DEVICES;
-    for (int i = 0; i < found; i++)
-        if (lbr_cuda_status(cudaGetDeviceProperties(&devices[i].properties, i), "cuda")) return NULL;
+    found = usable(found, seen, sizeof seen);
+    cudaGetLastError();
+    if (!found) {
+        lbr_fail(LBR_EDEVICE, "found no GPU of sm_80 or later, only: %s", seen);
+        return NULL;
+    }
     backend.devices = count = found;
     return &backend;
 }

@@ -1,11 +1,12 @@
 // walk.cuh: broadcasting over up to three inputs and one output on the device: dims collapsed on the host, places found from an element's number.
 #pragma once
-#include "cuda.cuh"
+#include "convert.cuh"
 
 // Strides count elements of each operand; operand 0 is the output. Passed to kernels by value.
 struct lbr_cuda_walk {
     int ndim, operands;
     unsigned n; // elements of the output
+    bool flat;  // the output's elements lie side by side, and so do each input's, or it has one for all: operands advance by stride[][0], 1 or 0
     unsigned shape[LBR_MAX_DIMS];
     int stride[4][LBR_MAX_DIMS];
 };
@@ -30,6 +31,8 @@ static inline lbr_cuda_walk lbr_cuda_walk_of(const lbr_tensor *out, const lbr_te
         else w.shape[w.ndim++] = (unsigned)size;
         for (int k = 0; k < w.operands; k++) w.stride[k][w.ndim - 1] = stride[k];
     }
+    w.flat = w.ndim == 0 || (w.ndim == 1 && w.stride[0][0] == 1);
+    for (int k = 1; k < w.operands; k++) w.flat = w.flat && (w.stride[k][0] == 0 || w.stride[k][0] == 1);
     return w;
 }
 
@@ -46,6 +49,14 @@ template <int OPERANDS> static __device__ __forceinline__ void lbr_cuda_place(co
         for (int k = 0; k < OPERANDS; k++) at[k] += (int64_t)i * w.stride[k][0];
 }
 
+// Elements i .. i + 3 of operand k of a flat walk.
+template <class S> static __device__ __forceinline__ lbr_cuda_four<S> lbr_cuda_next4(const lbr_cuda_walk &w, int k, const S *data, unsigned i)
+{
+    if (w.stride[k][0]) return lbr_cuda_read4(data + i, w.n - i);
+    S v = data[0];
+    return {{v, v, v, v}};
+}
+
 // Blocks of 256 threads for n elements; kernels loop, so a large n takes no more blocks than keep the device full.
 static inline lbr_cuda_grid lbr_cuda_spread(int64_t n, int device)
 {
@@ -53,3 +64,5 @@ static inline lbr_cuda_grid lbr_cuda_spread(int64_t n, int device)
     int64_t blocks = (n + THREADS - 1) / THREADS, most = (int64_t)lbr_cuda_processors(device - LBR_CUDA) * 32;
     return {dim3((unsigned)(blocks < most ? blocks : most)), dim3(THREADS), lbr_cuda_stream(device - LBR_CUDA)};
 }
+// The same for a walk: a thread takes four elements where they lie side by side.
+static inline lbr_cuda_grid lbr_cuda_spread(const lbr_cuda_walk &w, int device) { return lbr_cuda_spread(w.flat ? (w.n + (int64_t)3) / 4 : w.n, device); }

@@ -32,7 +32,7 @@ struct lbr_cuda_taps {
 };
 static __device__ inline lbr_cuda_taps lbr_cuda_taps_of(int at, int kernel, int stride, int pad, int dilation)
 {
-    lbr_cuda_taps t = {kernel, 1, 0};
+    lbr_cuda_taps t = {kernel, kernel, 0};
     int second = kernel;
     for (int k = 0; k < kernel && second == kernel; k++)
         if ((at + pad - k * dilation) % stride == 0) {

@@ -307,6 +307,7 @@ function backward.permute(row, _, dy)
   for i, k in ipairs(row.attr) do inverse[k + 1] = i end
   return dy:permute(inverse)
 end
+function backward.flip(row, _, dy) return dy:flip(row.attr[1] + 1) end
 function backward.narrow(row, _, dy)
   local x, before, after = row.inputs[1], {}, {}
   for d = 1, x.ndim do before[d], after[d] = 0, 0 end
@@ -319,9 +320,9 @@ end
 function backward.unfold(row, _, dy)
   local x, window, stride = row.inputs[1], row.attr[1], row.attr[2]
   local n, attr = dy.shape_[0], rows.gather_backward.attr()
-  local starts = ops.affine(tensor.arange(n, "i32"), stride, 0):unsqueeze(2)
+  local starts = ops.affine(tensor.arange(n, "i32", dy.device), stride, 0):unsqueeze(2)
   attr.rows = x.shape_[0]
-  return raw.gather_backward(dy, starts + tensor.arange(window, "i32"), attr)
+  return raw.gather_backward(dy, starts + tensor.arange(window, "i32", dy.device), attr)
 end
 
 ---------------------------------------------------------------------------------------------------- the tape

@@ -47,10 +47,10 @@ local function new()
     scope[n] = t
     return t
   end
-  local live = tonumber(C.lbr_memory_live(0))
+  local live = tonumber(C.lbr_memory_held())
   if live - collected_at > BUDGET then
     collectgarbage()
-    collected_at = tonumber(C.lbr_memory_live(0))
+    collected_at = tonumber(C.lbr_memory_held())
   elseif live < collected_at then
     collected_at = live
   end
@@ -141,14 +141,14 @@ function tensor.free(t)
   release(t)
 end
 
---- Memory of a device: bytes live, at most so far, cached for reuse, and number of storages.
+--- Memory of a device: bytes live, at most so far, cached for reuse, and number of storages; of a CUDA device also all that it has.
 ---@param device string|nil "cpu" (default), "cuda:N"
----@return table {live=, peak=, cached=, storages=} bytes
+---@return table {live=, peak=, cached=, storages=, total=} bytes
 function tensor.memory(device)
   local id = device_of.id(device)
   return {
     live = tonumber(C.lbr_memory_live(id)), peak = tonumber(C.lbr_memory_peak(id)),
-    cached = tonumber(C.lbr_memory_cached(id)), storages = tonumber(C.lbr_memory_storages(id)),
+    cached = tonumber(C.lbr_memory_cached(id)), storages = tonumber(C.lbr_memory_storages(id)), total = id > 0 and tonumber(C.lbr_memory_total(id)) or nil,
   }
 end
 
@@ -282,7 +282,7 @@ end
 ---@param device string|nil "cpu"
 ---@return Tensor
 function tensor.tensor(values, dtype, device)
-  if device and device ~= "cpu" then return tensor.move(tensor.tensor(values, dtype), device) end
+  if device and device ~= "cpu" then return tensor.constant(tensor.tensor(values, dtype), device) end
   local shape = {}
   measure(values, shape, 1)
   local id = dtype_id(dtype)
@@ -296,31 +296,56 @@ end
 --- 0, 1, ... n - 1.
 ---@param n integer
 ---@param dtype string|nil "f32"
+---@param device string|nil "cpu"
 ---@return Tensor [n]
-function tensor.arange(n, dtype)
+function tensor.arange(n, dtype, device)
   local id = dtype_id(dtype)
-  if id == 2 or id == 3 then return tensor.arange(n):to(dtype) end
+  if id == 2 or id == 3 then return tensor.arange(n, "f32", device):to(dtype) end
   local t = tensor.empty({n}, dtype)
   local p = ffi.cast(pointers[t.dtype_], t.data)
   for i = 0, n - 1 do p[i] = i end
-  return t
+  return tensor.constant(t, device)
 end
 
 local methods = {}
 tensor.methods = methods
+
+--- Numbers that never change on a device: itself where it is there already, else a copy. A plan that is being recorded keeps them as they are.
+---@param t Tensor contiguous
+---@param name string|nil "cpu" (default), "cuda", "cuda:N"
+---@return Tensor
+function tensor.constant(t, name)
+  local id = device_of.id(name)
+  if t.device_ == id then return t end
+  local out = tensor.empty(t.shape, dtype_names[t.dtype_], device_of.name(id))
+  check(C.lbr_transfer(t, out))
+  return out
+end
 
 --- The tensor on another device: itself where it is there already, else a contiguous copy without a gradient.
 ---@param t Tensor
 ---@param name string "cpu", "cuda", "cuda:N"
 ---@return Tensor
 function tensor.move(t, name)
-  local id = device_of.id(name)
-  if t.device_ == id then return t end
+  if t.device_ == device_of.id(name) then return t end
   if C.lbr_recording() ~= 0 then raise "to: a tensor cannot change its device while recording; move it before" end
-  t = t:contiguous()
-  local out = tensor.empty(t.shape, dtype_names[t.dtype_], device_of.name(id))
-  check(C.lbr_transfer(t, out))
-  return out
+  return tensor.constant(t:contiguous(), name)
+end
+
+--- Moves the tensor itself to another device, so that all who hold it (a module, its optimiser) have it there. Its views stay where they were.
+---@param t Tensor
+---@param name string "cpu", "cuda", "cuda:N"
+---@return Tensor t
+function tensor.relocate(t, name)
+  local there = tensor.unscoped(tensor.move, t, name)
+  if rawequal(there, t) then return t end
+  local size, flags, old = ffi.sizeof(tensor_t), t.flags, tensor_t()
+  ffi.copy(old, t, size)
+  ffi.copy(t, there, size)
+  t.flags = flags
+  ffi.gc(there, nil)
+  release(old)
+  return t
 end
 
 --- Position from 0 of dim d (from 1, negative ones from the end).

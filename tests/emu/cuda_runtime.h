@@ -1,5 +1,5 @@
 // cuda_runtime.h (emulator): the part of CUDA's language and runtime that csrc/cuda uses, so that g++ compiles the same .cu files. Not a model of speed.
-// Threads of a block are fibers of one system thread, blocks run one after another; see emu.cpp for the runtime and the faults that specs can ask for.
+// Threads of a block are fibers of one system thread, blocks run one after another (threads.cpp); runtime.cpp has the faults that specs can ask for.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <tuple>
 #include <utility>
 
 #define __global__
@@ -47,8 +48,9 @@ struct Place {
     dim3 grid, block, at, thread; // gridDim, blockDim, blockIdx, threadIdx
 };
 const Place &place();
-void block_barrier();                                   // __syncthreads
-void warp_barrier(unsigned mask);                       // __syncwarp: orders memory
+void block_barrier(const char *file, int line);         // __syncthreads
+void warp_barrier(unsigned mask, const char *file, int line); // __syncwarp: orders memory
+void fence();                                           // __threadfence
 const void *warp_exchange(unsigned mask, const void *mine, size_t bytes); // values of the 32 lanes, 64 bytes apart; orders no memory
 unsigned lane();
 void *shared(size_t bytes, bool dynamic);               // the block's shared memory, full of NaN when the block begins
@@ -56,16 +58,19 @@ void async_copy(void *shared, const void *global, size_t bytes, bool some); // c
 void async_commit();
 void async_wait(unsigned groups);
 void launch(dim3 grid, dim3 block, size_t dynamic_bytes, cudaStream_t stream, const char *name, std::function<void()> body);
+void run_grid(dim3 grid, dim3 block, size_t dynamic_bytes, const char *name, const std::function<void()> &body); // at once (threads.cpp)
 }
+#define EMU_DOOR __attribute__((visibility("default")))
 
 #define threadIdx (emu::place().thread)
 #define blockIdx (emu::place().at)
 #define blockDim (emu::place().block)
 #define gridDim (emu::place().grid)
 constexpr int warpSize = 32;
-#define __syncthreads() emu::block_barrier()
-static inline void __syncwarp(unsigned mask = 0xffffffffu) { emu::warp_barrier(mask); }
-static inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+// A barrier is known by its line: the defaults are those of the caller.
+static inline void __syncthreads(const char *file = __builtin_FILE(), int line = __builtin_LINE()) { emu::block_barrier(file, line); }
+static inline void __syncwarp(unsigned mask = 0xffffffffu, const char *file = __builtin_FILE(), int line = __builtin_LINE()) { emu::warp_barrier(mask, file, line); }
+static inline void __threadfence() { emu::fence(); }
 
 template <class T> static inline T emu_read(const void *slots, unsigned lane)
 {
@@ -136,6 +141,7 @@ static inline int atomicMin(int *p, int v)
 static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
 static inline float __uint_as_float(unsigned v) { float f; memcpy(&f, &v, 4); return f; }
 static inline unsigned __float_as_uint(float v) { unsigned u; memcpy(&u, &v, 4); return u; }
+static inline int __ffs(int v) { return __builtin_ffs(v); }
 static inline float __fadd_rn(float a, float b) { return a + b; } // the build contracts nothing
 static inline float __fsub_rn(float a, float b) { return a - b; }
 static inline float __fmul_rn(float a, float b) { return a * b; }
@@ -151,8 +157,9 @@ using std::max;
 using std::min;
 
 // ---- the runtime ----
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorLaunchFailure = 719, cudaErrorNoDevice = 100, cudaErrorDevicesUnavailable = 46,
-    cudaErrorInvalidDevice = 101, cudaErrorNotReady = 600, cudaErrorStreamCaptureUnsupported = 900 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorInvalidConfiguration = 9,
+    cudaErrorDevicesUnavailable = 46, cudaErrorNoDevice = 100, cudaErrorInvalidDevice = 101, cudaErrorNotReady = 600, cudaErrorLaunchFailure = 719,
+    cudaErrorStreamCaptureUnsupported = 900, cudaErrorStreamCaptureInvalidated = 901 };
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
