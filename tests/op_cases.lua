@@ -29,13 +29,19 @@ local function pick(list) return list[int(1, #list)] end
 local function chance(p) return int(1, 1000) <= p * 1000 end
 cases.pick, cases.chance = pick, chance
 
-local SIZES = {0, 1, 1, 2, 3, 4, 5, 7, 17}
+local USUAL, LARGE = {0, 1, 1, 2, 3, 4, 5, 7, 17}, {1, 3, 33, 64, 70, 130}
+local drawn = USUAL
+
+--- Sizes from here on: of single elements, or beyond the tiles of kernels (in few dims).
+function cases.large(on) drawn = on and LARGE or USUAL end
+
 local function size(least)
-  local n = pick(SIZES)
+  local n = pick(drawn)
   return n < (least or 0) and least or n
 end
 local function shape(low, high, least)
   local s = {}
+  if drawn == LARGE then low, high = math.max(low, 1), math.max(low, math.min(high, 2)) end
   for i = 1, int(low, high) do s[i] = size(least) end
   return s
 end
@@ -117,7 +123,7 @@ for _, name in ipairs {"sum", "mean", "max", "min"} do
 end
 case.argmax = function() local s = shape(1, 5, 1) return {F(s)}, {dim = int(0, #s - 1), keep = int(0, 1)} end
 case.matmul = function()
-  local ta, tb, m, k, n, lead = int(0, 1), int(0, 1), size(), size(), size(), shape(0, 3)
+  local ta, tb, m, k, n, lead = int(0, 1), int(0, 1), size(), size(), size(), drawn == LARGE and {} or shape(0, 3)
   local a, b = {unpack(lead)}, {}
   if #lead == 0 or ta == 1 or chance(.5) then b = {unpack(lead)} end
   a[#a + 1], a[#a + 2] = ta == 1 and k or m, ta == 1 and m or k
@@ -130,10 +136,12 @@ case.linear = function()
 end
 
 local function window(depthwise)
+  local large = drawn == LARGE
   local g = not depthwise and pick {1, 1, 2, 3} or 1
-  local w = {B = int(0, 3), H = int(5, 9), W = int(5, 9), I = g * pick {0, 1, 2, 5}, O = g * pick {1, 2, 5, 16}, k = {int(1, 3), int(1, 3)}, g = g,
+  local inputs, outputs = g * pick(large and {8, 20, 33} or {0, 1, 2, 5}), g * pick(large and {16, 36, 65} or {1, 2, 5, 16})
+  local w = {B = int(0, 3), H = int(5, 9), W = int(5, 9), I = inputs, O = outputs, k = {int(1, 3), int(1, 3)}, g = g,
     attr = {stride = {int(1, 3), int(1, 3)}, pad = {int(0, 2), int(0, 2), int(0, 2), int(0, 2)}, dilation = {int(1, 2), int(1, 2)}}}
-  if depthwise then w.I = pick {0, 1, 3, 16} w.O = w.I end
+  if depthwise then w.I = pick(large and {32, 72} or {0, 1, 3, 16}) w.O = w.I end
   local a, x = w.attr, {w.H, w.W}
   w.x, w.y = {w.B, w.H, w.W, w.I}, {w.B, 0, 0, w.O}
   for i = 1, 2 do w.y[i + 1] = math.floor((x[i] + a.pad[2 * i - 1] + a.pad[2 * i] - a.dilation[i] * (w.k[i] - 1) - 1) / a.stride[i]) + 1 end
