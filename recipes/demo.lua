@@ -31,7 +31,8 @@ options.main(function()
   local data = require("libration.data.infant").cached(o.seed)
   local detector = files.join(o.output, "detector.safetensors")
   run("train", {"--render-seed", tostring(o.seed), "--seed", tostring(o.seed), "--threads", threads, "--device", o.device, "--output", o.output})
-  run("detect", {"--video", files.join(data, "11"), files.join(data, "12"), "--detector", detector, "--output", files.join(o.output, "detect"), "--threads", threads, "--device", o.device,
+  run("detect", {"--video", files.join(data, "11"), files.join(data, "12"), "--detector", detector, "--output", files.join(o.output, "detect"), "--threads", threads,
+    "--device", o.device,
     o.overlay and "--overlay" or "--no-overlay"})
 
   local absolute = files.absolute(o.output)

@@ -204,6 +204,14 @@ case.gather_backward = function()
   for i = 1, #s do dy[#dy + 1] = s[i] end
   return {F(dy), I(index, 0, n - 1)}, {rows = n}
 end
+case.windows = function()
+  local groups, per, T, n = int(1, 5), int(1, 3), int(1, 6), int(0, 4)
+  local total, D = T + int(0, 9), groups * per
+  local x = lr.randn({total, D}, {seed = int(0, 1e6)}):to "f64"
+  for _ = 1, total * D / 10 do x:set(0 / 0, int(1, total), int(1, D)) end
+  return {x, I({n}, 0, total - T), lr.randn({D}, {seed = int(0, 1e6)}):to "f64", lr.uniform({D}, {seed = int(0, 1e6), low = .5}):to "f64",
+    chance(.5) and lr.uniform({groups}, {seed = int(0, 1e6)}):to "f64" or nil}, {window = T, groups = groups, mask = int(0, 1), centre = int(0, 2)}
+end
 for _, name in ipairs {"softmax_backward", "log_softmax_backward"} do case[name] = function() local s = shape(0, 4) return {F(s), F(s, 0, 1)} end end
 case.layer_norm = function() local s = shape(1, 4, 1) return {F(s), chance(.5) and F {s[#s]} or nil, chance(.5) and F {s[#s]} or nil}, {eps = 1e-3} end
 case.layer_norm_backward = function()
@@ -249,6 +257,7 @@ case.random = function()
 end
 case.dropout = function() return {F(shape(0, 5)), I({1}, 0, 9)}, {seed = int(0, 99), stream = 1, p = .3} end
 local function control() return lr.tensor({.01, int(1, 9), 1, 0, 1, 0, 0, 0}, "f64") end
+case.tally = function() return {F {1}:clone():reshape {}}, {count = int(0, 9), finite = int(0, 1)}, {lr.full({2}, 3, "f64")} end
 case.optim_begin = function() return {lr.full({1}, 2, "f64")}, {growth = 2, backoff = .5, interval = int(0, 2)}, {control()} end
 case.sgd = function()
   local s = shape(0, 4)

@@ -3,7 +3,6 @@
 local lr = require "libration"
 local motion = require "libration.motion"
 local json = require "libration.formats.json"
-local log = require "libration.log"
 local optim = require "libration.optim"
 local train = require "libration.train"
 local Autoencoder = require "libration.anomaly.autoencoder"
@@ -63,7 +62,8 @@ function fit.run(o)
   for name, value in pairs(o.about or {}) do about[name] = value end
   if o.schedule and o.schedule ~= "constant" then about.epochs = o.epochs end
   local ok, run = pcall(train.run, {
-    model = model, optimizer = optimizer, loss = function(m, starts) return fit.loss(m, reader:read(starts)) end, loader = loader, validate = watch, schedule = schedule_of(settings), epochs = o.epochs,
+    model = model, optimizer = optimizer, loader = loader, validate = watch,
+    loss = function(m, starts) return fit.loss(m, reader:read(starts)) end, schedule = schedule_of(settings), epochs = o.epochs,
     accumulate = o.accumulate or 1, patience = watch and o.patience or 0, folder = o.folder, checkpoint_every = o.checkpoint_every, resume = o.resume,
     about = about, metadata = { config = json.encode(model.config) }, keep = watch and "best" or "last", on_epoch = o.on_epoch, quiet = o.quiet,
   })
