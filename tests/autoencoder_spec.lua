@@ -83,7 +83,7 @@ describe("autoencoder", function()
     assert.equal("cpu", (lr.device.choose "cpu"))
     local taken, why = lr.device.choose "cuda:99"
     assert.is_nil(taken)
-    assert.truthy(why:find("--device cuda:99: no ", 1, true), why)
+    assert.truthy(why:find("--device cuda:99 cannot be had: no ", 1, true), why)
     assert.is_truthy((lr.device.choose "auto"))
   end)
 

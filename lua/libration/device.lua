@@ -60,7 +60,7 @@ function device.choose(name)
     return "cuda:0", ("%s%s"):format(device.describe "cuda:0", n > 1 and (", the first of %d"):format(n) or "")
   end
   local id, why = device.find(name)
-  if not id then return nil, ("--device %s: %s"):format(name, why) end
+  if not id then return nil, ("--device %s cannot be had: %s"):format(name, why) end
   return device.name(id), id == 0 and "the CPU, as asked" or device.describe(device.name(id)) .. ", as asked"
 end
 
