@@ -26,6 +26,20 @@ CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/%.o)
 MEDIA_OBJ := $(MEDIA_SRC:%.c=$(BUILD)/%.o)
 LIBRARIES := $(BUILD)/libration_core.so $(BUILD)/libration_media.so
 
+# The CUDA device is a library of its own, built where nvcc is; CUDA=0 leaves it out. The core opens it when a CUDA device is asked for.
+NVCC ?= $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
+CUDA_SRC := $(wildcard csrc/cuda/*.cu)
+CUDA_HDR := $(wildcard csrc/cuda/*.cuh) csrc/core.h csrc/device.h csrc/libration.h csrc/ops.def
+CUDA_ARCH ?= 80 86 89 90a 100 120
+CUDA_PTX ?= 80 120
+CUDA_FLAGS = -std=c++17 -O3 -lineinfo --threads 2 -Icsrc -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -Werror all-warnings \
+  $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) $(foreach a,$(CUDA_PTX),-gencode arch=compute_$(a),code=compute_$(a))
+ifneq ($(CUDA),0)
+ifneq ($(NVCC),)
+LIBRARIES += $(BUILD)/libration_cuda.so
+endif
+endif
+
 # For Lua started from here: this checkout's modules and libraries before any installed ones.
 HERE = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$$LUA_PATH;" LUA_CPATH="$(CURDIR)/$(BUILD)/?.so;$$LUA_CPATH;"
 
@@ -56,10 +70,37 @@ $(BUILD)/csrc/%.o: csrc/%.c $(BUILD)/cdef.inc $(BUILD)/doors.inc
 # A bilinear enlargement is rounded step by step, as other engines round it.
 $(BUILD)/csrc/cpu/image_ops.o: ALL_CFLAGS += -ffp-contract=off
 $(BUILD)/libration_core.so: $(CORE_OBJ)
-	$(CC) -shared $(OPENMP) $(CFLAGS) $(CHECKS) $(LDFLAGS) -Wl,-soname,libration_core.so -o $@.tmp $^ -ldnnl -lm -lpthread && mv $@.tmp $@
+	$(CC) -shared $(OPENMP) $(CFLAGS) $(CHECKS) $(LDFLAGS) -Wl,-soname,libration_core.so -o $@.tmp $^ -ldnnl -lm -lpthread -ldl && mv $@.tmp $@
 $(BUILD)/libration_media.so: $(MEDIA_OBJ) $(BUILD)/libration_core.so
 	$(CC) -shared $(CFLAGS) $(CHECKS) $(LDFLAGS) -Wl,-soname,libration_media.so -o $@.tmp $(MEDIA_OBJ) -L$(BUILD) -l:libration_core.so \
 	  -Wl,-rpath,'$$ORIGIN' $(MEDIA_LIBS) -lm -lpthread && mv $@.tmp $@
+
+$(BUILD)/csrc/cuda/%.o: csrc/cuda/%.cu $(CUDA_HDR)
+	@mkdir -p $(@D)
+	$(NVCC) $(CUDA_FLAGS) -c $< -o $@
+$(BUILD)/libration_cuda.so: $(CUDA_SRC:%.cu=$(BUILD)/%.o) $(BUILD)/libration_core.so
+	$(NVCC) -shared -cudart static -o $@.tmp $(CUDA_SRC:%.cu=$(BUILD)/%.o) -L$(BUILD) -l:libration_core.so -Xlinker -rpath,'$$ORIGIN',-soname,libration_cuda.so && mv $@.tmp $@
+
+# The same kernels compiled for the processor by tests/emu, which needs no GPU and no CUDA. RACES=1 SANITIZE=1 ...: other builds of it, see tests/emu/threads.cpp
+EMU_BUILDS := emu emu-asan emu-tsan
+EMU_FLAGS = -x c++ -std=c++17 -O1 -g1 -ffp-contract=off -Wall -Wextra -fPIC -fvisibility=hidden -Itests/emu -Icsrc
+EMU_HDR = $(wildcard tests/emu/*.h)
+emu_flags_emu-asan := -fsanitize=address -fno-omit-frame-pointer
+emu_flags_emu-tsan := -fsanitize=thread
+emu_own_emu-asan := $(emu_flags_emu-asan)
+emu_own_emu-tsan := -DEMU_RACES
+define EMULATION
+$(BUILD)/$(1)/%.o: csrc/cuda/%.cu $(CUDA_HDR) $(EMU_HDR)
+	@mkdir -p $$(@D)
+	$(CXX) $(EMU_FLAGS) $(CHECKS_EMU) $(emu_flags_$(1)) -c $$< -o $$@
+$(BUILD)/$(1)/emu/%.o: tests/emu/%.cpp $(EMU_HDR)
+	@mkdir -p $$(@D)
+	$(CXX) $(EMU_FLAGS) $(CHECKS_EMU) $(emu_own_$(1)) -c $$< -o $$@
+$(BUILD)/$(1)/libration_cuda.so: $(CUDA_SRC:csrc/cuda/%.cu=$(BUILD)/$(1)/%.o) $(patsubst tests/emu/%.cpp,$(BUILD)/$(1)/emu/%.o,$(wildcard tests/emu/*.cpp)) $(BUILD)/libration_core.so
+	$(CXX) -shared $(emu_flags_$(1)) -o $$@.tmp $$(filter %.o,$$^) -L$(BUILD) -l:libration_core.so -Wl,-rpath,'$$$$ORIGIN/..' && mv $$@.tmp $$@
+$(1): $(BUILD)/$(1)/libration_cuda.so
+endef
+$(foreach b,$(EMU_BUILDS),$(eval $(call EMULATION,$(b))))
 
 # ---- what people run ----
 deps:
@@ -120,5 +161,5 @@ help:
 	@echo "make repl      LuaJIT with it   make install   PREFIX=/usr/local; make clean; make deps"
 
 -include $(CORE_OBJ:.o=.d) $(MEDIA_OBJ:.o=.d)
-.PHONY: all objects deps test demo bench models repl lint install clean help
+.PHONY: all objects $(EMU_BUILDS) deps test demo bench models repl lint install clean help
 .DELETE_ON_ERROR:

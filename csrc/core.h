@@ -17,12 +17,13 @@ enum lbr_op {
 };
 
 /* Text of at most 256 bytes that describes a tensor in errors: "f32 [30,8,98]". Rotating thread-local buffers, four at a time. */
-const char *lbr_describe(const lbr_tensor *t);
-const char *lbr_op_name(int op);
+LBR_API const char *lbr_describe(const lbr_tensor *t);
+LBR_API const char *lbr_op_name(int op);
+LBR_API const char *lbr_dtype_name(int dtype);
 
 /* One op at work: tensors are copies of the caller's structs, absent optional inputs have storage NULL. */
 struct lbr_call {
-    int op, nin, nout;
+    int op, nin, nout, device;
     lbr_tensor in[LBR_MAX_IN], out[LBR_MAX_OUT];
     const void *attr;
     void *state;                 /* a kernel's own preparation, kept as long as the plan */
@@ -42,7 +43,13 @@ int lbr_op_flags(int op);
 int lbr_op_attr_bytes(int op);
 /* Runs a call's kernel and bumps the versions of its outputs. */
 int lbr_call_run(lbr_call *c);
+/* Is the first NaN looked for (lbr_debug_nan)? Then every call runs by itself. */
+bool lbr_tracing(void);
+/* Bumps the versions of a call's outputs. */
+void lbr_call_wrote(const lbr_call *c);
 double lbr_call_flops(const lbr_call *c);
+/* First and last byte (past the end) that t, not empty, touches. */
+void lbr_span(const lbr_tensor *t, const char **low, const char **high);
 
 /* Recording (record.c). Memory is reserved before a call runs: what ran is appended without fail, so that no caller runs it again. LBR_ENOMEM. */
 int lbr_record_reserve(size_t attr_bytes);
@@ -58,6 +65,10 @@ void lbr_storage_retain(lbr_storage *s);
 void lbr_storage_release(lbr_storage *s);
 void *lbr_alloc(int64_t bytes);          /* 64-byte aligned, counted, cached; NULL when out of memory */
 void lbr_free(void *p, int64_t bytes);
+void *lbr_alloc_on(int device, int64_t bytes);
+void lbr_free_on(int device, void *p, int64_t bytes);
+/* LBR_ENOMEM with what was wanted and what there is; what: whose memory, "" or ending in ": ". */
+LBR_API int lbr_out_of_memory(int device, const char *what, int64_t bytes);
 
 /* Helpers of the infer functions (infer.h has the rest). */
 static inline bool lbr_present(const lbr_tensor *t) { return t->storage != NULL; }

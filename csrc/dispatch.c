@@ -1,5 +1,5 @@
 /* dispatch.c: the typed doors and the one corridor behind them: check, infer, allocate, run, record. */
-#include "core.h"
+#include "device.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -53,33 +53,58 @@ int lbr_op_attr_bytes(int op) { return rows[op].attribute_bytes; }
 static int trace_nan;
 void lbr_debug_nan(int on) { trace_nan = on; }
 
-static bool has_nan(const lbr_tensor *t)
+bool lbr_tracing(void) { return trace_nan; }
+
+static bool nan_among(const char *data, int dtype, int64_t n)
 {
-    if (!t->storage || !lbr_tensor_contiguous(t)) return false;
-    int64_t n = lbr_tensor_numel(t);
-    if (t->dtype == LBR_F32) {
-        const float *p = (const float *)t->data;
+    if (dtype == LBR_F32) {
+        const float *p = (const float *)data;
         for (int64_t i = 0; i < n; i++)
             if (isnan(p[i])) return true;
-    } else if (t->dtype == LBR_F64) {
-        const double *p = (const double *)t->data;
+    } else if (dtype == LBR_F64) {
+        const double *p = (const double *)data;
         for (int64_t i = 0; i < n; i++)
             if (isnan(p[i])) return true;
     }
     return false;
 }
 
+static bool has_nan(const lbr_tensor *t)
+{
+    if (!t->storage || !lbr_tensor_contiguous(t) || t->dtype > LBR_F64) return false;
+    int64_t n = lbr_tensor_numel(t);
+    if (t->device == LBR_CPU) return nan_among(t->data, t->dtype, n);
+    lbr_tensor here;
+    bool found = false;
+    if (lbr_tensor_new(&here, t->dtype, t->ndim, t->shape, LBR_CPU)) return false;
+    if (!lbr_transfer(t, &here)) found = nan_among(here.data, t->dtype, n);
+    lbr_tensor_release(&here);
+    return found;
+}
+
 /* ---- the corridor ---- */
+
+void lbr_call_wrote(const lbr_call *c)
+{
+    for (int i = 0; i < c->nout; i++)
+        if (c->out[i].storage) c->out[i].storage->version++;
+    if (c->op == LBR_OP_batch_norm && ((const lbr_batch_norm_attr *)c->attr)->training) { /* running statistics */
+        c->in[3].storage->version++;
+        c->in[4].storage->version++;
+    }
+}
 
 int lbr_call_run(lbr_call *c)
 {
     bool before = false;
     if (trace_nan)
         for (int i = 0; i < c->nin; i++) before |= has_nan(&c->in[i]);
-    int rc = lbr_cpu_table[c->op](c);
+    const lbr_backend *b = lbr_backend_of(c->device);
+    if (b && !b->kernels[c->op]) return lbr_fail(LBR_EUNSUPPORTED, "%s has no kernel for %s", rows[c->op].name, lbr_device_label(c->device));
+    int rc = b ? b->kernels[c->op](c) : lbr_cpu_table[c->op](c);
+    if (!rc && b) rc = b->check(lbr_device_number(c->device), rows[c->op].name);
     if (rc) return rc;
-    for (int i = 0; i < c->nout; i++)
-        if (c->out[i].storage) c->out[i].storage->version++;
+    lbr_call_wrote(c);
     if (trace_nan && !before)
         for (int i = 0; i < c->nout; i++)
             if (has_nan(&c->out[i]))
@@ -95,8 +120,7 @@ static int dense_copy(int op, const lbr_tensor *t, lbr_tensor *dense)
     return rc;
 }
 
-/* First and last byte (past the end) that t touches. */
-static void span(const lbr_tensor *t, const char **low, const char **high)
+void lbr_span(const lbr_tensor *t, const char **low, const char **high)
 {
     int64_t size = lbr_dtype_size(t->dtype), above = 1, below = 0;
     for (int i = 0; i < t->ndim; i++) *(t->stride[i] < 0 ? &below : &above) += ((int64_t)t->shape[i] - 1) * t->stride[i];
@@ -118,8 +142,8 @@ static bool collide(const lbr_tensor *a, const lbr_tensor *b, bool equal)
     const char *a0, *a1, *b0, *b1;
     if (a->storage != b->storage || !lbr_tensor_numel(a) || !lbr_tensor_numel(b)) return false;
     if (same_layout(a, b)) return equal;
-    span(a, &a0, &a1);
-    span(b, &b0, &b1);
+    lbr_span(a, &a0, &a1);
+    lbr_span(b, &b0, &b1);
     return a0 < b1 && b0 < a1;
 }
 
@@ -160,6 +184,23 @@ static int check_given(int op, const lbr_call *c, const lbr_tensor *t, int i)
     return 0;
 }
 
+/* The one device of all operands; the CPU where there are none. */
+static int device_of(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *out, int nout, int *device)
+{
+    const lbr_tensor *first = NULL;
+    *device = LBR_CPU;
+    for (int i = 0; i < nin + nout; i++) {
+        const lbr_tensor *t = i < nin ? in[i] : out[i - nin];
+        if (!t || !t->storage) continue;
+        if (!first) {
+            first = t;
+            *device = t->device;
+        } else if (t->device != *device)
+            return lbr_fail(LBR_EDEVICE, "%s: %s is on %s, %s on %s", rows[op].name, lbr_describe(first), lbr_device_label(*device), lbr_describe(t), lbr_device_label(t->device));
+    }
+    return 0;
+}
+
 int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *out, int nout, const void *attr)
 {
     lbr_call c;
@@ -169,6 +210,7 @@ int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *
     if (lbr_interrupted()) return lbr_fail(LBR_EINTR, "interrupted");
     for (int i = 0; i < nout; i++)
         if (!out[i]) return lbr_fail(LBR_EINVAL, "%s: output %d is missing", rows[op].name, i + 1);
+    if ((rc = device_of(op, in, nin, out, nout, &c.device))) return rc;
     for (int i = 0; i < nin; i++) {
         if (!in[i] || !in[i]->storage) {
             memset(&c.in[i], 0, sizeof c.in[i]);
@@ -217,10 +259,9 @@ int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *
             if ((rc = check_given(op, &c, &c.out[i], i))) goto done;
             continue;
         }
-        int device = LBR_CPU;
         int32_t shape[LBR_MAX_DIMS];
         memcpy(shape, c.out[i].shape, sizeof shape);
-        if ((rc = lbr_tensor_new(&c.out[i], c.out[i].dtype, c.out[i].ndim, shape, device))) {
+        if ((rc = lbr_tensor_new(&c.out[i], c.out[i].dtype, c.out[i].ndim, shape, c.device))) {
             c.out[i].storage = NULL;
             char text[256];
             snprintf(text, sizeof text, "%s", lbr_error());

@@ -248,12 +248,44 @@ int lbr_infer_cross_entropy_backward(lbr_call *c)
     return 0;
 }
 
+/* ---- windows ---- */
+
+int lbr_infer_windows(lbr_call *c)
+{
+    const lbr_windows_attr *a = c->attr;
+    const lbr_tensor *x = &c->in[0], *start = &c->in[1];
+    if (x->ndim != 2 || x->dtype != LBR_F64 || !x->shape[1]) return lbr_fail(LBR_ESHAPE, "windows: x is %s, want f64 [rows,D]", lbr_describe(x));
+    if (start->ndim != 1 || start->dtype != LBR_I32) return lbr_fail(LBR_ESHAPE, "windows: start is %s, want i32 [B]", lbr_describe(start));
+    int32_t D = x->shape[1];
+    if (a->groups < 1 || D % a->groups) return lbr_fail(LBR_EINVAL, "windows: %d groups of %d numbers", a->groups, D);
+    if (a->window < 1 || a->window > x->shape[0]) return lbr_fail(LBR_EINVAL, "windows: window %d of %d rows", a->window, x->shape[0]);
+    if (a->centre < 0 || a->centre > 2) return lbr_fail(LBR_EINVAL, "windows: centre %d, want 0..2", a->centre);
+    for (int i = 2; i < 5; i++) {
+        const lbr_tensor *t = &c->in[i];
+        int32_t want = i < 4 ? D : a->groups;
+        if (lbr_present(t) && (t->ndim != 1 || t->dtype != LBR_F64 || t->shape[0] != want))
+            return lbr_fail(LBR_ESHAPE, "windows: %s is %s, want f64 [%d]", i == 2 ? "mean" : i == 3 ? "sd" : "certainty", lbr_describe(t), want);
+    }
+    int32_t shape[3] = {start->shape[0], a->window, D + (a->mask ? a->groups : 0)};
+    lbr_out(c, 0, LBR_F32, 3, shape);
+    lbr_out(c, 1, LBR_F32, 3, shape);
+    return 0;
+}
+
 /* ---- in place ---- */
 
 int lbr_infer_add_into(lbr_call *c)
 {
     if (!lbr_same_shape(&c->in[0], &c->out[0]) || c->in[0].dtype != c->out[0].dtype || c->in[0].dtype > LBR_F64)
         return lbr_fail(LBR_ESHAPE, "add_into: %s into %s", lbr_describe(&c->in[0]), lbr_describe(&c->out[0]));
+    return 0;
+}
+
+int lbr_infer_tally(lbr_call *c)
+{
+    const lbr_tensor *x = &c->in[0], *sums = &c->out[0];
+    if (lbr_tensor_numel(x) != 1 || x->dtype > LBR_F64) return lbr_fail(LBR_ESHAPE, "tally: x is %s, want one element f32 or f64", lbr_describe(x));
+    if (sums->ndim != 1 || sums->shape[0] != 2 || sums->dtype != LBR_F64) return lbr_fail(LBR_ESHAPE, "tally: sums is %s, want f64 [2]", lbr_describe(sums));
     return 0;
 }
 

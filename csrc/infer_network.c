@@ -392,21 +392,26 @@ int lbr_infer_batch_norm_backward(lbr_call *c)
 
 /* ---- lstm ---- */
 
-static int state(lbr_call *c, const lbr_tensor *t, const char *name, int32_t batch, int32_t hidden)
+/* Weights, cells and weight gradients: f64 beside x of f64, else f32. */
+static int lstm_wide(const lbr_call *c) { return c->in[0].dtype == LBR_F64 ? LBR_F64 : LBR_F32; }
+
+static int state(lbr_call *c, const lbr_tensor *t, const char *name, int dtype, int32_t batch, int32_t hidden)
 {
-    if (lbr_present(t) && (t->ndim != 2 || t->shape[0] != batch || t->shape[1] != hidden || t->dtype != c->in[0].dtype))
-        return lbr_fail(LBR_ESHAPE, "%s: %s is %s, want [%d,%d]", NAME, name, lbr_describe(t), batch, hidden);
+    if (lbr_present(t) && (t->ndim != 2 || t->shape[0] != batch || t->shape[1] != hidden || t->dtype != dtype))
+        return lbr_fail(LBR_ESHAPE, "%s: %s is %s, want %s [%d,%d]", NAME, name, lbr_describe(t), lbr_dtype_name(dtype), batch, hidden);
     return 0;
 }
 
 static int lstm_weights(lbr_call *c)
 {
     const lbr_tensor *x = &c->in[0], *w = &c->in[1], *r = &c->in[2];
-    if (x->ndim != 3 || x->dtype > LBR_F64) return lbr_fail(LBR_ESHAPE, "%s: x is %s, want f32 or f64 [B,T,F]", NAME, lbr_describe(x));
+    int wide = lstm_wide(c);
+    if (x->ndim != 3 || x->dtype > LBR_BF16) return lbr_fail(LBR_ESHAPE, "%s: x is %s, want f32, f64, f16 or bf16 [B,T,F]", NAME, lbr_describe(x));
     if (x->shape[1] < 1) return lbr_fail(LBR_ESHAPE, "%s: x is %s, want at least one step", NAME, lbr_describe(x));
-    if (r->ndim != 2 || r->shape[0] != 4 * (int64_t)r->shape[1] || r->shape[1] < 1 || r->dtype != x->dtype) return lbr_fail(LBR_ESHAPE, "%s: r is %s, want [4H,H]", NAME, lbr_describe(r));
-    if (w->ndim != 2 || w->shape[0] != r->shape[0] || w->shape[1] != x->shape[2] || w->dtype != x->dtype)
-        return lbr_fail(LBR_ESHAPE, "%s: x is %s, w is %s, want w [%d,%d]", NAME, lbr_describe(x), lbr_describe(w), r->shape[0], x->shape[2]);
+    if (r->ndim != 2 || r->shape[0] != 4 * (int64_t)r->shape[1] || r->shape[1] < 1 || r->dtype != wide)
+        return lbr_fail(LBR_ESHAPE, "%s: x is %s, r is %s, want r %s [4H,H]", NAME, lbr_describe(x), lbr_describe(r), lbr_dtype_name(wide));
+    if (w->ndim != 2 || w->shape[0] != r->shape[0] || w->shape[1] != x->shape[2] || w->dtype != wide)
+        return lbr_fail(LBR_ESHAPE, "%s: x is %s, w is %s, want w %s [%d,%d]", NAME, lbr_describe(x), lbr_describe(w), lbr_dtype_name(wide), r->shape[0], x->shape[2]);
     return 0;
 }
 
@@ -417,15 +422,16 @@ int lbr_infer_lstm_forward(lbr_call *c)
     if (rc) return rc;
     const lbr_tensor *x = &c->in[0], *b = &c->in[3];
     int32_t batch = x->shape[0], steps = x->shape[1], hidden = c->in[2].shape[1];
-    if (b->ndim != 1 || b->shape[0] != 4 * hidden || b->dtype != x->dtype) return lbr_fail(LBR_ESHAPE, "lstm_forward: b is %s, want [%d]", lbr_describe(b), 4 * hidden);
-    if ((rc = state(c, &c->in[4], "h0", batch, hidden)) || (rc = state(c, &c->in[5], "c0", batch, hidden))) return rc;
+    int wide = lstm_wide(c);
+    if (b->ndim != 1 || b->shape[0] != 4 * hidden || b->dtype != wide) return lbr_fail(LBR_ESHAPE, "lstm_forward: b is %s, want %s [%d]", lbr_describe(b), lbr_dtype_name(wide), 4 * hidden);
+    if ((rc = state(c, &c->in[4], "h0", x->dtype, batch, hidden)) || (rc = state(c, &c->in[5], "c0", wide, batch, hidden))) return rc;
     int32_t y[3] = {batch, steps, hidden}, last[2] = {batch, hidden}, none[3] = {0, batch, hidden};
     int32_t gates[3] = {steps, batch, 4 * hidden}, cells[3] = {steps, batch, hidden};
     lbr_out(c, 0, x->dtype, 3, y);
     lbr_out(c, 1, x->dtype, 2, last);
-    lbr_out(c, 2, x->dtype, 2, last);
+    lbr_out(c, 2, wide, 2, last);
     lbr_out(c, 3, x->dtype, 3, a->save ? gates : none);
-    lbr_out(c, 4, x->dtype, 3, a->save ? cells : none);
+    lbr_out(c, 4, wide, 3, a->save ? cells : none);
     return 0;
 }
 
@@ -438,20 +444,21 @@ int lbr_infer_lstm_backward(lbr_call *c)
     int32_t batch = x->shape[0], steps = x->shape[1], hidden = r->shape[1], four = 4 * hidden;
     static const char *const names[] = {"h0", "c0", "y", "gates", "cells", "dy", "dhn", "dcn"};
     int32_t want[8][3] = {{batch, hidden, 0}, {batch, hidden, 0}, {batch, steps, hidden}, {steps, batch, four}, {steps, batch, hidden}, {batch, steps, hidden}, {batch, hidden, 0}, {batch, hidden, 0}};
+    int wide = lstm_wide(c), dtypes[8] = {x->dtype, wide, x->dtype, x->dtype, wide, x->dtype, x->dtype, wide};
     for (int i = 0; i < 8; i++) {
         const lbr_tensor *t = &c->in[3 + i];
         if (!lbr_present(t)) continue;
         int ndim = want[i][2] ? 3 : 2;
-        if (t->ndim != ndim || t->dtype != x->dtype || memcmp(t->shape, want[i], (size_t)ndim * sizeof(int32_t)))
-            return lbr_fail(LBR_ESHAPE, "lstm_backward: %s is %s, want %d dims for x %s (was forward run with save = 1?)", names[i], lbr_describe(t), ndim, lbr_describe(x));
+        if (t->ndim != ndim || t->dtype != dtypes[i] || memcmp(t->shape, want[i], (size_t)ndim * sizeof(int32_t)))
+            return lbr_fail(LBR_ESHAPE, "lstm_backward: %s is %s, want %s of %d dims for x %s (was forward run with save = 1?)", names[i], lbr_describe(t), lbr_dtype_name(dtypes[i]), ndim, lbr_describe(x));
     }
     int32_t none = 0, last[2] = {batch, hidden};
     if (a->need_dx) lbr_out(c, 0, x->dtype, 3, x->shape);
     else lbr_out(c, 0, x->dtype, 1, &none);
     lbr_out_like(c, 1, w);
     lbr_out_like(c, 2, r);
-    lbr_out(c, 3, x->dtype, 1, &four);
+    lbr_out(c, 3, wide, 1, &four);
     lbr_out(c, 4, x->dtype, 2, last);
-    lbr_out(c, 5, x->dtype, 2, last);
+    lbr_out(c, 5, wide, 2, last);
     return 0;
 }

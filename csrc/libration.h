@@ -50,7 +50,7 @@ LBR_API int lbr_cpu_bf16(void);
 
 /* ---- tensors ---- */
 enum { LBR_F32 = 0, LBR_F64 = 1, LBR_F16 = 2, LBR_BF16 = 3, LBR_U8 = 4, LBR_I32 = 5, LBR_DTYPES = 6 };
-enum { LBR_CPU = 0, LBR_DEVICES = 1 };
+enum { LBR_CPU = 0, LBR_CUDA = 1, LBR_DEVICES = 17 }; /* cuda:N is LBR_CUDA + N */
 enum { LBR_MAX_DIMS = 6, LBR_MAX_IN = 12, LBR_MAX_OUT = 6 };
 
 /* Memory shared by a tensor and its views. version grows with every write through an op; id is never used twice. */
@@ -95,18 +95,36 @@ LBR_API void lbr_tensor_release(lbr_tensor *t);
 LBR_API int64_t lbr_tensor_numel(const lbr_tensor *t);
 LBR_API int lbr_tensor_contiguous(const lbr_tensor *t);
 LBR_API int lbr_dtype_size(int dtype);
-/* One element, offset in elements from t->data; the caller keeps it inside. */
-LBR_API void lbr_element_get(const lbr_tensor *t, int64_t offset, double *value);
-LBR_API void lbr_element_set(lbr_tensor *t, int64_t offset, double value);
+/* One element, offset in elements from t->data; the caller keeps it inside. Errors: LBR_EDEVICE. */
+LBR_API int lbr_element_get(const lbr_tensor *t, int64_t offset, double *value);
+LBR_API int lbr_element_set(lbr_tensor *t, int64_t offset, double value);
 /* Bytes held by storages now, at most so far, kept in the cache for reuse, and storages alive. */
 LBR_API int64_t lbr_memory_live(int device);
 LBR_API int64_t lbr_memory_peak(int device);
 LBR_API int64_t lbr_memory_cached(int device);
 LBR_API int64_t lbr_memory_storages(int device);
+/* Bytes that a device has; 0 of the CPU. */
+LBR_API int64_t lbr_memory_total(int device);
+/* Bytes live on all devices: what the collector should know of. */
+LBR_API int64_t lbr_memory_held(void);
 LBR_API void lbr_memory_reset_peak(int device);
 LBR_API void lbr_memory_trim(int device);
 /* Tests: the nth allocation from now on fails (0 = never); -n: the nth and all after it. */
 LBR_API void lbr_memory_fail_at(int64_t n);
+
+/* ---- devices beside the CPU ---- */
+/* Opens the library of CUDA devices; returns how many are usable. Errors: LBR_EDEVICE with what was looked for and found. */
+LBR_API int lbr_device_open(const char *library);
+LBR_API int lbr_device_count(void);
+/* "cpu", "cuda:0"; and one line about a device. */
+LBR_API const char *lbr_device_label(int device);
+LBR_API int lbr_device_describe(int device, char *text, int room);
+/* Waits for all queued work. Errors: LBR_EDEVICE. */
+LBR_API int lbr_device_synchronize(int device);
+/* Copies bytes between devices; both contiguous, of one shape and dtype. To the CPU: waits for the work before it. Errors: LBR_ESHAPE, LBR_EDEVICE. */
+LBR_API int lbr_transfer(const lbr_tensor *from, lbr_tensor *to);
+/* Tests: the nth device allocation from now on fails (0 = never); -n: the nth and all after it. */
+LBR_API void lbr_device_fail_at(int64_t n);
 
 /* ---- ops: one attribute struct and one typed door a row of ops.def ---- */
 #define ATTR(type, name) type name;
@@ -156,6 +174,10 @@ LBR_API int lbr_plan_at(const lbr_plan *plan, int i, lbr_plan_call *call);
 LBR_API int64_t lbr_plan_arena(const lbr_plan *plan);
 /* Runs the plan call by call against the slow twins; *index = first call (0-based) whose relative difference exceeds tolerance, -1 = none. */
 LBR_API int lbr_plan_compare(lbr_plan *plan, double tolerance, int *index, double *difference);
+/* Likewise against the kernels of another device, each call from the same inputs. Errors: LBR_EDEVICE, LBR_ENOMEM, LBR_EUNSUPPORTED. */
+LBR_API int lbr_plan_compare_device(lbr_plan *plan, int device, double tolerance, int *index, double *difference);
+/* The device of all calls; -1: of several, or no call. */
+LBR_API int lbr_plan_device(const lbr_plan *plan);
 LBR_API void lbr_plan_free(lbr_plan *plan);
 /* After every op: the first op that makes a NaN from inputs without one fails by name. */
 LBR_API void lbr_debug_nan(int on);

@@ -1,5 +1,5 @@
 /* tensor.c: storages, views, and the caching allocator behind them. No arithmetic. */
-#include "core.h"
+#include "device.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@ static const int64_t cache_budget = (int64_t)1 << 30;
 
 struct block { struct block *next; };
 static struct block *cache[CLASSES];
-static int64_t live, peak, cached, storages, fail_countdown, fail_stays;
+static int64_t live, peak, cached, held, storages[LBR_DEVICES], fail_countdown, fail_stays; /* held: by storages on other devices */
 
 /* Four classes an octave; returns the class and its size. */
 static int size_class(int64_t bytes, int64_t *size)
@@ -71,9 +71,24 @@ void lbr_free(void *p, int64_t bytes)
     cached += size;
 }
 
+void *lbr_alloc_on(int device, int64_t bytes)
+{
+    const lbr_backend *b = lbr_backend_of(device);
+    return b ? b->alloc(lbr_device_number(device), bytes) : lbr_alloc(bytes);
+}
+
+void lbr_free_on(int device, void *p, int64_t bytes)
+{
+    const lbr_backend *b = lbr_backend_of(device);
+    if (b) b->free(lbr_device_number(device), p, bytes);
+    else lbr_free(p, bytes);
+}
+
 void lbr_memory_trim(int device)
 {
-    (void)device;
+    const lbr_backend *b = lbr_backend_of(device);
+    if (b) b->trim(lbr_device_number(device));
+    if (device != LBR_CPU) return;
     for (int k = 0; k < CLASSES; k++)
         while (cache[k]) {
             struct block *b = cache[k];
@@ -83,11 +98,35 @@ void lbr_memory_trim(int device)
     cached = 0;
 }
 
-int64_t lbr_memory_live(int device) { return device == LBR_CPU ? live : 0; }
-int64_t lbr_memory_peak(int device) { return device == LBR_CPU ? peak : 0; }
-int64_t lbr_memory_cached(int device) { return device == LBR_CPU ? cached : 0; }
-int64_t lbr_memory_storages(int device) { return device == LBR_CPU ? storages : 0; }
-void lbr_memory_reset_peak(int device) { if (device == LBR_CPU) peak = live; }
+static int64_t figure(int device, int what, int64_t of_cpu)
+{
+    const lbr_backend *b = lbr_backend_of(device);
+    return b ? b->memory(lbr_device_number(device), what) : device == LBR_CPU ? of_cpu : 0;
+}
+
+int64_t lbr_memory_live(int device) { return figure(device, LBR_MEMORY_LIVE, live); }
+int64_t lbr_memory_peak(int device) { return figure(device, LBR_MEMORY_PEAK, peak); }
+int64_t lbr_memory_cached(int device) { return figure(device, LBR_MEMORY_CACHED, cached); }
+int64_t lbr_memory_storages(int device) { return device >= 0 && device < LBR_DEVICES ? storages[device] : 0; }
+void lbr_memory_reset_peak(int device)
+{
+    const lbr_backend *b = lbr_backend_of(device);
+    if (b) b->reset_peak(lbr_device_number(device));
+    else if (device == LBR_CPU) peak = live;
+}
+int64_t lbr_memory_total(int device) { return figure(device, LBR_MEMORY_TOTAL, 0); }
+int64_t lbr_memory_held(void) { return live + held; }
+
+int lbr_out_of_memory(int device, const char *what, int64_t bytes)
+{
+    const lbr_backend *b = lbr_backend_of(device);
+    char all[96] = "";
+    if (b && b->synchronize(lbr_device_number(device)) == LBR_EDEVICE) return LBR_EDEVICE; /* it has no memory because it is lost: that is the error */
+    if (b) snprintf(all, sizeof all, ", %lld free of %lld; a smaller batch wants less", (long long)figure(device, LBR_MEMORY_FREE, 0), (long long)lbr_memory_total(device));
+    return lbr_fail(LBR_ENOMEM, "%sout of memory on %s: %lld bytes wanted, %lld live, %lld cached%s", what, lbr_device_label(device), (long long)bytes,
+                    (long long)lbr_memory_live(device), (long long)lbr_memory_cached(device), all);
+}
+
 void lbr_memory_fail_at(int64_t n)
 {
     fail_countdown = n < 0 ? -n : n;
@@ -101,15 +140,17 @@ void lbr_storage_retain(lbr_storage *s) { s->refs++; }
 void lbr_storage_release(lbr_storage *s)
 {
     if (--s->refs > 0) return;
-    if (s->base && !(s->flags & 1)) lbr_free(s->base, s->bytes); /* flag 1: the memory belongs to a plan's arena */
+    if (s->base && !(s->flags & 1)) lbr_free_on(s->device, s->base, s->bytes); /* flag 1: the memory belongs to a plan's arena */
+    if (s->device != LBR_CPU) held -= s->bytes;
+    storages[s->device]--;
     free(s);
-    storages--;
 }
 
 /* ---- tensors ---- */
 
 static const int dtype_sizes[LBR_DTYPES] = {[LBR_F32] = 4, [LBR_F64] = 8, [LBR_F16] = 2, [LBR_BF16] = 2, [LBR_U8] = 1, [LBR_I32] = 4};
 static const char *const dtype_names[LBR_DTYPES] = {[LBR_F32] = "f32", [LBR_F64] = "f64", [LBR_F16] = "f16", [LBR_BF16] = "bf16", [LBR_U8] = "u8", [LBR_I32] = "i32"};
+const char *lbr_dtype_name(int dtype) { return dtype_names[dtype]; }
 
 int lbr_dtype_size(int dtype) { return dtype >= 0 && dtype < LBR_DTYPES ? dtype_sizes[dtype] : 0; }
 
@@ -167,20 +208,22 @@ int lbr_tensor_new(lbr_tensor *t, int dtype, int ndim, const int32_t *shape, int
     memset(&fresh, 0, sizeof fresh);
     int rc = set_shape(&fresh, dtype, ndim, shape);
     if (rc) return rc;
-    if (device != LBR_CPU) return lbr_fail(LBR_EDEVICE, "tensor_new: device %d, only the CPU is there", device);
+    if (device != LBR_CPU && !lbr_backend_of(device)) return lbr_fail(LBR_EDEVICE, "tensor_new: no device %s", lbr_device_label(device));
     int64_t bytes = lbr_tensor_numel(&fresh) * dtype_sizes[dtype];
     lbr_storage *s = calloc(1, sizeof *s);
-    if (s) s->base = lbr_alloc(bytes);
+    if (s) s->base = lbr_alloc_on(device, bytes);
     if (!s || !s->base) {
         free(s);
-        return lbr_fail(LBR_ENOMEM, "out of memory: %lld bytes wanted, %lld live, %lld cached", (long long)bytes, (long long)live, (long long)cached);
+        return lbr_out_of_memory(device, "", bytes);
     }
     static uint64_t last_id;
     s->id = ++last_id;
     s->bytes = bytes;
     s->refs = 1;
     s->device = device;
-    storages++;
+    if (device != LBR_CPU) held += bytes;
+    storages[device]++;
+    fresh.device = (uint8_t)device;
     fresh.storage = s;
     fresh.data = s->base;
     *t = fresh;

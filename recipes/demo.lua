@@ -6,11 +6,11 @@ local options = require "libration.options"
 local about = "Shows the whole path on the embedded data set: renders 12 infants, finds their landmarks, trains a detector on normal movement, calibrates it,\n" ..
   "and judges two infants that it has not seen, one normal (11) and one abnormal (12). Prints the commands, so that they can be run on your own data."
 
-local rows = {
+local rows = require("libration.data.rows").of {
   {"output", "runs/demo", "folder for the results", metavar = "DIR"},
   {"seed", 1, "of the data set, the initial weights and the order of the data", min = 0, max = 4294967295},
   {"overlay", true, "write overlay videos of the two test infants"},
-  {"threads", 0, "processor threads; 0: all cores", min = 0},
+  "device", "threads",
 }
 
 options.main(function()
@@ -30,8 +30,9 @@ options.main(function()
   local threads = tostring(o.threads)
   local data = require("libration.data.infant").cached(o.seed)
   local detector = files.join(o.output, "detector.safetensors")
-  run("train", {"--render-seed", tostring(o.seed), "--seed", tostring(o.seed), "--threads", threads, "--output", o.output})
+  run("train", {"--render-seed", tostring(o.seed), "--seed", tostring(o.seed), "--threads", threads, "--device", o.device, "--output", o.output})
   run("detect", {"--video", files.join(data, "11"), files.join(data, "12"), "--detector", detector, "--output", files.join(o.output, "detect"), "--threads", threads,
+    "--device", o.device,
     o.overlay and "--overlay" or "--no-overlay"})
 
   local absolute = files.absolute(o.output)

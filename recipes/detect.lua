@@ -174,7 +174,7 @@ local function detect(input, detector, o, folder, facts)
 
   audit.write(files.join(folder, "audit.txt"), audited)
   local more = {
-    video = (input.path:gsub("/rgb/*$", "")), fps = fps, memory = {cpu = outputs.peak_memory()}, device = facts.device,
+    video = (input.path:gsub("/rgb/*$", "")), fps = fps, memory = outputs.memory(facts.device), device = facts.device,
     config = {detector = o.detector, window = detector.motion.window, features = detector.motion.features, skeleton = detector.skeleton,
       model = input.kind == "video" and o.model or nil, smooth = input.kind == "video" and o.smooth or nil},
     versions = {libration = lr.version}, timings = {["decode, landmarks and score"] = seconds},
@@ -202,7 +202,8 @@ local function detect(input, detector, o, folder, facts)
     end
   end
   outputs.json(files.join(folder, "anomaly.json"), detector, scored, verdict, {
-    input = input.path, frames_per_second = fps, peak_memory_cpu = more.memory.cpu, device = facts.device, version = lr.version, warnings = notes[1] and notes or nil,
+    input = input.path, frames_per_second = fps, peak_memory_cpu = more.memory.cpu, peak_memory_gpu = more.memory.gpu, device = facts.device, version = lr.version,
+    warnings = notes[1] and notes or nil,
     recording_check = check,
     movement_profile = second and {
       verdict = second.word, distance = second.distance, p = second.p, smallest_p = second.smallest_p, student = second.student,
@@ -257,7 +258,7 @@ options.main(function()
   local Detector, outputs, honesty = require "libration.anomaly.detector", require "libration.anomaly.outputs", require "libration.anomaly.honesty"
   log.setup {level = o.log_level}
   if #o.video == 0 and #o.landmarks == 0 then error("nothing to score: give --video or --landmarks", 0) end
-  local facts = {device = require("libration.anomaly.autoencoder").device(o.device)}
+  local facts = {device = lr.device.take(o.device)}
   if o.threads > 0 then lr.threads(o.threads) end
   if o.size ~= "" then
     facts.width, facts.height = o.size:match("^(%d+)[xX](%d+)$")
@@ -266,6 +267,7 @@ options.main(function()
   end
   local detector, reason = Detector.load(o.detector)
   if not detector then error(reason, 0) end
+  detector:to(facts.device)
   local audit = require "libration.data.audit"
   facts.audit = audit.of_detector(detector)
   for _, text in ipairs(audit.texts(facts.audit, "warning")) do log.warn("%s", text) end

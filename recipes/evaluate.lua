@@ -91,7 +91,7 @@ options.main(function()
   local data, motion, anomaly, json = require "libration.data", require "libration.motion", require "libration.anomaly", require "libration.formats.json"
   local begin, timings = progress.clock(), {}
   log.setup {level = o.log_level}
-  local device = anomaly.autoencoder.device(o.device)
+  local device = lr.device.take(o.device)
   if o.threads > 0 then lr.threads(o.threads) end
 
   -- 1. what is compared, on which recordings
@@ -146,7 +146,8 @@ options.main(function()
   for f, fold in ipairs(plan.folds) do
     folds[f] = {
       train = of_entries(fold.train, recordings), inner = fold.inner and recordings[fold.inner], motion = m, stride = o.stride,
-      network = {epochs = o.epochs, batch = o.batch, learning_rate = o.learning_rate, patience = o.patience, hidden = o.hidden, latent = o.latent, mask = o.mask, task = o.task},
+      network = {epochs = o.epochs, batch = o.batch, learning_rate = o.learning_rate, patience = o.patience, hidden = o.hidden, latent = o.latent, mask = o.mask, task = o.task,
+        device = device},
     }
     normals = normals + #fold.normals
     for _, e in ipairs(fold.normals) do seconds = seconds + recordings[e].features.frames / m.rate end

@@ -47,7 +47,8 @@ local rows = require("libration.data.rows").of {
   {"resume", false, "go on from the last checkpoint in the output folder, to the same numbers"},
   {"output", "", "folder for the results; empty: runs/NAME of the data", metavar = "DIR"},
   "device",
-  {"amp", false, "bf16 products in the linear layers, where the processor has fast ones"},
+  {"amp", false, "mixed precision: products of 16-bit operands, summed in f32, f32 weights; on unless --no-amp on a CUDA device"},
+  {"half", "f16", "number type of --amp's operands; f16 with loss scaling", choices = {"f16", "bf16"}},
   {"workers", 1, "threads that prepare batches", min = 0, max = 64},
   "threads", "model", "precision", "smooth", "person", "weights", "cache", "check", "fps", "skeleton", "coordinates", "size",
   {"population", "", "whom the training sequences show, in words for the reports"},
@@ -140,16 +141,17 @@ local function score_all(list, m, model, first)
 end
 
 options.main(function()
-  local o = options.parse("train", about, rows, arg)
+  local o, given = options.parse("train", about, rows, arg)
   local files, log, progress, lr = require "libration.files", require "libration.log", require "libration.progress", require "libration"
   local data, motion, anomaly, json = require "libration.data", require "libration.motion", require "libration.anomaly", require "libration.formats.json"
   local clock = progress.clock
   local begin, timings = clock(), {}
-  local device = anomaly.autoencoder.device(o.device)
+  log.setup {level = o.log_level}
+  local device = lr.device.take(o.device)
+  if not given.amp then o.amp = device ~= "cpu" end
   if o.threads > 0 then lr.threads(o.threads) end
   local width, height = o.size:match("^(%d+)[xX](%d+)$")
   if o.size ~= "" and not width then error(("--size is %q, want WIDTHxHEIGHT such as 640x480"):format(o.size), 0) end
-  log.setup {level = o.log_level}
 
   -- 1. the recordings, their split and its audit
   local folder_of_data, population = o.data, o.population
@@ -187,7 +189,8 @@ options.main(function()
   local ok
   ok, reason = log.setup {path = files.join(folder, "training.log")}
   if not ok then error(reason, 0) end
-  log.info("%s: %d sequences (%s); device %s", folder_of_data, #dataset.entries, dataset:ids(), device)
+  log.info("%s: %d sequences (%s); device %s, %s", folder_of_data, #dataset.entries, dataset:ids(), device,
+    o.amp and ("mixed precision, %s operands%s"):format(o.half, given.amp and "" or " (--no-amp: f32)") or "f32")
   local how = {
     fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = tonumber(width), height = tonumber(height), settings = data.landmarks.settings(o),
     coordinates = o.coordinates, check = o.check,
@@ -279,7 +282,7 @@ options.main(function()
   local fit = anomaly.fit.run {
     train = training_windows, watch = watched, normaliser = normaliser, mask = o.mask, model = {hidden = o.hidden, latent = o.latent, task = o.task}, epochs = o.epochs,
     batch = o.batch, accumulate = o.accumulate, learning_rate = o.learning_rate, schedule = o.schedule, clip = o.clip, patience = o.patience, seed = o.seed,
-    folder = folder, checkpoint_every = o.checkpoint_every, resume = o.resume, workers = o.workers, amp = o.amp,
+    folder = folder, checkpoint_every = o.checkpoint_every, resume = o.resume, workers = o.workers, device = device, amp = o.amp and o.half or nil,
     about = {data = audit.content.train, split = want, motion = m, hidden = o.hidden, latent = o.latent, task = o.task, stop_on = o.stop_on, augment = o.augment,
       stride = o.stride},
   }
@@ -289,7 +292,7 @@ options.main(function()
   -- 4. calibration on the validation recordings, and the detector on disk
   mark = clock()
   local model = {
-    normaliser = normaliser, mask = o.mask, pca = pca, from = fit.model:scored_from(), reconstruct = function(x, n) return fit.model:reconstruct(x, n) end,
+    normaliser = normaliser, mask = o.mask, pca = pca, from = fit.model:scored_from(), network = fit.model, reconstruct = function(x, n) return fit.model:reconstruct(x, n) end,
   }
   local calibrating = score_all(validate, m, model, train[1])
   local calibration = anomaly.thresholds.calibrate(calibrating, o.percentile, anomaly.scores.explained(calibrating))
@@ -405,7 +408,8 @@ options.main(function()
     recipe = "train", version = lr.version, luajit = jit.version, device = device, threads = lr.threads(), options = o, motion = m, data = folder_of_data,
     split = want, checksums = checksums, seeds = {training = o.seed, rendering = o.data == "" and o.render_seed or nil}, timings = timings,
     epochs = #fit.history.train, best_epoch = fit.best, threshold = calibration.threshold, explained = calibration.explained, test = counts,
-    auc = tested and tested.auc or nil, peak_memory_cpu = anomaly.outputs.peak_memory(), warnings = json.list(page.warnings), audit = data.audit.page(audit),
+    auc = tested and tested.auc or nil, peak_memory_cpu = page.memory.cpu, peak_memory_gpu = page.memory.gpu, amp = o.amp and o.half or nil,
+    warnings = json.list(page.warnings), audit = data.audit.page(audit),
   }, true) .. "\n")
   local report = require "libration.report"
   local html = report.training(folder, page)

@@ -1,289 +1,16 @@
 -- fuzz_spec.lua: every row of ops.def with random shapes, strides and attributes: f32 against f64, replay, threads, instruction sets; and with
 -- arguments that make no sense: a one-line error by the op's name or an answer, never a crash. Seeded; gradients and exact values are in ops_spec.
-local ffi = require "ffi"
 local lr = require "libration"
 local helper = require "helper"
+local cases = require "op_cases"
 local ops = require "libration.ops"
 
-local summary = require("libration.tensor").describe
 local raw, rows, C = ops.raw, ops.rows, lr.core.C
-
----------------------------------------------------------------------------------------------------- random things
-
-local state
-local function int(low, high)
-  state = (state * 1103515245 + 12345) % 2 ^ 31
-  return low + math.floor(state / 2 ^ 31 * (high - low + 1))
-end
-local function pick(list) return list[int(1, #list)] end
-local function chance(p) return int(1, 1000) <= p * 1000 end
-
-local SIZES = {0, 1, 1, 2, 3, 4, 5, 7, 17}
-local function size(least)
-  local n = pick(SIZES)
-  return n < (least or 0) and least or n
-end
-local function shape(low, high, least)
-  local s = {}
-  for i = 1, int(low, high) do s[i] = size(least) end
-  return s
-end
-
--- The values of t behind other strides: permuted in memory, or inside of something larger.
-local function disguise(t)
-  local n = t:dim()
-  if n == 0 or chance(.3) then return t end
-  if chance(.5) then
-    local order, inverse, sizes = {}, {}, {}
-    for i = 1, n do table.insert(order, int(1, i), i) end
-    for i = 1, n do sizes[i], inverse[order[i]] = t:size(order[i]), i end
-    return lr.empty(sizes, t.dtype):permute(inverse):copy_(t)
-  end
-  local sizes, first = t.shape, {}
-  for i = 1, n do
-    first[i] = int(1, 3)
-    sizes[i] = sizes[i] + first[i] + int(0, 2)
-  end
-  local v = lr.full(sizes, 1e30, t.dtype)
-  for i = 1, n do v = v:narrow(i, first[i], t:size(i)) end
-  return v:copy_(t)
-end
-
-local function F(s, low, high)
-  local own = {}
-  for i = 1, #s do own[i] = chance(.1) and s[i] > 0 and 1 or s[i] end -- some dims repeat one value
-  return disguise(lr.uniform(own, {seed = int(0, 1e6), low = low or -1, high = high or 1})):expand(s)
-end
-local function I(s, low, high)
-  local t = lr.empty(s, "i32")
-  for i = 0, t:numel() - 1 do t:ptr()[i] = int(low, high) end
-  return disguise(t)
-end
--- Broadcasts to s: some dims 1, some leading ones gone.
-local function part(s)
-  local out = {}
-  for i = chance(.3) and int(1, #s + 1) or 1, #s do out[#out + 1] = chance(.3) and 1 or s[i] end
-  return out
-end
-
----------------------------------------------------------------------------------------------------- a valid case of every op
-
-local case = {} -- case[op]() -> inputs, attributes, outputs of ops in place
-
-for _, name in ipairs {"add", "sub", "mul", "maximum", "minimum", "eq", "ne", "lt", "le", "gelu_backward"} do
-  case[name] = function()
-    local s = shape(0, 5)
-    return chance(.5) and {F(part(s)), F(s)} or {F(s), F(part(s))}
-  end
-end
-case.div = function() local s = shape(0, 4) return {F(s), F(part(s), .5, 2)} end
-case.pow = function() local s = shape(0, 4) return {F(s, .5, 2), F(part(s))} end
-case.prelu = function() local s = shape(0, 4) return {F(s), F(part(s))} end
-case.where = function() local s = shape(0, 4) return {I(part(s), 0, 1):to("u8"), F(s), F(part(s))} end
-for _, name in ipairs {"neg", "abs", "sign", "exp", "square", "sin", "cos", "sigmoid", "tanh", "relu", "gelu", "silu", "isnan", "copy", "softmax", "log_softmax"} do
-  case[name] = function() return {F(shape(0, 6), -3, 3)} end
-end
-for _, name in ipairs {"log", "sqrt", "reciprocal"} do case[name] = function() return {F(shape(0, 5), .3, 3)} end end
-case.affine = function() return {F(shape(0, 5))}, {scale = int(-8, 8) / 4, shift = int(-8, 8) / 4} end
-case.clamp = function() return {F(shape(0, 5))}, {low = -.5, high = .25} end
-case.cast = function() return {F(shape(0, 5), -300, 300)}, {dtype = pick {2, 3, 4, 5}} end
-case.copy_into = function() local s = shape(0, 5) return {F(part(s))}, nil, {F(s):clone()} end
-case.fill = function()
-  local s = shape(0, 5)
-  return {}, {value = .5, dtype = 0, ndim = #s, shape = s}
-end
-case.fill_into = function() return {}, {value = .5}, {disguise(F(shape(0, 5)):clone())} end
-case.add_into = function() local s = shape(0, 5) return {F(s)}, {scale = .5}, {F(s):clone()} end
-case.square_sum_into = function() return {F(shape(0, 4))}, nil, {lr.zeros({1}, "f64")} end
-for _, name in ipairs {"sum", "mean", "max", "min"} do
-  case[name] = function()
-    local s = shape(0, 5, name ~= "sum" and 1 or 0)
-    return {F(s)}, {dims = int(0, 2 ^ #s - 1), keep = int(0, 1)}
-  end
-end
-case.argmax = function() local s = shape(1, 5, 1) return {F(s)}, {dim = int(0, #s - 1), keep = int(0, 1)} end
-case.matmul = function()
-  local ta, tb, m, k, n, lead = int(0, 1), int(0, 1), size(), size(), size(), shape(0, 3)
-  local a, b = {unpack(lead)}, {}
-  if #lead == 0 or ta == 1 or chance(.5) then b = {unpack(lead)} end
-  a[#a + 1], a[#a + 2] = ta == 1 and k or m, ta == 1 and m or k
-  b[#b + 1], b[#b + 2] = tb == 1 and n or k, tb == 1 and k or n
-  return {F(a), F(b)}, {ta = ta, tb = tb}
-end
-case.linear = function()
-  local s, o = shape(1, 4), size()
-  return {F(s), F {o, s[#s]}, chance(.5) and F {o} or nil}, {act = int(0, 2)}
-end
-
-local function window(depthwise)
-  local g = not depthwise and pick {1, 1, 2, 3} or 1
-  local w = {B = int(0, 3), H = int(5, 9), W = int(5, 9), I = g * pick {0, 1, 2, 5}, O = g * pick {1, 2, 5, 16}, k = {int(1, 3), int(1, 3)}, g = g,
-    attr = {stride = {int(1, 3), int(1, 3)}, pad = {int(0, 2), int(0, 2), int(0, 2), int(0, 2)}, dilation = {int(1, 2), int(1, 2)}}}
-  if depthwise then w.I = pick {0, 1, 3, 16} w.O = w.I end
-  local a, x = w.attr, {w.H, w.W}
-  w.x, w.y = {w.B, w.H, w.W, w.I}, {w.B, 0, 0, w.O}
-  for i = 1, 2 do w.y[i + 1] = math.floor((x[i] + a.pad[2 * i - 1] + a.pad[2 * i] - a.dilation[i] * (w.k[i] - 1) - 1) / a.stride[i]) + 1 end
-  w.w = depthwise and {w.k[1], w.k[2], w.I} or {w.O, w.k[1], w.k[2], w.I / g}
-  if not depthwise then a.groups = g end
-  return w
-end
-for _, name in ipairs {"conv2d", "depthwise"} do
-  case[name] = function()
-    local w, act = window(name == "depthwise"), int(0, 3)
-    w.attr.act = act
-    return {F(w.x), F(w.w), chance(.5) and F {w.O} or nil, chance(.3) and F(w.y) or nil, act == 3 and F {w.O} or nil}, w.attr
-  end
-  case[name .. "_backward_input"] = function()
-    local w = window(name == "depthwise")
-    w.attr.size = {w.H, w.W}
-    return {F(w.y), F(w.w)}, w.attr
-  end
-  case[name .. "_backward_weight"] = function()
-    local w = window(name == "depthwise")
-    w.attr.kernel = w.k
-    return {F(w.y), F(w.x)}, w.attr
-  end
-end
-for _, name in ipairs {"max_pool2d", "avg_pool2d"} do
-  local function pool()
-    local k = {int(1, 3), int(1, 3)}
-    local p = {int(0, k[1] - 1), int(0, k[1] - 1), int(0, k[2] - 1), int(0, k[2] - 1)}
-    local a, x, y = {kernel = k, stride = {int(1, 3), int(1, 3)}, pad = p}, {int(0, 3), int(3, 8), int(3, 8), size()}, {}
-    y[1], y[4] = x[1], x[4]
-    for i = 1, 2 do y[i + 1] = math.floor((x[i + 1] + p[2 * i - 1] + p[2 * i] - k[i]) / a.stride[i]) + 1 end
-    return a, x, y
-  end
-  case[name] = function() local a, x = pool() return {F(x)}, a end
-  case[name .. "_backward"] = function() local a, x, y = pool() return {F(y), F(x)}, a end
-end
-for _, name in ipairs {"resize_bilinear", "resize_bilinear_backward"} do
-  case[name] = function() return {F {int(0, 2), int(1, 6), int(1, 6), size()}}, {size = {int(1, 9), int(1, 9)}, align_corners = int(0, 1), half_pixel = int(0, 1)} end
-end
-case.depth_to_space = function() local r = int(1, 3) return {F {int(0, 2), size(), size(), r * r * int(0, 3)}}, {block = r} end
-case.pad = function()
-  local s, a = shape(0, 5), {before = {}, after = {}, value = .5}
-  for i = 1, #s do a.before[i], a.after[i] = int(0, 2), int(0, 2) end
-  return {F(s)}, a
-end
-case.concat = function()
-  local s, list = shape(1, 4), {}
-  local d = int(1, #s)
-  for i = 1, int(1, 8) do
-    local own = {unpack(s)}
-    own[d] = size()
-    list[i] = F(own)
-  end
-  return list, {dim = d - 1}
-end
-case.gather = function() local s = shape(1, 3, 1) return {F(s), I(shape(0, 3), 0, s[1] - 1)} end
-case.gather_backward = function()
-  local index, n, s = shape(0, 3), int(1, 9), shape(0, 2)
-  local dy = {unpack(index)}
-  for i = 1, #s do dy[#dy + 1] = s[i] end
-  return {F(dy), I(index, 0, n - 1)}, {rows = n}
-end
-for _, name in ipairs {"softmax_backward", "log_softmax_backward"} do case[name] = function() local s = shape(0, 4) return {F(s), F(s, 0, 1)} end end
-case.layer_norm = function() local s = shape(1, 4, 1) return {F(s), chance(.5) and F {s[#s]} or nil, chance(.5) and F {s[#s]} or nil}, {eps = 1e-3} end
-case.layer_norm_backward = function()
-  local s = shape(1, 4)
-  s[#s] = math.max(s[#s], 1)
-  local lead = {unpack(s, 1, #s - 1)}
-  return {F(s), F(s), F(lead), F(lead), chance(.5) and F {s[#s]} or nil}
-end
-case.batch_norm = function()
-  local s = shape(2, 4, 1)
-  s[1] = s[1] + 1
-  local c = {s[#s]}
-  return {F(s), F(c), F(c), F(c):clone(), F(c, .5, 1):clone()}, {eps = 1e-3, momentum = .1, training = int(0, 1)}
-end
-case.batch_norm_backward = function()
-  local s = shape(2, 4)
-  s[#s] = math.max(s[#s], 1)
-  local c = {s[#s]}
-  return {F(s), F(s), F(c), F(c), F(c)}, {training = int(0, 1)}
-end
-case.lstm_forward = function()
-  local B, T, N, H = int(0, 5), int(1, 6), size(), size(1)
-  local x = chance(.3) and T > 1 and N > 0 and F({B + T, N}):contiguous():unfold(T, int(1, 3)) or F {B, T, N}
-  B = x:size(1)
-  return {x, F {4 * H, N}, F {4 * H, H}, F {4 * H}, chance(.5) and F {B, H} or nil, chance(.5) and F {B, H} or nil}, {save = int(0, 1)}
-end
-case.lstm_backward = function()
-  local B, T, N, H = int(0, 5), int(1, 6), size(), size(1)
-  local function some(s) return chance(.6) and F(s) or nil end
-  return {F {B, T, N}, F {4 * H, N}, F {4 * H, H}, some {B, H}, some {B, H}, F {B, T, H}, F({T, B, 4 * H}, 0, 1), F {T, B, H}, some {B, T, H}, some {B, H}, some {B, H}},
-    {need_dx = int(0, 1)}
-end
-case.loss = function() local s = shape(0, 4) return {F(s), F(s), chance(.5) and F(s, -1, 1):relu() or nil}, {kind = int(0, 2), delta = .3} end
-case.loss_backward = function()
-  local s = shape(0, 4)
-  return {F {}, F(s), F(s), chance(.5) and F(s, -1, 1):relu() or nil, lr.full({}, .25, "f64")}, {kind = int(0, 2), delta = .3}
-end
-case.cross_entropy = function() local n, c = size(), size(1) return {F({n, c}, -3, 3), I({n}, -1, c - 1)} end
-case.cross_entropy_backward = function() local n, c = size(), size(1) return {F {}, F({n, c}, 0, 1), I({n}, -1, c - 1)} end
-case.random = function()
-  local s = shape(0, 5)
-  return {chance(.5) and I({1}, 0, 9) or nil}, {seed = int(0, 99), stream = int(0, 9), kind = int(0, 1), low = -1, high = 1, dtype = 0, ndim = #s, shape = s}
-end
-case.dropout = function() return {F(shape(0, 5)), I({1}, 0, 9)}, {seed = int(0, 99), stream = 1, p = .3} end
-local function control() return lr.tensor({.01, int(1, 9), 1, 0, 1, 0, 0, 0}, "f64") end
-case.optim_begin = function() return {lr.full({1}, 2, "f64")}, {growth = 2, backoff = .5, interval = int(0, 2)}, {control()} end
-case.sgd = function()
-  local s = shape(0, 4)
-  return {F(s), control(), lr.full({1}, 2, "f64")}, {momentum = .9, weight_decay = .1, nesterov = int(0, 1), clip = int(0, 1)}, {F(s):clone(), F(s):clone()}
-end
-case.adam = function()
-  local s = shape(0, 4)
-  return {F(s), control(), lr.full({1}, 2, "f64")}, {beta1 = .9, beta2 = .99, eps = 1e-3, weight_decay = .1, decoupled = int(0, 1), clip = int(0, 1)},
-    {F(s):clone(), F(s):clone(), F(s, 0, 1):clone()}
-end
-
----------------------------------------------------------------------------------------------------- running one
-
-local function attr_of(name, fields)
-  local a = rows[name].attr()
-  for k, v in pairs(fields or {}) do
-    if type(v) == "table" then
-      for i = 1, #v do a[k][i - 1] = v[i] end
-    else
-      a[k] = v
-    end
-  end
-  return a
-end
-
-local function writes(name, i) return name == "batch_norm" and i >= 4 end
-
--- Outputs of the op on copies of what it writes; batch norm's running statistics follow them.
-local function run(name, ins, attr, outs, map)
-  local n, arguments = #rows[name].inputs, {}
-  map = map or function(t) return t end
-  for i = 1, n do arguments[i] = ins[i] and map(writes(name, i) and ins[i]:clone() or ins[i]) end
-  local result
-  if outs then
-    result = {}
-    for i = 1, #outs do
-      result[i] = map(outs[i]):clone()
-      arguments[n + i] = result[i]
-    end
-    n = n + #outs
-    arguments[n + 1] = attr
-    raw[name](unpack(arguments, 1, n + 1))
-  else
-    arguments[n + 1] = attr
-    result = {raw[name](unpack(arguments, 1, n + 1))}
-  end
-  if name == "batch_norm" then result[#result + 1], result[#result + 2] = arguments[4], arguments[5] end
-  return result
-end
-
-local function bits(t)
-  t = t:contiguous()
-  return table.concat(t.shape, ",") .. t.dtype .. ffi.string(ffi.cast("const char *", t:ptr()), t:numel() * C.lbr_dtype_size(t.dtype_))
-end
+local int, pick, chance, shape, run = cases.int, cases.pick, cases.chance, cases.shape, cases.run
 
 local function same_bits(want, have, text)
-  for i = 1, #want do assert(bits(want[i]) == bits(have[i]), text .. ": output " .. i .. " differs by " .. helper.difference(want[i], have[i])) end
+  local i = cases.differs(want, have)
+  if i then error(text .. ": output " .. i .. " differs by " .. helper.difference(want[i], have[i])) end
 end
 
 local function close(want, have, tolerance, text)
@@ -294,27 +21,25 @@ local function close(want, have, tolerance, text)
 end
 
 local function wide(t) return t.dtype == "f32" and t:to("f64") or t end
+local function clone(t) return t:clone() end
+local function wide_copy(t) return wide(t):clone() end
 
 -- oneDNN splits these sums over the threads, so their last bits follow the number of threads (not the run).
 local splits = {conv2d_backward_weight = true, depthwise_backward_weight = true}
 
 local function check(name)
-  local ins, fields, outs = case[name]()
-  local attr = attr_of(name, fields)
-  local shapes = {}
-  for i = 1, #rows[name].inputs do shapes[i] = ins[i] and summary(ins[i]) or "-" end
-  for k, v in pairs(fields or {}) do shapes[#shapes + 1] = k .. "=" .. (type(v) == "table" and table.concat(v, ",") or tostring(v)) end
-  local text = name .. " of " .. table.concat(shapes, " ")
+  local ins, fields, outs = cases.of[name]()
+  local attr, text = cases.attributes(name, fields), cases.text(name, ins, fields)
   local narrow = run(name, ins, attr, outs)
-  local wider = attr_of(name, fields)
+  local wider = cases.attributes(name, fields)
   if name == "fill" or name == "random" then wider.dtype = 1 end
-  close(run(name, ins, wider, outs, wide), narrow, name:find "lstm" and 1e-4 or 2e-5, text .. ", f64 against f32")
+  close(run(name, ins, wider, outs, wide, wide_copy), narrow, name:find "lstm" and 1e-4 or 2e-5, text .. ", f64 against f32")
 
   local dense = {}
   for i = 1, #rows[name].inputs do dense[i] = ins[i] and ins[i]:clone() end
   local eager = run(name, dense, attr, outs)
   close(eager, narrow, 1e-5, text .. ", dense against strided")
-  local R = lr.record(function(...) return unpack(run(name, {...}, attr, outs)) end)
+  local R = lr.record(function(...) return unpack(run(name, {...}, attr, outs, nil, clone)) end)
   for _ = 1, 2 do same_bits(eager, {R(unpack(dense, 1, #rows[name].inputs))}, text .. ", replay") end
 
   local threads = lr.threads()
@@ -352,8 +77,8 @@ end
 
 -- Sizes that may grow an output stay off when little else bounds it: two or more elements beside them pass 2^31 at once.
 local function nonsense(name)
-  local ins, fields, outs = case[name]()
-  local n, attr = #rows[name].inputs, attr_of(name, fields)
+  local ins, fields, outs = cases.of[name]()
+  local n, attr = #rows[name].inputs, cases.attributes(name, fields)
   local arguments, changed = {}, false
   for i = 1, n do arguments[i] = ins[i] end
   for i = 1, outs and #outs or 0 do arguments[n + i] = outs[i] end
@@ -378,9 +103,7 @@ local function nonsense(name)
 end
 
 local function seeded(seed, name, fn)
-  state = seed
-  for i = 1, #name do state = (state * 31 + name:byte(i)) % 2 ^ 31 end
-  for _ = 1, 5 do int(0, 1) end
+  cases.seed(seed, name)
   local ok, message = pcall(lr.scope, fn, name)
   assert(ok, ("seed %d: %s"):format(seed, tostring(message)))
 end
@@ -391,7 +114,7 @@ table.sort(names)
 
 describe("fuzz", function()
   it("every op has a case", function()
-    for _, name in ipairs(names) do assert(case[name], name .. " has no case") end
+    for _, name in ipairs(names) do assert(cases.of[name], name .. " has no case") end
   end)
   for _, round in ipairs {{"5 rounds", 1, 5}, {"100 rounds #slow", 6, 105}} do
     it("valid arguments: f64, dense, replay, 1 to 3 threads, instruction sets; " .. round[1], function()

@@ -21,6 +21,25 @@ function helper.shared(path)
   end
 end
 
+local emulator
+
+--- What specs ask of the emulated device (tests/emu); nil where the CUDA library is a real one or missing.
+---@return ffi.namespace*|nil
+function helper.emulator()
+  if emulator == nil then
+    emulator = false
+    if require("libration.device").count() > 0 then
+      ffi.cdef [[
+        void lbr_emu_seed(unsigned seed); int lbr_emu_build(void); long lbr_emu_barriers(char *text, long room); void lbr_emu_ignore(const char *barrier);
+        void lbr_emu_fail_malloc(long n); void lbr_emu_fail_launch(long n); void lbr_emu_lose_device(long n); void lbr_emu_heal(void);
+        void lbr_emu_memory(double bytes); double lbr_emu_in_use(void);]]
+      local library = ffi.load((lr.core.find_library "libration_cuda"))
+      if pcall(function() return library.lbr_emu_build end) then emulator = library end
+    end
+  end
+  return emulator or nil
+end
+
 --- True where LIBRATION_FULL=1 asks for campaigns in full size; they are samples otherwise.
 function helper.full() return os.getenv "LIBRATION_FULL" == "1" end
 
@@ -42,28 +61,29 @@ end
 
 --- Checks gradients of f (tensors in, one-element tensor out) in f64 against central differences.
 ---@param f fun(...): Tensor
----@param inputs Tensor[] f64 leaves
+---@param inputs Tensor[] f64 leaves, contiguous, on any device
 ---@param tolerance number|nil relative to the largest entry, 1e-6
 function helper.check_gradient(f, inputs, tolerance)
   for _, x in ipairs(inputs) do lr.requires_grad(x) end
   local tape = lr.tape()
   local grads = tape:gradient(f(unpack(inputs)), inputs)
-  local h = 1e-5
+  local h, C, value = 1e-5, lr.core.C, ffi.new "double[1]"
+  local function get(t, i)
+    lr.core.check(C.lbr_element_get(t, i, value))
+    return value[0]
+  end
+  local function at(x, i, v)
+    lr.core.check(C.lbr_element_set(x, i, v))
+    return f(unpack(inputs)):item()
+  end
   for k, x in ipairs(inputs) do
     local worst, size, where = 0, 1e-3, 0
-    local p = x:ptr()
     local g = grads[k]:contiguous()
     for i = 0, x:numel() - 1 do
-      local saved = p[i]
-      p[i] = saved + h
-      x.storage.version = x.storage.version + 1
-      local up = f(unpack(inputs)):item()
-      p[i] = saved - h
-      x.storage.version = x.storage.version + 1
-      local down = f(unpack(inputs)):item()
-      p[i] = saved
-      x.storage.version = x.storage.version + 1
-      local numeric, analytic = (up - down) / (2 * h), g:ptr()[i]
+      local saved = get(x, i)
+      local up, down = at(x, i, saved + h), at(x, i, saved - h)
+      lr.core.check(C.lbr_element_set(x, i, saved))
+      local numeric, analytic = (up - down) / (2 * h), get(g, i)
       size = math.max(size, math.abs(numeric))
       if not (math.abs(numeric - analytic) <= worst) then worst, where = math.abs(numeric - analytic), i end
     end

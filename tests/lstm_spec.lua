@@ -222,6 +222,41 @@ describe("lstm", function()
     end
   end)
 
+  for dtype, bound in pairs {f16 = 2e-3, bf16 = 1.6e-2} do
+    it(dtype .. " input beside f32 weights: forward and backward within " .. bound .. " of float64, gradients in their operand's type", function()
+      for _, s in ipairs(shapes) do
+        local p, g = layer(s[1], s[2], s[3], s[4], "f32", s[5])
+        local p64, g64 = widen(p), widen(g)
+        p.x, p.h0, g.dy, g.dhn = p.x:to(dtype), p.h0 and p.h0:to(dtype), g.dy:to(dtype), g.dhn and g.dhn:to(dtype)
+        local f, f64 = run(p, true), run(p64, true)
+        close(f, f64, bound)
+        local d = backward(p, f, g)
+        close(d, backward(p64, f64, g64), 2 * bound)
+        for name, t in pairs {y = f.y, hn = f.hn, gates = f.gates, dx = d.dx, dh0 = d.dh0} do assert.are.equal(dtype, t.dtype, name) end
+        for name, t in pairs {cn = f.cn, cells = f.cells, dw = d.dw, dr = d.dr, db = d.db, dc0 = d.dc0} do assert.are.equal("f32", t.dtype, name) end
+      end
+    end)
+  end
+
+  it("half precision goes through the tape and through a plan, and refuses half weights", function()
+    local p = layer(3, 4, 5, 6, "f32", false)
+    local x = p.x:to "f16"
+    local function eager() return (lr.lstm(x, p.w, p.r, p.b)) end
+    local plan = lr.record(function(v) return (lr.lstm(v, p.w, p.r, p.b)) end)
+    for _, name in ipairs {"none", "w", "r"} do
+      if p[name] then p[name]:copy_(p[name] * 2) end
+      for _ = 1, 2 do assert(relative(plan(x), eager()) == 0, "stale after writing " .. name) end
+    end
+    lr.requires_grad(p.w, p.r)
+    local tape = lr.tape()
+    local g = tape:gradient(eager():to("f32"):sum(), {p.w, p.r})
+    assert.are.equal("f32", g[1].dtype)
+    assert.are.equal("f32", g[2].dtype)
+    assert(g[2]:abs():max():item() > 0)
+    assert.has_error(function() forward(x, p.w:to "f16", p.r, p.b) end)
+    assert.has_error(function() forward(x, p.w, p.r, p.b, nil, lr.zeros({3, 6}, {dtype = "f16"})) end)
+  end)
+
   it("refuses wrong shapes and dtypes by name", function()
     local p = layer(2, 3, 4, 5, "f32", true)
     assert.has_error(function() forward(p.x:narrow(3, 1, 3), p.w, p.r, p.b) end, nil)

@@ -1,5 +1,6 @@
 -- ops_spec.lua: every op with a gradient against finite differences in f64, values against plain arithmetic, bad input refused by name.
 local lr = require "libration"
+local device = require "libration.device"
 local helper = require "helper"
 
 local function randn(shape, seed) return lr.randn(shape, {seed = seed, dtype = "f64"}) end
@@ -11,110 +12,121 @@ local function away(shape, seed) -- no element near 0
 end
 local function positive(shape, seed) return (randn(shape, seed):abs() + .3):clone() end
 -- a weighted sum, so that every output element has its own gradient
-local function weigh(y) return (y * lr.randn(y.shape, {seed = 99, dtype = y.dtype})):sum() end
+local function weigh(y) return (y * lr.randn(y.shape, {seed = 99, dtype = y.dtype}):to(y.device)):sum() end
 
-describe("gradients in f64 against central differences", function()
+local function gradients(place)
+  local function check(f, inputs, tolerance)
+    for i, x in ipairs(inputs) do inputs[i] = x:to(place) end
+    helper.check_gradient(f, inputs, tolerance)
+  end
   local unary = {
     exp = randn, sin = randn, cos = randn, sigmoid = randn, tanh = randn, gelu = randn, silu = randn, square = randn, neg = randn, abs = away,
     relu = away, log = positive, sqrt = positive, reciprocal = positive,
   }
   for name, make in pairs(unary) do
-    it(name .. " [3,5]", function() helper.check_gradient(function(x) return weigh(lr[name](x)) end, {make({3, 5}, 1)}) end)
+    it(name .. " [3,5]", function() check(function(x) return weigh(lr[name](x)) end, {make({3, 5}, 1)}) end)
   end
   for _, name in ipairs {"add", "sub", "mul", "div", "maximum", "minimum"} do
     it(name .. " with broadcasting [4,1,3] and [5,1]", function()
-      helper.check_gradient(function(a, b) return weigh(lr[name](a, b)) end, {randn({4, 1, 3}, 1), away({5, 1}, 2)})
+      check(function(a, b) return weigh(lr[name](a, b)) end, {randn({4, 1, 3}, 1), away({5, 1}, 2)})
     end)
   end
-  it("pow", function() helper.check_gradient(function(a, b) return weigh(lr.pow(a, b)) end, {positive({3, 4}, 1), randn({4}, 2)}) end)
+  it("pow", function() check(function(a, b) return weigh(lr.pow(a, b)) end, {positive({3, 4}, 1), randn({4}, 2)}) end)
   it("where", function()
-    local condition = lr.gt(randn({3, 4}, 3), 0)
-    helper.check_gradient(function(a, b) return weigh(lr.where(condition, a, b)) end, {randn({3, 4}, 1), randn({4}, 2)})
+    local condition = lr.gt(randn({3, 4}, 3), 0):to(place)
+    check(function(a, b) return weigh(lr.where(condition, a, b)) end, {randn({3, 4}, 1), randn({4}, 2)})
   end)
-  it("affine and clamp", function() helper.check_gradient(function(x) return weigh(lr.clamp(x * 3 + 1, -2, 2.5)) end, {randn({7}, 5)}) end)
-  it("prelu", function() helper.check_gradient(function(x, s) return weigh(lr.prelu(x, s)) end, {away({2, 3, 4}, 1), randn({4}, 2)}) end)
+  it("affine and clamp", function() check(function(x) return weigh(lr.clamp(x * 3 + 1, -2, 2.5)) end, {randn({7}, 5)}) end)
+  it("prelu", function() check(function(x, s) return weigh(lr.prelu(x, s)) end, {away({2, 3, 4}, 1), randn({4}, 2)}) end)
   for _, name in ipairs {"sum", "mean", "max", "min"} do
     for _, case in ipairs {{nil, false}, {2, false}, {{1, 3}, true}, {-1, true}, {{1, 2}, false}} do
       it(name .. " over " .. (type(case[1]) == "table" and table.concat(case[1], "+") or tostring(case[1])), function()
-        helper.check_gradient(function(x) return weigh(lr[name](x, case[1], case[2])) end, {randn({3, 4, 5}, 1)})
+        check(function(x) return weigh(lr[name](x, case[1], case[2])) end, {randn({3, 4, 5}, 1)})
       end)
     end
   end
   for _, t in ipairs {{false, false}, {true, false}, {false, true}, {true, true}} do
     it(("matmul %s %s"):format(tostring(t[1]), tostring(t[2])), function()
       local a, b = t[1] and {2, 4, 3} or {2, 3, 4}, t[2] and {2, 5, 4} or {2, 4, 5}
-      helper.check_gradient(function(x, y) return weigh(lr.matmul(x, y, t[1], t[2])) end, {randn(a, 1), randn(b, 2)})
+      check(function(x, y) return weigh(lr.matmul(x, y, t[1], t[2])) end, {randn(a, 1), randn(b, 2)})
     end)
   end
-  it("matmul with one matrix for all", function() helper.check_gradient(function(x, y) return weigh(lr.matmul(x, y)) end, {randn({2, 3, 4}, 1), randn({4, 5}, 2)}) end)
+  it("matmul with one matrix for all", function() check(function(x, y) return weigh(lr.matmul(x, y)) end, {randn({2, 3, 4}, 1), randn({4, 5}, 2)}) end)
   it("linear with bias and relu", function()
-    helper.check_gradient(function(x, w, b) return weigh(lr.linear(x, w, b, "relu")) end, {randn({2, 3, 4}, 1), randn({5, 4}, 2), randn({5}, 3)})
+    check(function(x, w, b) return weigh(lr.linear(x, w, b, "relu")) end, {randn({2, 3, 4}, 1), randn({5, 4}, 2), randn({5}, 3)})
   end)
   it("conv2d: groups, stride, pad, dilation, residual, relu", function()
     local options = {groups = 2, stride = {2, 1}, pad = {1, 2, 0, 1}, dilation = {1, 2}, act = "relu"}
     local y = lr.conv2d(randn({2, 5, 6, 4}, 1), randn({6, 3, 2, 2}, 2), nil, options)
-    helper.check_gradient(function(x, w, b, r)
+    check(function(x, w, b, r)
       return weigh(lr.conv2d(x, w, b, {groups = 2, stride = {2, 1}, pad = {1, 2, 0, 1}, dilation = {1, 2}, act = "relu", residual = r}))
     end, {randn({2, 5, 6, 4}, 1), randn({6, 3, 2, 2}, 2), randn({6}, 3), randn(y.shape, 4)})
   end)
   it("depthwise", function()
-    helper.check_gradient(function(x, w, b) return weigh(lr.depthwise(x, w, b, {stride = 2, pad = 1})) end, {randn({2, 5, 6, 3}, 1), randn({3, 3, 3}, 2), randn({3}, 3)})
+    check(function(x, w, b) return weigh(lr.depthwise(x, w, b, {stride = 2, pad = 1})) end, {randn({2, 5, 6, 3}, 1), randn({3, 3, 3}, 2), randn({3}, 3)})
   end)
   it("max_pool2d and avg_pool2d", function()
-    helper.check_gradient(function(x) return weigh(lr.max_pool2d(x, {3, 2}, {stride = {2, 1}, pad = {1, 1, 0, 1}})) end, {randn({2, 5, 4, 3}, 1)})
-    helper.check_gradient(function(x) return weigh(lr.avg_pool2d(x, {3, 2}, {stride = {2, 1}, pad = {1, 1, 0, 1}})) end, {randn({2, 5, 4, 3}, 1)})
+    check(function(x) return weigh(lr.max_pool2d(x, {3, 2}, {stride = {2, 1}, pad = {1, 1, 0, 1}})) end, {randn({2, 5, 4, 3}, 1)})
+    check(function(x) return weigh(lr.avg_pool2d(x, {3, 2}, {stride = {2, 1}, pad = {1, 1, 0, 1}})) end, {randn({2, 5, 4, 3}, 1)})
   end)
   it("resize_bilinear in three conventions", function()
     for _, o in ipairs {{half_pixel = true}, {align_corners = true}, {}} do
-      helper.check_gradient(function(x) return weigh(lr.resize_bilinear(x, {7, 5}, o)) end, {randn({1, 3, 4, 2}, 1)})
+      check(function(x) return weigh(lr.resize_bilinear(x, {7, 5}, o)) end, {randn({1, 3, 4, 2}, 1)})
     end
   end)
-  it("depth_to_space", function() helper.check_gradient(function(x) return weigh(lr.depth_to_space(x, 2)) end, {randn({2, 2, 3, 8}, 1)}) end)
+  it("depth_to_space", function() check(function(x) return weigh(lr.depth_to_space(x, 2)) end, {randn({2, 2, 3, 8}, 1)}) end)
   it("pad and concat", function()
-    helper.check_gradient(function(a, b) return weigh(lr.concat({lr.pad(a, {0, 1}, {2, 0}), b}, 1)) end, {randn({2, 3}, 1), randn({3, 4}, 2)})
+    check(function(a, b) return weigh(lr.concat({lr.pad(a, {0, 1}, {2, 0}), b}, 1)) end, {randn({2, 3}, 1), randn({3, 4}, 2)})
   end)
   it("gather (embedding) with a repeated row", function()
-    local index = lr.tensor({{0, 3}, {3, 1}}, "i32")
-    helper.check_gradient(function(x) return weigh(lr.gather(x, index)) end, {randn({4, 3}, 1)})
+    local index = lr.tensor({{0, 3}, {3, 1}}, "i32"):to(place)
+    check(function(x) return weigh(lr.gather(x, index)) end, {randn({4, 3}, 1)})
   end)
   it("softmax and log_softmax", function()
-    helper.check_gradient(function(x) return weigh(lr.softmax(x)) end, {randn({3, 5}, 1)})
-    helper.check_gradient(function(x) return weigh(lr.log_softmax(x)) end, {randn({3, 5}, 1)})
+    check(function(x) return weigh(lr.softmax(x)) end, {randn({3, 5}, 1)})
+    check(function(x) return weigh(lr.log_softmax(x)) end, {randn({3, 5}, 1)})
   end)
-  it("layer_norm", function() helper.check_gradient(function(x, w, b) return weigh(lr.layer_norm(x, w, b)) end, {randn({2, 3, 5}, 1), randn({5}, 2), randn({5}, 3)}, 1e-5) end)
+  it("layer_norm", function() check(function(x, w, b) return weigh(lr.layer_norm(x, w, b)) end, {randn({2, 3, 5}, 1), randn({5}, 2), randn({5}, 3)}, 1e-5) end)
   it("batch_norm, training and not", function()
     for _, training in ipairs {true, false} do
-      helper.check_gradient(function(x, w, b)
-        return weigh(lr.batch_norm(x, w, b, lr.zeros({3}, "f64"), lr.ones({3}, "f64"), training))
+      check(function(x, w, b)
+        return weigh(lr.batch_norm(x, w, b, lr.zeros({3}, "f64", place), lr.ones({3}, "f64", place), training))
       end, {randn({4, 2, 3}, 1), randn({3}, 2), randn({3}, 3)}, 1e-5)
     end
   end)
   it("losses with a mask", function()
-    local mask = lr.tensor({{1, 0, 1}, {1, 1, 0}}, "f64")
+    local mask = lr.tensor({{1, 0, 1}, {1, 1, 0}}, "f64"):to(place)
     for _, name in ipairs {"mse", "mae", "huber"} do
-      helper.check_gradient(function(x, t) return lr[name](x, t, mask, .5) end, {randn({2, 3}, 1), randn({2, 3}, 2)})
-      helper.check_gradient(function(x, t) return lr[name](x, t) end, {randn({2, 3}, 1), randn({2, 3}, 2)})
+      check(function(x, t) return lr[name](x, t, mask, .5) end, {randn({2, 3}, 1), randn({2, 3}, 2)})
+      check(function(x, t) return lr[name](x, t) end, {randn({2, 3}, 1), randn({2, 3}, 2)})
     end
   end)
   it("cross_entropy with a row left out", function()
-    local target = lr.tensor({2, -1, 0}, "i32")
-    helper.check_gradient(function(x) return lr.cross_entropy(x, target) end, {randn({3, 4}, 1)})
+    local target = lr.tensor({2, -1, 0}, "i32"):to(place)
+    check(function(x) return lr.cross_entropy(x, target) end, {randn({3, 4}, 1)})
   end)
   it("dropout at a fixed counter", function()
-    local counter = lr.tensor({7}, "i32")
-    helper.check_gradient(function(x) return weigh(lr.dropout(x, counter, {p = .4, seed = 3})) end, {randn({5, 6}, 1)})
+    local counter = lr.tensor({7}, "i32"):to(place)
+    check(function(x) return weigh(lr.dropout(x, counter, {p = .4, seed = 3})) end, {randn({5, 6}, 1)})
   end)
   it("views: reshape, narrow, permute, expand, select, squeeze", function()
-    helper.check_gradient(function(x)
+    check(function(x)
       return weigh(x:reshape(2, 6, 2):narrow(2, 2, 3):permute(3, 1, 2)) + weigh(x:select(1, 2):unsqueeze(1):expand(3, 3, 2)) + weigh(x:transpose(1, 3):squeeze())
     end, {randn({4, 3, 2}, 1)})
   end)
   it("lstm, two steps chained, with initial state", function()
-    helper.check_gradient(function(x, w, r, b, h0, c0)
+    check(function(x, w, r, b, h0, c0)
       local y, hn, cn = lr.lstm(x, w, r, b, h0, c0)
       return weigh(y) + weigh(hn) * 2 + weigh(cn)
     end, {randn({2, 3, 4}, 1), randn({12, 4}, 2) * .5, randn({12, 3}, 3) * .5, randn({12}, 4), randn({2, 3}, 5), randn({2, 3}, 6)})
   end)
+end
+
+describe("gradients in f64 against central differences", function() gradients "cpu" end)
+describe("gradients in f64 against central differences, on a device", function()
+  local count, reason = device.count()
+  if count > 0 then gradients "cuda"
+  else it("each op", function() pending(reason) end) end
 end)
 
 describe("values", function()

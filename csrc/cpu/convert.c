@@ -1,4 +1,5 @@
 /* convert.c: elements of every dtype to and from f32 and f64 in blocks, and the cast op. No arithmetic. */
+#include "../device.h"
 #include "cpu.h"
 
 float lbr_half_to_float(uint16_t h)
@@ -131,12 +132,27 @@ int lbr_cpu_cast(lbr_call *c)
     return 0;
 }
 
-void lbr_element_get(const lbr_tensor *t, int64_t offset, double *value) { lbr_load_f64(t->dtype, t->data + offset * lbr_dtype_size(t->dtype), 1, 1, value); }
-
-void lbr_element_set(lbr_tensor *t, int64_t offset, double value)
+int lbr_element_get(const lbr_tensor *t, int64_t offset, double *value)
 {
-    lbr_store_f64(t->dtype, &value, 1, t->data + offset * lbr_dtype_size(t->dtype), 1);
-    t->storage->version++;
+    int size = lbr_dtype_size(t->dtype);
+    const char *p = t->data + offset * size;
+    const lbr_backend *b = lbr_backend_of(t->device);
+    char bytes[8];
+    int rc = b ? b->download(lbr_device_number(t->device), bytes, p, size) : 0;
+    if (rc) *value = NAN;
+    else lbr_load_f64(t->dtype, b ? bytes : p, 1, 1, value);
+    return rc;
+}
+
+int lbr_element_set(lbr_tensor *t, int64_t offset, double value)
+{
+    int size = lbr_dtype_size(t->dtype), rc = 0;
+    char *p = t->data + offset * size, bytes[8];
+    const lbr_backend *b = lbr_backend_of(t->device);
+    lbr_store_f64(t->dtype, &value, 1, b ? bytes : p, 1);
+    if (b) rc = b->upload(lbr_device_number(t->device), p, bytes, size);
+    if (!rc) t->storage->version++;
+    return rc;
 }
 
 /* ---- copies: bytes by element size ---- */

@@ -32,6 +32,9 @@ void lbr_walk_init(lbr_walk *w, const lbr_tensor *out, const lbr_tensor *const *
 /* Calls inner for runs along the last collapsed dim, over all threads. */
 void lbr_walk_run(const lbr_walk *w, void (*inner)(void *ctx, int64_t n, char *const *data, const int64_t *stride), void *ctx);
 
+/* Runs a kernel of f32 on a call whose operands are f16 or bf16: dense inputs are widened, outputs rounded once (widen.c). */
+int lbr_widened(lbr_call *c, lbr_kernel_fn kernel);
+
 /* y [m,n] = a [m,k] b [k,n], dense f32; ta, tb: a, b are given transposed. 1: too large for it or no memory, nothing done. */
 int lbr_gemm_small(int ta, int tb, int64_t m, int64_t n, int64_t k, const float *a, const float *b, float *y);
 

@@ -185,8 +185,6 @@ int lbr_cpu_batch_norm(lbr_call *c)
         load(&c->in[4], 0, n, running);
         for (int64_t i = 0; i < n; i++) running[i] += a->momentum * (var[i] / (double)(rows - 1) - running[i]);
         store(&c->in[4], 0, n, running);
-        c->in[3].storage->version++;
-        c->in[4].storage->version++;
         for (int64_t i = 0; i < n; i++) var[i] /= (double)rows;
     } else {
         load(&c->in[3], 0, n, mean);

@@ -522,7 +522,7 @@ int lbr_cpu_matmul(lbr_call *c)
     const lbr_matmul_attr *attr = c->attr;
     const lbr_tensor *a = &c->in[0], *b = &c->in[1], *y = &c->out[0];
     if (a->dtype == LBR_F64) return lbr_reference_matmul(c);
-    if (a->dtype == LBR_F16) return lbr_fail(LBR_EUNSUPPORTED, "matmul: f16 on the CPU, want f32 or bf16");
+    if (a->dtype == LBR_F16) return lbr_widened(c, lbr_cpu_matmul);
     int64_t m = y->shape[y->ndim - 2], n = y->shape[y->ndim - 1], k = a->shape[a->ndim - 1 - (attr->ta != 0)], batch = 1;
     if (!lbr_tensor_numel(y)) return 0;
     if (!k) {
@@ -559,7 +559,7 @@ int lbr_cpu_linear(lbr_call *c)
     const lbr_tensor *x = &c->in[0], *w = &c->in[1], *b = &c->in[2];
     int act = ((const lbr_linear_attr *)c->attr)->act;
     if (x->dtype == LBR_F64) return lbr_reference_linear(c);
-    if (x->dtype != LBR_F32) return lbr_fail(LBR_EUNSUPPORTED, "linear: %s on the CPU, want f32 or f64", lbr_describe(x));
+    if (x->dtype != LBR_F32) return lbr_widened(c, lbr_cpu_linear);
     int64_t k = w->shape[1], n = w->shape[0], m = n ? lbr_tensor_numel(&c->out[0]) / n : 0;
     if (!m) return 0;
     if (!k) memset(c->out[0].data, 0, (size_t)(m * n) * 4);

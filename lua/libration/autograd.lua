@@ -72,7 +72,7 @@ end
 
 uses.where = "condition"
 function backward.where(row, need, dy)
-  local zero = tensor.zeros({}, dy.dtype)
+  local zero = tensor.zeros({}, dy.dtype, dy.device)
   local condition, a, b = row.inputs[1], row.inputs[2], row.inputs[3]
   return nil, need[2] and unbroadcast(ops.where(condition, dy, zero), a), need[3] and unbroadcast(ops.where(condition, zero, dy), b)
 end
@@ -111,7 +111,7 @@ uses.prelu = "x slope"
 function backward.prelu(row, need, dy)
   local x, s = row.inputs[1], row.inputs[2]
   local up = x:gt(0)
-  local zero = tensor.zeros({}, dy.dtype)
+  local zero = tensor.zeros({}, dy.dtype, dy.device)
   return need[1] and ops.where(up, dy, dy * s), need[2] and unbroadcast(ops.where(up, zero, dy * x), s)
 end
 
@@ -193,7 +193,7 @@ local function convolution(op, fields)
       local u = raw[op](x, w, row.inputs[3], row.inputs[4], nil, plain)
       local up = u:gt(0)
       g = ops.where(up, dy, dy * s:reshape(s:numel()))
-      if need[5] then dslope = ops.sum(ops.where(up, tensor.zeros({}, dy.dtype), dy * u), {1, 2, 3}):reshape(s.shape) end
+      if need[5] then dslope = ops.sum(ops.where(up, tensor.zeros({}, dy.dtype, dy.device), dy * u), {1, 2, 3}):reshape(s.shape) end
     end
     if need[1] then
       local a = attr_copy(op .. "_backward_input", attr, fields)
@@ -307,6 +307,7 @@ function backward.permute(row, _, dy)
   for i, k in ipairs(row.attr) do inverse[k + 1] = i end
   return dy:permute(inverse)
 end
+function backward.flip(row, _, dy) return dy:flip(row.attr[1] + 1) end
 function backward.narrow(row, _, dy)
   local x, before, after = row.inputs[1], {}, {}
   for d = 1, x.ndim do before[d], after[d] = 0, 0 end
@@ -319,9 +320,9 @@ end
 function backward.unfold(row, _, dy)
   local x, window, stride = row.inputs[1], row.attr[1], row.attr[2]
   local n, attr = dy.shape_[0], rows.gather_backward.attr()
-  local starts = ops.affine(tensor.arange(n, "i32"), stride, 0):unsqueeze(2)
+  local starts = ops.affine(tensor.arange(n, "i32", dy.device), stride, 0):unsqueeze(2)
   attr.rows = x.shape_[0]
-  return raw.gather_backward(dy, starts + tensor.arange(window, "i32"), attr)
+  return raw.gather_backward(dy, starts + tensor.arange(window, "i32", dy.device), attr)
 end
 
 ---------------------------------------------------------------------------------------------------- the tape
@@ -457,7 +458,7 @@ function Tape:gradient(y, leaves, seed)
     local have = grads[n]
     grads[n] = have and raw.add(have, g, nil) or g
   end
-  if rawequal(nodes[y.node], y) then grads[y.node] = seed or tensor.ones(y.shape, y.dtype) end
+  if rawequal(nodes[y.node], y) then grads[y.node] = seed or tensor.ones(y.shape, y.dtype, y.device) end
   for r = #rows_kept, 1, -1 do
     local row = rows_kept[r]
     local outs, any = {}, false
@@ -485,7 +486,7 @@ function Tape:gradient(y, leaves, seed)
   local out, owned = {}, {}
   if seed then owned[tensor.storage_key(seed)] = true end
   for i, leaf in ipairs(leaves) do
-    local g = rawequal(nodes[leaf.node], leaf) and grads[leaf.node] or tensor.zeros(leaf.shape, leaf.dtype)
+    local g = rawequal(nodes[leaf.node], leaf) and grads[leaf.node] or tensor.zeros(leaf.shape, leaf.dtype, leaf.device)
     if owned[tensor.storage_key(g)] or not g:is_contiguous() then g = ops.clone(g) end
     owned[tensor.storage_key(g)] = true
     out[i] = g

@@ -3,9 +3,10 @@ local core = require "libration.core"
 local tensor = require "libration.tensor"
 local ops = require "libration.ops"
 local record = require "libration.record"
+local device = require "libration.device"
 local autograd = require "libration.autograd"
 
-local libration = {version = "0.1.0", core = core, threads = core.threads}
+local libration = {version = "0.1.0", core = core, threads = core.threads, device = device}
 
 for _, name in ipairs {"tensor", "empty", "full", "zeros", "ones", "arange", "scope", "keep", "free", "memory", "is_tensor"} do libration[name] = tensor[name] end
 for name, fn in pairs(ops) do

@@ -83,7 +83,7 @@ local function door_in_place(name, inputs, outputs)
   return assert(loadstring(text, "=op " .. name))(core.check, C["lbr_" .. name], collectgarbage, is_tensor, refuse)
 end
 
-local in_place = {copy_into = true, fill_into = true, add_into = true, optim_begin = true, sgd = true, adam = true, square_sum_into = true}
+local in_place = {copy_into = true, fill_into = true, add_into = true, optim_begin = true, sgd = true, adam = true, square_sum_into = true, tally = true}
 local raw = {}
 ops.raw = raw
 
@@ -121,7 +121,7 @@ ops.affine = affine
 
 local function as_tensor(value, like, name)
   if is_tensor(value) then return value end
-  if type(value) == "number" and is_tensor(like) then return tensor.full({}, value, like.dtype) end
+  if type(value) == "number" and is_tensor(like) then return tensor.full({}, value, like.dtype, like.device) end
   raise(("%s: operands are a %s and a %s, want tensors, one of them may be a number"):format(name, type(value), is_tensor(like) and "tensor" or type(like)))
 end
 
@@ -199,10 +199,11 @@ function ops.clamp(x, low, high)
   return raw.clamp(x, attr)
 end
 
---- Conversion to another dtype; to u8 and i32 with rounding to nearest even and saturation, NaN becomes 0.
----@param dtype string
+--- Conversion to another dtype (to u8 and i32 with rounding to nearest even and saturation, NaN becomes 0), or a copy on another device.
+---@param dtype string "f32", ..., "i32"; or "cpu", "cuda", "cuda:N"
 ---@return Tensor
 function ops.to(x, dtype)
+  if dtype == "cpu" or type(dtype) == "string" and dtype:find "^cuda" then return tensor.move(x, dtype) end
   local id = dtype_id(dtype)
   if x.dtype_ == id then return x end
   local attr = attr_of.cast()
@@ -213,10 +214,12 @@ end
 --- Contiguous copy.
 function ops.clone(x) return raw.copy(x, nil) end
 
---- Copies x into y (same shape, or x broadcasts; dtypes are converted). In place, without a gradient.
+--- Copies x into y (same shape, or x broadcasts; dtypes are converted; x may be on another device). In place, without a gradient.
 function ops.copy_(y, x)
   if not is_tensor(y) then refuse("copy_into", "y", y) end
-  raw.copy_into(as_tensor(x, y, "copy_into"), y, nil)
+  x = as_tensor(x, y, "copy_into")
+  if x.device_ ~= y.device_ then x = tensor.move(x, y.device) end
+  raw.copy_into(x, y, nil)
   return y
 end
 
@@ -234,6 +237,19 @@ function ops.add_(y, x, scale)
   attr.scale = scale or 1
   raw.add_into(x, y, attr)
   return y
+end
+
+--- sums[1] += x * count and sums[2] += count, for a mean that is read later. In place, without a gradient.
+---@param sums Tensor f64 [2]
+---@param x Tensor one element f32 or f64
+---@param count number
+---@param finite boolean|nil true: an x that is not finite is left out
+---@return Tensor sums
+function ops.tally_(sums, x, count, finite)
+  local attr = attr_of.tally()
+  attr.count, attr.finite = count, finite and 1 or 0
+  raw.tally(x, sums, attr)
+  return sums
 end
 
 ---------------------------------------------------------------------------------------------------- reductions
@@ -437,6 +453,20 @@ function ops.gather(x, index) return raw.gather(x, index, nil) end
 --- Rows of a table by index (i32, from 0); gather under the name of its layer.
 ops.embedding = ops.gather
 
+--- Windows of sequences as networks take them: each number minus its own mean over the window where asked, then (v - mean) / sd, missing numbers 0.
+---@param x Tensor f64 [rows,D], NaN where missing
+---@param start Tensor i32 [B], first row of each window, from 0
+---@param options table window: T rows; mean, sd: Tensor f64 [D]; groups 1; mask false: after each of the groups of numbers 0 where all of it is seen, else -1;
+--- centre 0, 1: minus the window's mean, 2: also divided by its SD + 0.02; certainty: Tensor f64 [groups], what a seen number weighs, default 1
+---@return Tensor y f32 [B,T,F], F = D, with masks D + groups
+---@return Tensor weight f32 [B,T,F], 0 where missing and of masks
+function ops.windows(x, start, options)
+  local attr = attr_of.windows()
+  attr.window, attr.groups = whole(options.window, "windows", "the window", 1), whole(options.groups or 1, "windows", "groups", 1)
+  attr.mask, attr.centre = options.mask and 1 or 0, whole(options.centre or 0, "windows", "centre", 0)
+  return raw.windows(x, start, options.mean, options.sd, options.certainty, attr)
+end
+
 --- exp(x) / sum exp(x) over the last dim.
 function ops.softmax(x) return raw.softmax(x, nil) end
 --- log of softmax over the last dim.
@@ -459,6 +489,7 @@ function ops.batch_norm(x, weight, bias, running_mean, running_var, training, mo
 end
 
 --- LSTM over all steps; gate order i, f, g, o. save = true keeps what backward needs (set by itself while a tape is open).
+--- Mixed precision: x in f16 or bf16 beside f32 weights and c0; y, hn and the gradients of x and h0 are x's type, cn and all other gradients f32.
 ---@param x Tensor [B,T,F], any strides
 ---@param w Tensor [4H,F]
 ---@param r Tensor [4H,H]

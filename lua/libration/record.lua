@@ -2,6 +2,7 @@
 local ffi = require "ffi"
 local core = require "libration.core"
 local tensor = require "libration.tensor"
+local device = require "libration.device"
 
 local C, check, raise = core.C, core.check, core.raise
 local is_tensor = tensor.is_tensor
@@ -19,7 +20,7 @@ local function key_of(args, n)
     local a = args[i]
     if is_tensor(a) then
       if a.storage == nil then raise("record: argument " .. i .. " is a freed tensor") end
-      parts[i] = tensor.describe(a) .. (bit.band(a.flags, tensor.FLAG_GRAD) ~= 0 and " leaf" or "")
+      parts[i] = tensor.describe(a) .. a.device_ .. (bit.band(a.flags, tensor.FLAG_GRAD) ~= 0 and " leaf" or "")
     elseif type(a) == "number" then parts[i] = ("%.17g"):format(a) -- tostring would take 0.1 + 0.2 for 0.3
     elseif type(a) == "string" then parts[i] = ("%q"):format(a)
     elseif a == nil or type(a) == "boolean" then parts[i] = type(a) .. tostring(a)
@@ -60,7 +61,7 @@ local function make(fn, args, n)
   local held = {}
   for i = 1, n do
     if is_tensor(args[i]) then
-      held[i] = tensor.empty(args[i].shape, args[i].dtype)
+      held[i] = tensor.empty(args[i].shape, args[i].dtype, args[i].device)
       check(C.lbr_copy_into(args[i], held[i], nil))
       held[i].flags = bit.band(args[i].flags, tensor.FLAG_GRAD)
     else
@@ -194,15 +195,30 @@ function record.record(fn)
   return setmetatable({fn = fn, plans = {}, order = {}}, Recorded)
 end
 
---- Runs a plan call by call against the slow twins.
+-- Of two devices the one that a plan is not on, which must be on the other.
+local function other_device(plan, a, b)
+  local own, first, second = C.lbr_plan_device(plan.plan), device.id(a), device.id(b)
+  if own == first then return second end
+  if own == second then return first end
+  raise(("compare: the plan is on %s, not on %s or %s"):format(own < 0 and "several devices" or device.name(own), tostring(a), tostring(b)))
+end
+
+--- Runs a plan call by call against the slow twins: compare(plan), compare(plan, tolerance); or each call, from the same inputs, on two devices, one of them the
+--- plan's: compare(plan, "cpu", "cuda"), compare(plan, "cpu", "cuda", tolerance).
 ---@param plan table a plan, or a recorded function that holds one
----@param tolerance number|nil relative difference, 1e-4
+---@param a string|number|nil device, or the largest relative difference allowed, default 1e-4
+---@param b string|nil device
+---@param tolerance number|nil
 ---@return table|nil first {index=, name=, difference=} of the first op that diverges, nil when none does
-function record.compare(plan, tolerance)
+function record.compare(plan, a, b, tolerance)
   if getmetatable(plan) == Recorded then plan = plan.plans[plan.order[#plan.order]] end
   if getmetatable(plan) ~= Plan then raise "compare: want a plan" end
   local index, difference = ffi.new "int[1]", ffi.new "double[1]"
-  check(C.lbr_plan_compare(plan.plan, tolerance or 1e-4, index, difference))
+  if type(a) == "string" then
+    check(C.lbr_plan_compare_device(plan.plan, other_device(plan, a, b), tolerance or 1e-4, index, difference))
+  else
+    check(C.lbr_plan_compare(plan.plan, a or 1e-4, index, difference))
+  end
   if index[0] < 0 then return nil end
   return {index = index[0] + 1, name = plan:calls()[index[0] + 1].name, difference = difference[0]}
 end

@@ -1,6 +1,7 @@
 -- tensor.lua: the tensor: creation, views, access from Lua, printing, scopes and memory. Arithmetic is in ops.lua.
 local ffi = require "ffi"
 local core = require "libration.core"
+local device_of = require "libration.device"
 
 local C, check, raise = core.C, core.check, core.raise
 local tensor_t = ffi.typeof "lbr_tensor"
@@ -46,10 +47,10 @@ local function new()
     scope[n] = t
     return t
   end
-  local live = tonumber(C.lbr_memory_live(0))
+  local live = tonumber(C.lbr_memory_held())
   if live - collected_at > BUDGET then
     collectgarbage()
-    collected_at = tonumber(C.lbr_memory_live(0))
+    collected_at = tonumber(C.lbr_memory_held())
   elseif live < collected_at then
     collected_at = live
   end
@@ -140,14 +141,14 @@ function tensor.free(t)
   release(t)
 end
 
---- Memory of a device: bytes live, at most so far, cached for reuse, and number of storages.
----@param device string|nil "cpu" (default)
----@return table {live=, peak=, cached=, storages=} bytes
+--- Memory of a device: bytes live, at most so far, cached for reuse, and number of storages; of a CUDA device also all that it has.
+---@param device string|nil "cpu" (default), "cuda:N"
+---@return table {live=, peak=, cached=, storages=, total=} bytes
 function tensor.memory(device)
-  if device and device ~= "cpu" then raise("memory: device " .. tostring(device) .. ", want cpu") end
+  local id = device_of.id(device)
   return {
-    live = tonumber(C.lbr_memory_live(0)), peak = tonumber(C.lbr_memory_peak(0)),
-    cached = tonumber(C.lbr_memory_cached(0)), storages = tonumber(C.lbr_memory_storages(0)),
+    live = tonumber(C.lbr_memory_live(id)), peak = tonumber(C.lbr_memory_peak(id)),
+    cached = tonumber(C.lbr_memory_cached(id)), storages = tonumber(C.lbr_memory_storages(id)), total = id > 0 and tonumber(C.lbr_memory_total(id)) or nil,
   }
 end
 
@@ -195,27 +196,36 @@ local function fill_dims(shape) return dims_of(shape, "shape") end
 --- Tensor with undefined contents.
 ---@param shape integer[] sizes
 ---@param dtype string|nil "f32"
+---@param device string|nil "cpu"
 ---@return Tensor
-function tensor.empty(shape, dtype)
+function tensor.empty(shape, dtype, device)
   local dims, n = fill_dims(shape)
-  local t = new()
-  local rc = C.lbr_tensor_new(t, dtype_id(dtype), n, dims, 0)
+  local t, id = new(), device_of.id(device)
+  local rc = C.lbr_tensor_new(t, dtype_id(dtype), n, dims, id)
   if rc == -4 then
     collectgarbage()
-    rc = C.lbr_tensor_new(t, dtype_id(dtype), n, dims, 0)
+    rc = C.lbr_tensor_new(t, dtype_id(dtype), n, dims, id)
   end
   check(rc)
   return t
 end
 
-local fill_attr = ffi.typeof "lbr_fill_attr"
+local fill_attr, fill_into_attr = ffi.typeof "lbr_fill_attr", ffi.typeof "lbr_fill_into_attr"
 
 --- Tensor filled with value.
 ---@param shape integer[]
 ---@param value number
 ---@param dtype string|nil "f32"
+---@param device string|nil "cpu"
 ---@return Tensor
-function tensor.full(shape, value, dtype)
+function tensor.full(shape, value, dtype, device)
+  if device and device ~= "cpu" then
+    local t = tensor.empty(shape, dtype, device)
+    local attr = fill_into_attr()
+    attr.value = value
+    check(C.lbr_fill_into(t, attr))
+    return t
+  end
   local attr = fill_attr()
   local dims, n = fill_dims(shape)
   attr.value, attr.dtype, attr.ndim = value, dtype_id(dtype), n
@@ -231,10 +241,10 @@ function tensor.full(shape, value, dtype)
 end
 
 --- Tensor of zeros. See full.
-function tensor.zeros(shape, dtype) return tensor.full(shape, 0, dtype) end
+function tensor.zeros(shape, dtype, device) return tensor.full(shape, 0, dtype, device) end
 
 --- Tensor of ones. See full.
-function tensor.ones(shape, dtype) return tensor.full(shape, 1, dtype) end
+function tensor.ones(shape, dtype, device) return tensor.full(shape, 1, dtype, device) end
 
 local function measure(value, shape, depth)
   if type(value) ~= "table" then return end
@@ -269,8 +279,10 @@ end
 --- Tensor from nested tables or a number (then without dims).
 ---@param values table|number
 ---@param dtype string|nil "f32"
+---@param device string|nil "cpu"
 ---@return Tensor
-function tensor.tensor(values, dtype)
+function tensor.tensor(values, dtype, device)
+  if device and device ~= "cpu" then return tensor.constant(tensor.tensor(values, dtype), device) end
   local shape = {}
   measure(values, shape, 1)
   local id = dtype_id(dtype)
@@ -284,18 +296,57 @@ end
 --- 0, 1, ... n - 1.
 ---@param n integer
 ---@param dtype string|nil "f32"
+---@param device string|nil "cpu"
 ---@return Tensor [n]
-function tensor.arange(n, dtype)
+function tensor.arange(n, dtype, device)
   local id = dtype_id(dtype)
-  if id == 2 or id == 3 then return tensor.arange(n):to(dtype) end
+  if id == 2 or id == 3 then return tensor.arange(n, "f32", device):to(dtype) end
   local t = tensor.empty({n}, dtype)
   local p = ffi.cast(pointers[t.dtype_], t.data)
   for i = 0, n - 1 do p[i] = i end
-  return t
+  return tensor.constant(t, device)
 end
 
 local methods = {}
 tensor.methods = methods
+
+--- Numbers that never change on a device: itself where it is there already, else a copy. A plan that is being recorded keeps them as they are.
+---@param t Tensor contiguous
+---@param name string|nil "cpu" (default), "cuda", "cuda:N"
+---@return Tensor
+function tensor.constant(t, name)
+  local id = device_of.id(name)
+  if t.device_ == id then return t end
+  local out = tensor.empty(t.shape, dtype_names[t.dtype_], device_of.name(id))
+  check(C.lbr_transfer(t, out))
+  return out
+end
+
+--- The tensor on another device: itself where it is there already, else a contiguous copy without a gradient.
+---@param t Tensor
+---@param name string "cpu", "cuda", "cuda:N"
+---@return Tensor
+function tensor.move(t, name)
+  if t.device_ == device_of.id(name) then return t end
+  if C.lbr_recording() ~= 0 then raise "to: a tensor cannot change its device while recording; move it before" end
+  return tensor.constant(t:contiguous(), name)
+end
+
+--- Moves the tensor itself to another device, so that all who hold it (a module, its optimiser) have it there. Its views stay where they were.
+---@param t Tensor
+---@param name string "cpu", "cuda", "cuda:N"
+---@return Tensor t
+function tensor.relocate(t, name)
+  local there = tensor.unscoped(tensor.move, t, name)
+  if rawequal(there, t) then return t end
+  local size, flags, old = ffi.sizeof(tensor_t), t.flags, tensor_t()
+  ffi.copy(old, t, size)
+  ffi.copy(t, there, size)
+  t.flags = flags
+  ffi.gc(there, nil)
+  release(old)
+  return t
+end
 
 --- Position from 0 of dim d (from 1, negative ones from the end).
 function tensor.dim_of(t, d, name)
@@ -333,6 +384,7 @@ end
 ---@return ffi.cdata* float*, double*, uint16_t* (f16, bf16), uint8_t* or int32_t*
 function methods.ptr(t)
   readable(t, "ptr")
+  if t.device_ ~= 0 then raise(("ptr: %s is on %s; take t:to \"cpu\""):format(tensor.describe(t), device_of.name(t.device_))) end
   if C.lbr_tensor_contiguous(t) == 0 then raise("ptr: " .. tensor.describe(t) .. " is not contiguous; take t:contiguous()") end
   return ffi.cast(pointers[t.dtype_], t.data)
 end
@@ -366,7 +418,7 @@ end
 --- One element as a number, positions from 1.
 function methods.get(t, ...)
   readable(t, "get")
-  C.lbr_element_get(t, offset_of(t, "get", ...), wide)
+  check(C.lbr_element_get(t, offset_of(t, "get", ...), wide))
   return wide[0]
 end
 
@@ -374,7 +426,7 @@ end
 function methods.set(t, value, ...)
   readable(t, "set")
   if type(value) ~= "number" then raise("set: value is " .. tostring(value) .. ", want a number before the positions") end
-  C.lbr_element_set(t, offset_of(t, "set", ...), value)
+  check(C.lbr_element_set(t, offset_of(t, "set", ...), value))
   if bit.band(t.flags, FLAG_RESULT) ~= 0 then t.seen = t.storage.version end
   return t
 end
@@ -383,7 +435,7 @@ end
 function methods.item(t)
   readable(t, "item")
   if t:numel() ~= 1 then raise("item: " .. tensor.describe(t) .. ", want one element") end
-  C.lbr_element_get(t, 0, wide)
+  check(C.lbr_element_get(t, 0, wide))
   return wide[0]
 end
 
@@ -400,7 +452,7 @@ end
 --- Nested Lua tables with the tensor's values (a number for a tensor without dims).
 function methods.totable(t)
   readable(t, "totable")
-  return gather(t, 0, 0)
+  return gather(tensor.move(t, "cpu"), 0, 0)
 end
 
 --- The tensor itself when it is contiguous, else a contiguous copy.
@@ -447,8 +499,9 @@ end
 
 local function tostring_tensor(t)
   if t.storage == nil then return "tensor (freed)" end
-  local head = "tensor " .. dtype_names[t.dtype_] .. " cpu " .. tensor.describe(t):match("%[.*")
+  local head = "tensor " .. dtype_names[t.dtype_] .. " " .. device_of.name(t.device_) .. " " .. tensor.describe(t):match("%[.*")
   if t:numel() == 0 or C.lbr_recording() ~= 0 then return head end
+  t = tensor.move(t, "cpu")
   if t.ndim == 0 then return head .. " " .. row(t, 0, 0) end
   -- at most 6x6 values: of the last two dims, at the first position of the others
   local text = row(t, math.max(0, t.ndim - 2), 0)
@@ -465,7 +518,7 @@ local properties = {
     return out
   end,
   dtype = function(t) return dtype_names[t.dtype_] end,
-  device = function() return "cpu" end,
+  device = function(t) return device_of.name(t.device_) end,
   requires_grad = function(t) return bit.band(t.flags, FLAG_GRAD) ~= 0 end,
 }
 

@@ -141,6 +141,16 @@ function methods.expand(t, ...)
   return view(t, #shape, dims, strides, 0, "expand")
 end
 
+--- View of dim d backwards.
+---@param d integer
+---@return Tensor
+function methods.flip(t, d)
+  local k = dim_of(t, d, "flip")
+  local strides = dims_t(t.stride_)
+  strides[k] = -strides[k]
+  return view(t, t.ndim, dims_t(t.shape_), strides, t.shape_[k] > 0 and (t.shape_[k] - 1) * t.stride_[k] or 0, "flip", {k})
+end
+
 --- Overlapping windows of a sequence without copying.
 ---@param t Tensor [M,F]
 ---@param window integer T

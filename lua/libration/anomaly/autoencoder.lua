@@ -38,16 +38,6 @@ local function check(c, level)
   end
 end
 
---- Device for the option --device; the core has the CPU alone.
----@param name "auto"|"cpu"|"cuda"
----@return string device
-function Autoencoder.device(name)
-  if name == "cuda" then
-    error("--device cuda: no CUDA library here (looked for libration_cuda.so beside the core); use --device auto or cpu", 0)
-  end
-  return "cpu"
-end
-
 --- Builds the network with fresh weights (PyTorch's default initialisation).
 ---@param config table {input: F, window: T, hidden: units of the encoder's LSTM layers, default {128, 64}; latent: default 32;
 --- task: default "reconstruct"; seed: starts the random numbers anew}
@@ -92,35 +82,47 @@ function Autoencoder:scored_from()
   return self.config.task == "predict" and math.floor(self.config.window * 2 / 3) or 0
 end
 
---- Chooses bf16 operands (accumulated in f32) for the linear layers while training; weights stay f32. The LSTM kernels are f32.
----@param wanted boolean
----@return boolean on false where the processor has no fast bf16 products
-function Autoencoder:half(wanted)
-  self.half_products = wanted and lr.core.C.lbr_cpu_bf16() ~= 0
-  return self.half_products
+--- Chooses the operands of products while training: half precision accumulated in f32; weights, cell states and sums stay f32.
+---@param dtype "f16"|"bf16"|nil nil: f32
+---@return Autoencoder self
+function Autoencoder:half(dtype)
+  self.operands = dtype
+  return self
 end
 
-local function linear(self, layer, x)
-  if not (self.half_products and self.training) then return layer(x) end
-  return lr.matmul(x:to("bf16"), layer.weight:to("bf16"), false, true):to("f32") + layer.bias
+--- What the network sees of windows: all frames, or where it predicts the first ones.
+---@param x Tensor [B,T,F]
+---@return Tensor a view
+function Autoencoder:seen(x)
+  local from = self:scored_from()
+  return from > 0 and x:narrow(2, 1, from) or x
+end
+
+--- What the network must give for windows, in the order of its task.
+---@param x Tensor [B,T,F]
+---@return Tensor a view
+function Autoencoder:wanted(x)
+  if self.config.task == "reverse" then return x:flip(2) end
+  local from = self:scored_from()
+  return from > 0 and x:narrow(2, from + 1, self.config.window - from) or x
 end
 
 --- What the network gives for windows, in the order of its task.
 ---@param x Tensor f32 [B,T,F]; where it predicts the first frames alone
 ---@return Tensor f32 [B,T,F]; backwards in time with task reverse; the last frames alone where it predicts
 function Autoencoder:forward(x)
-  local y, last = x, nil
+  local y, last = self.training and self.operands and x:to(self.operands) or x, nil
   for _, layer in ipairs(self.encoder) do
     local states
     y, states = layer(y)
     last = states[1]
   end
-  local z = linear(self, self.latent, last)
+  local z = self.latent(last)
   -- the decoder sees the latent at every step
   local from = self:scored_from()
   y = z:unsqueeze(2):expand(z:size(1), from > 0 and self.config.window - from or x:size(2), z:size(2))
   for _, layer in ipairs(self.decoder) do y = layer(y) end
-  return linear(self, self.output, y)
+  return self.output(y):to("f32")
 end
 
 --- Takes weights from a file: every one checked for name, shape and finite numbers before anything changes. Raises one line.
@@ -154,7 +156,7 @@ function Autoencoder:reconstruct(x, n)
     local input = lr.empty({ n, seen, F })
     local p = input:ptr()
     for k = 0, n - 1 do ffi.copy(p + k * seen * F, x + k * T * F, seen * row) end
-    local y = lr.no_grad(function() return self(input) end):contiguous()
+    local y = lr.no_grad(function() return self(input:to(self:device())) end):to("cpu"):contiguous()
     local given = y:ptr()
     if from > 0 then
       for k = 0, n - 1 do

@@ -323,6 +323,14 @@ function Detector.load(path)
   return result
 end
 
+--- Moves the network to a device; the detector scores there.
+---@param device string "cpu", "cuda:N"
+---@return Detector self
+function Detector:to(device)
+  self.model:to(device)
+  return self
+end
+
 --- Windows errors and all else about one sequence.
 ---@param sequence Sequence of the detector's skeleton
 ---@param certainty? table<string, number> weight of each joint's errors in the score, default 1
@@ -346,7 +354,7 @@ end
 function Detector:scorer()
   return {
     normaliser = self.normaliser, mask = self.motion.mask, pca = self.pca, from = self.model:scored_from(),
-    reconstruct = function(x, n) return self.model:reconstruct(x, n) end,
+    network = self.model, reconstruct = function(x, n) return self.model:reconstruct(x, n) end,
   }
 end
 

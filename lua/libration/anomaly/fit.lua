@@ -1,9 +1,8 @@
 -- Fits the autoencoder to windows: masked squared error, Adam, early stopping, checkpoints. Knows no recordings and no thresholds.
 
-local ffi = require "ffi"
 local lr = require "libration"
+local motion = require "libration.motion"
 local json = require "libration.formats.json"
-local log = require "libration.log"
 local optim = require "libration.optim"
 local train = require "libration.train"
 local Autoencoder = require "libration.anomaly.autoencoder"
@@ -13,42 +12,13 @@ local fit = {}
 -- Windows of an evaluation batch.
 local EVALUATION = 256
 
--- Windows as the network takes them, with the weights that loss and score give each number; of other tasks than to reconstruct
--- input, target and weights of the target.
-local function tensors(windows, normaliser, mask, model)
-  local N, T, F = windows.count, windows.length, windows:width(mask)
-  local x, weight = lr.empty { N, T, F }, lr.empty { N, T, F }
-  local list = {}
-  for i = 1, N do list[i] = i end
-  windows:write(list, normaliser, mask, x:ptr(), weight:ptr())
-  local task, from = model.config.task, model:scored_from()
-  if task == "predict" then
-    local function frames(t, first, count) return t:narrow(2, first, count):contiguous() end
-    return { frames(x, 1, from), frames(x, from + 1, T - from), frames(weight, from + 1, T - from) }
-  elseif task == "reverse" then
-    local function backwards(t)
-      local out = lr.empty { N, T, F }
-      local source, target = t:ptr(), out:ptr()
-      for row = 0, N - 1 do
-        for k = 0, T - 1 do ffi.copy(target + (row * T + k) * F, source + (row * T + T - 1 - k) * F, F * 4) end
-      end
-      return out
-    end
-    return { x, backwards(x), backwards(weight) }
-  end
-  return { x, weight }
-end
-
---- Mean squared error over the numbers that are seen; masks themselves do not count.
+--- Mean squared error over the numbers that are seen, in the order of the network's task; masks themselves do not count.
 ---@param model Autoencoder
----@param x Tensor f32 [B,T,F]
----@param target Tensor f32 [B,T,F]; left out where it is x
+---@param x Tensor f32 [B,T,F] windows
 ---@param weight Tensor f32 [B,T,F], 0 where a number does not count
 ---@return Tensor of one element
----@overload fun(model: Autoencoder, x: Tensor, weight: Tensor): Tensor
-function fit.loss(model, x, target, weight)
-  if not weight then return lr.mse(model(x), x, target) end
-  return lr.mse(model(x), target, weight)
+function fit.loss(model, x, weight)
+  return lr.mse(model(model:seen(x)), model:wanted(x), model:wanted(weight))
 end
 
 local function schedule_of(o)
@@ -64,29 +34,36 @@ end
 --- model       table         {hidden, latent, task}
 --- epochs, batch, learning_rate, schedule "constant", clip 0, accumulate 1, patience 0, seed 1, workers 1
 --- folder      string|nil    for checkpoints; checkpoint_every 0; resume boolean; about table: what a resumed run must share
---- amp         boolean       bf16 operands in the linear layers, where the processor has them
+--- device      string        "cpu" (default), "cuda:N": where the network is, then and afterwards
+--- amp         string|nil    "f16", "bf16": operands of the products, accumulated in f32, with f32 weights, and loss scaling for f16; nil, "f32": none
 --- on_epoch    fun(row)|nil, quiet boolean
 ---@return table {model: Autoencoder, history = {train, validation, ...} a number an epoch, best: epoch, stopped}
 function fit.run(o)
   local T, F = o.train.length, o.train:width(o.mask)
   local model = Autoencoder.new { input = F, window = T, hidden = o.model.hidden, latent = o.model.latent, task = o.model.task, seed = o.seed or 1 }
-  if o.amp and not model:half(true) then log.warn("--amp: this processor has no fast bf16 products; training in f32") end
+  local device = o.device or "cpu"
+  local half = o.amp and o.amp ~= "f32" and o.amp or nil
+  model:to(device):half(half)
   local settings = { epochs = o.epochs, learning_rate = o.learning_rate, schedule = o.schedule, patience = o.patience or 0 }
-  local optimizer = optim.Adam(model, { rate = o.learning_rate, clip = o.clip or 0 })
+  local optimizer = optim.Adam(model, { rate = o.learning_rate, clip = o.clip or 0, scaler = half == "f16" and optim.scaler() or nil })
+  local watched = o.watch and o.watch.count > 0
+  -- the sequences lie on the device; a batch is the starts of its windows, and the step reads them from there
+  local reader = motion.WindowReader.new({ o.train, watched and o.watch or nil }, o.normaliser, o.mask, device)
   local loader = train.loader {
-    streams = tensors(o.train, o.normaliser, o.mask, model), batch = o.batch, seed = o.seed or 1, workers = o.workers or 1,
+    streams = { reader:starts(o.train) }, batch = o.batch, seed = o.seed or 1, workers = o.workers or 1, device = device,
   }
-  local watch = o.watch and o.watch.count > 0 and train.loader {
-    streams = tensors(o.watch, o.normaliser, o.mask, model), batch = EVALUATION, shuffle = false, workers = 0,
+  local watch = watched and train.loader {
+    streams = { reader:starts(o.watch) }, batch = EVALUATION, shuffle = false, workers = 0, device = device,
   } or nil
   local about = {
-    learning_rate = o.learning_rate, clip = o.clip or 0, seed = o.seed or 1, patience = o.patience or 0, mask = o.mask, amp = o.amp or false,
+    learning_rate = o.learning_rate, clip = o.clip or 0, seed = o.seed or 1, patience = o.patience or 0, mask = o.mask,
     watch = o.watch and o.watch.count or 0,
   }
   for name, value in pairs(o.about or {}) do about[name] = value end
   if o.schedule and o.schedule ~= "constant" then about.epochs = o.epochs end
   local ok, run = pcall(train.run, {
-    model = model, optimizer = optimizer, loss = fit.loss, loader = loader, validate = watch, schedule = schedule_of(settings), epochs = o.epochs,
+    model = model, optimizer = optimizer, loader = loader, validate = watch,
+    loss = function(m, starts) return fit.loss(m, reader:read(starts)) end, schedule = schedule_of(settings), epochs = o.epochs,
     accumulate = o.accumulate or 1, patience = watch and o.patience or 0, folder = o.folder, checkpoint_every = o.checkpoint_every, resume = o.resume,
     about = about, metadata = { config = json.encode(model.config) }, keep = watch and "best" or "last", on_epoch = o.on_epoch, quiet = o.quiet,
   })

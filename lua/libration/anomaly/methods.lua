@@ -28,7 +28,7 @@ local BATCH = 128
 ---@field motion table options of `libration.motion`
 ---@field stride integer between training windows
 ---@field seed integer
----@field network table options of the autoencoder: epochs, batch, learning_rate, patience, hidden, latent, mask, task
+---@field network table options of the autoencoder: epochs, batch, learning_rate, patience, hidden, latent, mask, task, device
 
 ---@class MethodScore
 ---@field [1] number of the recording
@@ -270,7 +270,7 @@ local function network(post, short)
     local done = fit.run {
       train = p.windows, watch = fold.inner and motion.windows({ fold.inner.features }, p.motion, fold.stride) or nil, normaliser = p.normaliser,
       mask = o.mask, model = { hidden = o.hidden, latent = o.latent, task = o.task }, epochs = o.epochs, batch = o.batch,
-      learning_rate = o.learning_rate, patience = fold.inner and o.patience or 0, seed = fold.seed, workers = 0, quiet = true,
+      learning_rate = o.learning_rate, patience = fold.inner and o.patience or 0, seed = fold.seed, workers = 0, quiet = true, device = o.device,
     }
     if done.stopped == "interrupted" then error("interrupted", 0) end
     return function(r)

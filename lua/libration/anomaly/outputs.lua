@@ -229,7 +229,7 @@ function outputs.training(run)
     epochs = { train = run.fit.history.train, validation = run.fit.history.validation, best = run.fit.best, unit = "mean squared error, " .. outputs.UNIT },
     threshold = c.threshold, percentile = c.percentile, score_unit = outputs.UNIT, calibration = {}, test = {}, baselines = {}, explained = c.explained,
     warnings = {}, audit = audit.page(run.audit), config = run.config, versions = { libration = lr.version, LuaJIT = jit.version }, device = run.device,
-    timings = run.timings, memory = { cpu = outputs.peak_memory() }, accuracy = run.accuracy,
+    timings = run.timings, memory = outputs.memory(run.device), accuracy = run.accuracy,
     files = {
       ["best.safetensors"] = "weights of the best epoch", ["detector.safetensors"] = "what detect.lua needs", ["training.log"] = "a line an epoch",
       ["test.csv"] = "a row a test sequence", ["run.json"] = "configuration, checksums, split, timings",
@@ -262,6 +262,14 @@ function outputs.training(run)
     end
   end
   return r, tested
+end
+
+--- Peak memory of this process and of the device it used.
+---@param device string?
+---@return { cpu: number?, gpu: number? } bytes
+function outputs.memory(device)
+  local on_gpu = device and device ~= "cpu"
+  return { cpu = outputs.peak_memory(), gpu = on_gpu and require("libration").memory(device).peak or nil }
 end
 
 --- Peak memory of this process.

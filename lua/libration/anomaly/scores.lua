@@ -2,6 +2,7 @@
 
 local ffi = require "ffi"
 local baselines = require "libration.anomaly.baselines"
+local device_scores = require "libration.anomaly.device_scores"
 local normalise = require "libration.motion.normalise"
 local statistics = require "libration.motion.statistics"
 
@@ -63,7 +64,8 @@ end
 --- Scores one sequence of the windows.
 ---@param windows Windows cut at the stride to score with
 ---@param s integer position of the sequence in it, from 1
----@param model table {normaliser, mask, pca, reconstruct = fun(x: float[n*T*F], n) -> float[n*T*F], from: first frame of a window that counts, default 0}
+---@param model table {normaliser, mask, pca, reconstruct = fun(x: float[n*T*F], n) -> float[n*T*F], from: first frame of a window that counts, default 0,
+--- network: Autoencoder?, on a device it scores there}
 ---@param id string?
 ---@return Scored
 function scores.of_sequence(windows, s, model, id)
@@ -81,7 +83,9 @@ function scores.of_sequence(windows, s, model, id)
     joints = f.names or {}, frame_error = {}, joint_error = sums.error,
   }
   for i, number in ipairs(list) do out.start[i] = windows.start[number] end
-  for first = 1, #list, BATCH do
+  local there = model.network and model.network:device() ~= "cpu"
+  if there then device_scores.tally(windows, s, model, out.error, sums) end
+  for first = 1, there and 0 or #list, BATCH do
     local batch = {}
     for i = first, math.min(first + BATCH - 1, #list) do batch[#batch + 1] = list[i] end
     windows:write(batch, model.normaliser, model.mask, x, weight)

@@ -39,7 +39,11 @@ local LIST = {
   { "unit", "video", "what one p counts: videos, or contiguous blocks of them (more of them, but alike)", choices = { "video", "block" } },
   { "block", 5, "seconds of --unit block", above = 0, type = "number" },
   -- the machine
-  { "device", "auto", "where the networks run", choices = { "auto", "cpu", "cuda" } },
+  { "device", "auto", "where the networks run: auto (CUDA where there is a device), cpu, cuda or cuda:N; cuda never becomes the CPU", metavar = "DEVICE",
+    check = function(v)
+      if v == "auto" or v == "cpu" or v:match "^cuda$" or v:match "^cuda:%d+$" then return true end
+      return nil, "want auto, cpu, cuda or cuda:N"
+    end },
   { "threads", 0, "processor threads; 0: all cores", min = 0 },
   { "log-level", "info", "what the console shows", choices = { "debug", "info", "warn", "error" } },
 }

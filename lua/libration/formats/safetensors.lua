@@ -6,6 +6,7 @@ local bit = require "bit"
 local cjson = require "cjson"
 local files = require "libration.files"
 local reader = require "libration.formats.reader"
+local tensor = require "libration.tensor"
 
 local json = cjson.new()
 json.decode_invalid_numbers(false)
@@ -177,7 +178,7 @@ end
 
 ---Writes named tensors, through a temporary file that is synced and renamed.
 ---@param path string
----@param tensors table<string, Tensor|Spool>
+---@param tensors table<string, Tensor|Spool> of any device: the file knows none
 ---@param metadata? table<string, string>
 ---@return string path; raises one line where it cannot be written (the disk is full)
 function M.save(path, tensors, metadata)
@@ -206,7 +207,7 @@ function M.save(path, tensors, metadata)
       if type(e.tensor) == "table" then
         e.tensor:pour(out)
       else
-        local t = e.tensor:contiguous()
+        local t = tensor.move(e.tensor, "cpu"):contiguous()
         if t:numel() > 0 then out:write(ffi.string(t:ptr(), e.last - e.first)) end
       end
     end

@@ -9,7 +9,7 @@ local features = require "libration.motion.features"
 local Windows = require "libration.motion.windows"
 
 local motion = {
-  Sequence = Sequence, Windows = Windows, gaps = gaps, outliers = outliers, resample = resample,
+  Sequence = Sequence, Windows = Windows, WindowReader = require "libration.motion.window_reader", gaps = gaps, outliers = outliers, resample = resample,
   normalise = normalise, augment = require "libration.motion.augment", features = features, body = require "libration.motion.body",
   statistics = require "libration.motion.statistics",
 }

@@ -17,7 +17,7 @@ function Dropout.new(p)
   if type(self.p) ~= "number" or not (self.p >= 0 and self.p < 1) then core.raise("Dropout: p is " .. tostring(p) .. ", want 0 <= p < 1") end
   self.seed, self.stream = module.draw()
   self:buffer("counter", tensor.zeros({1}, "i32"), true)
-  self.one = tensor.keep(tensor.ones({1}, "i32"))
+  self:constant("one", tensor.ones({1}, "i32"))
   return self
 end
 

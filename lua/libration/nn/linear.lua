@@ -19,9 +19,13 @@ function Linear.new(inputs, outputs, options)
   return self
 end
 
----@param x Tensor [..,I]
----@return Tensor [..,O]
-function Linear:forward(x) return ops.linear(x, self.weight, rawget(self, "bias")) end
+---@param x Tensor [..,I]; f16 or bf16 beside f32 weights: products of that type, summed in f32
+---@return Tensor [..,O] of x's type
+function Linear:forward(x)
+  local w, b = self.weight, rawget(self, "bias")
+  if x.dtype == "f16" or x.dtype == "bf16" then w, b = w:to(x.dtype), b and b:to(x.dtype) end
+  return ops.linear(x, w, b)
+end
 
 function Linear:extra() return ("%d -> %d"):format(self.inputs, self.outputs) end
 

@@ -45,7 +45,7 @@ end
 
 --- An empty instance of a class, for its `new`.
 function M.create(class)
-  return setmetatable({training = true, names = {}, owned = {}, order = {}, children_ = {}, buffers_ = {}, transient = {}}, class)
+  return setmetatable({training = true, names = {}, owned = {}, order = {}, children_ = {}, buffers_ = {}, constants_ = {}, transient = {}}, class)
 end
 
 --- Checks a size among the arguments of a layer.
@@ -83,6 +83,13 @@ end
 function Module:buffer(name, t, transient)
   tensor.keep(t)
   self.buffers_[#self.buffers_ + 1] = {name = name, tensor = t, transient = transient}
+  self[name] = t
+  return t
+end
+
+--- Registers a tensor that is neither trained nor saved, but goes to a device with the module.
+function Module:constant(name, t)
+  self.constants_[#self.constants_ + 1] = tensor.keep(t)
   self[name] = t
   return t
 end
@@ -166,6 +173,26 @@ function Module:load_state_dict(state, all)
   if #missing > 0 then raise("load_state_dict: missing " .. listed(missing)) end
   if #unknown > 0 then raise("load_state_dict: unknown " .. listed(unknown)) end
   for name, t in pairs(own) do t:copy_(state[name]) end
+end
+
+--- Moves parameters and buffers to a device. Optimisers made before keep the same tensors; move them too (`optimizer:to`). Plans recorded before do not follow.
+---@param device string "cpu", "cuda", "cuda:N"
+---@return Module self
+function Module:to(device)
+  walk(self, "", function(m)
+    for _, p in ipairs(m.order) do tensor.relocate(p.tensor, device) end
+    for _, b in ipairs(m.buffers_) do tensor.relocate(b.tensor, device) end
+    for _, t in ipairs(m.constants_) do tensor.relocate(t, device) end
+  end)
+  return self
+end
+
+--- Device of the parameters and buffers; "cpu" where there are none.
+---@return string
+function Module:device()
+  local found
+  walk(self, "", function(m) found = found or m.order[1] or m.buffers_[1] end)
+  return found and found.tensor.device or "cpu"
 end
 
 --- Sets training mode (dropout, batch statistics) for this module and all within it.

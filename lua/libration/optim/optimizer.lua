@@ -5,7 +5,7 @@ local tensor = require "libration.tensor"
 local ops = require "libration.ops"
 
 local raise = core.raise
-local RATE, STEP, SKIP, SCALE, OVERFLOWS = 1, 2, 4, 5, 7 -- places in control, see ops.def
+local RATE, STEP, SKIP, SCALE, GOOD, OVERFLOWS, SCALED = 1, 2, 4, 5, 6, 7, 8 -- places in control, see ops.def; the last: is there a scaler
 
 ---@class Optimizer
 local Optimizer = {}
@@ -63,13 +63,15 @@ function M.create(class, parameters, options, states, known)
   local self = setmetatable({named = named(parameters, class.kind), states = states}, class)
   self.clip = M.number(options, class.kind, "clip", 0, 0)
   self.scaler = options.scaler or {}
-  local control = tensor.zeros({8}, "f64")
-  self.control, self.norm = tensor.keep(control), tensor.keep(tensor.zeros({1}, "f64"))
+  local device = self.named[1].tensor.device
+  local control = tensor.zeros({8}, "f64", device)
+  self.control, self.norm = tensor.keep(control), tensor.keep(tensor.zeros({1}, "f64", device))
   control:set(M.number(options, class.kind, "rate", 1e-3, 0), RATE)
   control:set(self.scaler.initial or 1, SCALE)
+  control:set(self.scaler.initial and 1 or 0, SCALED)
   for _, name in ipairs(states) do
     self[name] = {}
-    for i, p in ipairs(self.named) do self[name][i] = tensor.keep(tensor.zeros(p.tensor.shape, p.tensor.dtype)) end
+    for i, p in ipairs(self.named) do self[name][i] = tensor.keep(tensor.zeros(p.tensor.shape, p.tensor.dtype, p.tensor.device)) end
   end
   local begin = ops.rows.optim_begin.attr()
   begin.growth, begin.backoff, begin.interval = self.scaler.growth or 1, self.scaler.backoff or 1, self.scaler.interval or 0
@@ -113,7 +115,17 @@ end
 function Optimizer:prepare_accumulation()
   if self.sums then return end
   self.sums = {}
-  for i, p in ipairs(self.named) do self.sums[i] = tensor.keep(tensor.zeros(p.tensor.shape, p.tensor.dtype)) end
+  for i, p in ipairs(self.named) do self.sums[i] = tensor.keep(tensor.zeros(p.tensor.shape, p.tensor.dtype, p.tensor.device)) end
+end
+
+--- Moves the states to a device, where the parameters went.
+---@param device string "cpu", "cuda", "cuda:N"
+---@return Optimizer self
+function Optimizer:to(device)
+  for _, t in pairs(self:state_dict()) do tensor.relocate(t, device) end
+  tensor.relocate(self.norm, device)
+  for _, t in ipairs(self.sums or {}) do tensor.relocate(t, device) end
+  return self
 end
 
 --- One step: unscales, clips by the norm over all gradients, updates; a gradient that is not finite skips the step (the step counter stays, the loss scale falls).
@@ -143,7 +155,7 @@ end
 --- Steps taken, steps skipped because of overflow, whether the last one was skipped, the loss scale, and the norm of the last gradients before clipping.
 ---@return table {steps=, overflows=, skipped=, scale=, norm=}
 function Optimizer:report()
-  local c = self.control
+  local c = tensor.move(self.control, "cpu")
   local scale = c:get(3) ~= 0 and c:get(3) or 1
   return {steps = c:get(STEP), overflows = c:get(OVERFLOWS), skipped = c:get(SKIP) ~= 0, scale = c:get(SCALE), norm = math.sqrt(self.norm:item()) * scale}
 end
@@ -158,7 +170,7 @@ function Optimizer:state_dict()
   return out
 end
 
---- Copies a state in; missing, unknown and differently shaped names are errors.
+--- Copies a state in; missing, unknown and differently shaped names are errors. The loss scale begins anew where only one of the two has a scaler.
 ---@param state table<string, Tensor>
 function Optimizer:load_state_dict(state)
   local own = self:state_dict()
@@ -173,6 +185,12 @@ function Optimizer:load_state_dict(state)
     if not own[name] then raise(self.kind .. ".load_state_dict: unknown " .. name) end
   end
   for name, t in pairs(own) do t:copy_(state[name]) end
+  local scaled = self.scaler.initial and 1 or 0
+  if self.control:get(SCALED) ~= scaled then
+    self.control:set(scaled, SCALED)
+    self.control:set(self.scaler.initial or 1, SCALE)
+    self.control:set(0, GOOD)
+  end
 end
 
 return M

@@ -11,7 +11,7 @@ local C, check, raise = core.C, core.check, core.raise
 local Loader = {}
 Loader.__index = Loader
 
-local known = {streams = true, window = true, stride = true, windows = true, batch = true, workers = true, depth = true, shuffle = true, seed = true}
+local known = {streams = true, window = true, stride = true, windows = true, batch = true, workers = true, depth = true, shuffle = true, seed = true, device = true}
 
 local function whole(options, name, default, least)
   local v = options[name]
@@ -25,6 +25,7 @@ local function frame_of(stream, s, T)
   local first = stream[1]
   for i, t in ipairs(stream) do
     if not tensor.is_tensor(t) then raise(("loader: stream %d, sequence %d is %s, want a tensor"):format(s, i, type(t))) end
+    if t.device_ ~= 0 then raise(("loader: stream %d, sequence %d is on %s, want it on the cpu"):format(s, i, t.device)) end
     if t.ndim < 1 or not t:is_contiguous() then raise(("loader: stream %d, sequence %d is %s, want contiguous [frames,...]"):format(s, i, tensor.describe(t))) end
     local same = t.dtype_ == first.dtype_ and t.ndim == first.ndim
     for d = 1, t.ndim - 1 do same = same and t.shape_[d] == first.shape_[d] end
@@ -56,6 +57,8 @@ end
 --- stride   integer      1; frames between windows
 --- windows  table|nil    instead of stride: {sequence = integer[] from 1, start = integer[] from 0} of each window
 --- batch 32, workers 2 (0: in the calling thread), depth 4 batches ahead, shuffle true, seed 0
+--- device   string|nil   where the batches go; the streams lie on the CPU. A batch of starts of windows is all that a step on a device needs
+--- (motion.WindowReader has the windows there)
 ---@return Loader
 function Loader.new(options)
   for key in pairs(options) do
@@ -68,6 +71,7 @@ function Loader.new(options)
   for s, stream in ipairs(options.streams) do streams[s] = tensor.is_tensor(stream) and {stream} or stream end
   local self = setmetatable({
     batch = whole(options, "batch", 32, 1), seed = options.seed or 0, shuffle = options.shuffle ~= false, streams = streams, outs = {},
+    device = options.device or "cpu", sent = {},
   }, Loader)
   local workers = whole(options, "workers", 2, 0)
   local depth = math.max(whole(options, "depth", 4, 1), workers > 0 and 2 or 1)
@@ -119,6 +123,18 @@ function Loader.new(options)
   return self
 end
 
+-- A batch on the loader's device, in memory that every batch of its size reuses: what is queued there comes after the work on the one before.
+local function sent(self, out, n)
+  local there = self.sent[n]
+  if not there then
+    there = {}
+    for s, t in ipairs(out) do there[s] = tensor.unscoped(tensor.empty, t.shape, t.dtype, self.device) end
+    self.sent[n] = there
+  end
+  for s, t in ipairs(out) do check(C.lbr_transfer(t, there[s])) end
+  return unpack(there)
+end
+
 --- Iterator over the batches of an epoch: `for i, x, mask in loader:epoch(e) do`. The tensors are valid until the next turn.
 ---@param epoch integer from 1; the same seed and epoch give the same order
 ---@param first integer|nil batch to begin with, from 1
@@ -132,12 +148,15 @@ function Loader:epoch(epoch, first)
     if rc == C.LBR_EEND then return nil end
     check(rc)
     i = i + 1
-    for _, t in ipairs(self.outs[slot[0] + 1]) do t:touch() end -- the threads wrote it
     local out, n = self.outs[slot[0] + 1], count[0]
-    if n == out[1].shape_[0] then return i, unpack(out) end
-    local short = {}
-    for s, t in ipairs(out) do short[s] = t:narrow(1, 1, n) end
-    return i, unpack(short)
+    for _, t in ipairs(out) do t:touch() end -- the threads wrote it
+    if n < out[1].shape_[0] then
+      local short = {}
+      for s, t in ipairs(out) do short[s] = t:narrow(1, 1, n) end
+      out = short
+    end
+    if self.device ~= "cpu" then return i, sent(self, out, n) end
+    return i, unpack(out)
   end
 end
 

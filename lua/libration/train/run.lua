@@ -11,6 +11,8 @@ local schedules = require "libration.optim.schedule"
 
 local C, raise = core.C, core.raise
 
+local READ_EVERY = 50 -- batches after which the loss is read from a device: reading waits for it
+
 local known = {
   model = true, optimizer = true, loss = true, loader = true, validate = true, schedule = true, epochs = true, accumulate = true, patience = true, folder = true,
   checkpoint_every = true, resume = true, about = true, metadata = true, keep = true, on_epoch = true, eager = true, quiet = true,
@@ -19,15 +21,14 @@ local known = {
 -- Mean of loss over a loader, each batch weighted by its windows, in evaluation mode.
 local function evaluator(o)
   if type(o.validate) == "function" then return o.validate end
-  local evaluate = step.evaluation(o.model, o.loss, o)
+  local tally = step.tally(o.optimizer.control.device, false, false)
+  local evaluate = step.evaluation(o.model, o.loss, {eager = o.eager, tally = tally})
   return function()
-    local sum, n = 0, 0
     o.model:eval()
-    for _, x, a, b, c in o.validate:epoch(1) do
-      local count = x:size(1)
-      sum, n = sum + evaluate(x, a, b, c):item() * count, n + count
-    end
+    tally:set(0, 0)
+    for _, x, a, b, c in o.validate:epoch(1) do evaluate(x, a, b, c) end
     o.model:train()
+    local sum, n = tally:get()
     return sum / n
   end
 end
@@ -38,30 +39,38 @@ local function clones(model)
   return out
 end
 
--- One pass over the training windows from batch `first` on; returns sum of loss x windows and windows, nil when interrupted. self.at: where a resumed run goes on.
-local function pass(self, epoch, first, sum, seen)
+-- Reads the epoch's loss so far; one that is not finite ends the run, but for a loss scaler, which skips such steps.
+local function read_loss(self, epoch, i)
+  local sum, seen = self.tally:get()
+  if not (math.abs(sum) < math.huge) and not self.o.optimizer.scaler.initial then
+    raise(("training: the loss is %s at epoch %d, batch %d%s: lower the learning rate, or look for missing numbers in the data"):format(
+      tostring(sum), epoch, i, self.read_every > 1 and " or a few before" or ""))
+  end
+  return sum, seen
+end
+
+-- One pass over the training windows from batch `first` on; returns the mean loss, nil when interrupted. self.at: where a resumed run goes on.
+local function pass(self, epoch, first)
   local o, loader = self.o, self.o.loader
   local every = o.accumulate
   for i, x, a, b, c in loader:epoch(epoch, first) do
-    local count = x:size(1)
-    local loss
     if every > 1 then
       local group = math.min(every, loader.batches - math.floor((i - 1) / every) * every)
-      loss = self.accumulate(1 / group, x, a, b, c):item()
+      self.accumulate(1 / group, x, a, b, c)
       if i % every == 0 or i == loader.batches then self.apply() end
     else
-      loss = self.train(x, a, b, c):item()
+      self.train(x, a, b, c)
     end
-    if not (math.abs(loss) < math.huge) and not o.optimizer.scaler.initial then
-      raise(("training: the loss is %s at epoch %d, batch %d: lower the learning rate, or look for missing numbers in the data"):format(tostring(loss), epoch, i))
+    if i % every == 0 or i == loader.batches then self.at = {epoch = epoch - 1, batch = i + 1} end
+    self.done = self.done + x:size(1)
+    if i % self.read_every == 0 or i == loader.batches then
+      local sum, seen = read_loss(self, epoch, i)
+      if self.bar then self.bar:update(self.done, ("epoch %d/%d, loss %.4g"):format(epoch, o.epochs, sum / seen)) end
     end
-    sum, seen = sum + loss * count, seen + count
-    if i % every == 0 or i == loader.batches then self.at = {epoch = epoch - 1, batch = i + 1, sum = sum, seen = seen} end
-    self.done = self.done + count
-    if self.bar then self.bar:update(self.done, ("epoch %d/%d, loss %.4g"):format(epoch, o.epochs, sum / seen)) end
     if C.lbr_interrupted() ~= 0 and i % every == 0 and i < loader.batches then return nil end
   end
-  return sum, seen
+  local sum, seen = self.tally:get()
+  return sum / seen
 end
 
 local function interrupted_in(err) return type(err) == "string" and err:find("interrupted", 1, true) end
@@ -149,7 +158,8 @@ end
 
 local function loop(self, at)
   local o = self.o
-  local epoch, first, sum, seen = at.epoch + 1, at.batch, at.sum, at.seen
+  local epoch, first = at.epoch + 1, at.batch
+  self.tally:set(at.sum, at.seen)
   while epoch <= o.epochs do
     if o.patience > 0 and epoch - 1 - self.best.epoch >= o.patience and epoch > 1 then
       log.info("stopped: no improvement for %d epochs, best epoch %d", o.patience, self.best.epoch)
@@ -158,12 +168,13 @@ local function loop(self, at)
     local began = progress.clock()
     o.optimizer:rate(o.schedule:rate(epoch))
     o.model:train()
-    sum, seen = pass(self, epoch, first, sum, seen)
-    if not sum then return "interrupted" end
-    finish_epoch(self, epoch, sum / seen, progress.clock() - began)
+    local loss = pass(self, epoch, first)
+    if not loss then return "interrupted" end
+    finish_epoch(self, epoch, loss, progress.clock() - began)
     self.at = nil
     if C.lbr_interrupted() ~= 0 then return "interrupted" end
-    epoch, first, sum, seen = epoch + 1, 1, 0, 0
+    epoch, first = epoch + 1, 1
+    self.tally:set(0, 0)
   end
   return "finished"
 end
@@ -201,6 +212,10 @@ return function(o)
     if not ok then raise(reason) end
   end
   local at = o.resume and resume(self) or {epoch = 0, batch = 1, sum = 0, seen = 0}
+  local device = o.optimizer.control.device
+  self.read_every = device == "cpu" and 1 or READ_EVERY
+  self.tally = step.tally(device, o.accumulate > 1, o.optimizer.scaler.initial ~= nil)
+  o.tally = self.tally
   if o.accumulate > 1 then
     self.accumulate, self.apply = step.accumulating(o.model, o.optimizer, o.loss, o)
   else
@@ -219,7 +234,10 @@ return function(o)
   end
   if stopped == "interrupted" then
     C.lbr_interrupt_clear()
-    if self.at then save(self, self.at) end
+    if self.at then
+      self.at.sum, self.at.seen = self.tally:get()
+      save(self, self.at)
+    end
     log.warn("interrupted after %d epochs%s", #self.history.train, o.folder and "; the state is saved, --resume continues" or "")
   elseif o.keep ~= "last" then
     restore_best(self)

@@ -1,0 +1,246 @@
+-- lstm_device_spec: the LSTM ops on the device against float64 on the CPU: each kernel's sizes, layouts, halves, NaN, replay. Runs on whichever CUDA library is found.
+local lr = require "libration"
+local device = require "libration.device"
+local helper = require "helper"
+local ops = require "libration.ops"
+local raw, rows = ops.raw, ops.rows
+
+local count, missing = device.count()
+local emulator = helper.emulator()
+local thorough = not emulator or emulator.lbr_emu_build() == 0 -- checked builds are slow: fewer sizes
+
+local WIDE = {w = true, r = true, b = true, c0 = true, dcn = true}
+
+local function forward(p, save)
+  local attr = rows.lstm_forward.attr()
+  attr.save = save and 1 or 0
+  local y, hn, cn, gates, cells = raw.lstm_forward(p.x, p.w, p.r, p.b, p.h0, p.c0, attr)
+  return {y = y, hn = hn, cn = cn, gates = gates, cells = cells}
+end
+
+local function backward(p, f, g, need_dx)
+  local attr = rows.lstm_backward.attr()
+  attr.need_dx = need_dx == false and 0 or 1
+  local dx, dw, dr, db, dh0, dc0 = raw.lstm_backward(p.x, p.w, p.r, p.h0, p.c0, f.y, f.gates, f.cells, g.dy, g.dhn, g.dcn, attr)
+  return {dx = dx, dw = dw, dr = dr, db = db, dh0 = dh0, dc0 = dc0}
+end
+
+-- Random layer, state and gradients; stream numbers keep the tensors apart.
+local function layer(B, T, F, H, dtype, stateful)
+  local half = dtype == "f16" or dtype == "bf16"
+  local function draw(shape, stream, size) return lr.uniform(shape, {seed = 7, stream = stream, low = -size, high = size, dtype = half and "f32" or dtype}) end
+  local k = 1 / math.sqrt(H)
+  local p = {x = draw({B, T, F}, 1, 1), w = draw({4 * H, F}, 2, k), r = draw({4 * H, H}, 3, k), b = draw({4 * H}, 4, k)}
+  local g = {dy = draw({B, T, H}, 5, 1)}
+  if stateful then
+    p.h0, p.c0 = draw({B, H}, 6, .5), draw({B, H}, 7, .5)
+    g.dhn, g.dcn = draw({B, H}, 8, 1), draw({B, H}, 9, 1)
+  end
+  for _, t in ipairs {p, g} do
+    for name, v in pairs(t) do
+      if half and not WIDE[name] then t[name] = v:to(dtype) end
+    end
+  end
+  return p, g
+end
+
+local function moved(t, to)
+  local out = {}
+  for name, v in pairs(t) do out[name] = v:to(to) end
+  return out
+end
+
+-- Largest difference over the largest value of b.
+local function relative(a, b)
+  assert.are.same(a.shape, b.shape)
+  a, b = a:to("cpu"):to("f64"):contiguous(), b:to("cpu"):to("f64"):contiguous()
+  local pa, pb, worst, size = a:ptr(), b:ptr(), 0, 1e-12
+  for i = 0, a:numel() - 1 do
+    local d = math.abs(pa[i] - pb[i])
+    if not (d <= worst) then worst = d end
+    size = math.max(size, math.abs(pb[i]))
+  end
+  return worst / size
+end
+
+local function close(a, b, tolerance, text)
+  for name, t in pairs(b) do
+    local d = relative(a[name], t)
+    assert(d <= tolerance, ("%s: %s differs by %.3g, allowed %.3g"):format(text, name, d, tolerance))
+  end
+end
+
+local function bits(a, b)
+  for name, t in pairs(b) do assert(relative(a[name], t) == 0, name .. " differs") end
+end
+
+-- B, T, F, H, with state: one of each kernel's sizes and of what does not fill them; 130 units walk by single launches, 40 x 30 steps are summed in parts.
+local SIZES = {{1, 1, 1, 1, true}, {3, 2, 28, 5, false}, {17, 2, 56, 32, true}, {1, 30, 28, 37, false}, {3, 2, 1, 64, true}, {9, 2, 7, 90, true}, {3, 2, 28, 128, true},
+  {2, 2, 3, 130, true}, {40, 30, 12, 8, false}, {17, 30, 8, 5, true}}
+-- forward and backward, relative to the largest value of a tensor
+local BOUNDS = {f64 = {1e-13, 1e-12}, f32 = {1e-6, 4e-6}, f16 = {3e-3, 8e-3}, bf16 = {2e-2, 5e-2}}
+
+describe("lstm on the device", function()
+  if count == 0 then
+    it("equals float64", function() pending(missing) end)
+    return
+  end
+
+  for dtype, bound in pairs(BOUNDS) do
+    it(("%s forward equals float64 within %g and backward within %g; saving, dx and a thread's turn change no bits"):format(dtype, bound[1], bound[2]), function()
+      for i, s in ipairs(SIZES) do
+        if thorough or i < 4 or i == 8 then
+          local text = table.concat({s[1], s[2], s[3], s[4]}, ", ")
+          local p, g = layer(s[1], s[2], s[3], s[4], dtype, s[5])
+          local p64, g64 = moved(p, "f64"), moved(g, "f64")
+          local f64 = forward(p64, true)
+          local dp, dg = moved(p, "cuda"), moved(g, "cuda")
+          local f = forward(dp, true)
+          close(f, f64, bound[1], text)
+          local d = backward(dp, f, dg)
+          close(d, backward(p64, f64, g64), bound[2], text)
+          if emulator then emulator.lbr_emu_seed(i) end
+          local plain, less = forward(dp, false), backward(dp, f, dg, false)
+          if emulator then emulator.lbr_emu_seed(0) end
+          bits(plain, {y = f.y, hn = f.hn, cn = f.cn})
+          assert.are.equal(0, plain.gates:numel() + less.dx:numel())
+          less.dx, d.dx = nil, nil
+          bits(less, d)
+        end
+      end
+    end)
+
+    it(dtype .. ": a NaN or infinite joint spoils its own sequence only", function()
+      for _, H in ipairs(thorough and {19, 32, 131} or {19}) do
+        local p = layer(10, 4, 6, H, dtype, false)
+        local clean = forward(moved(p, "cuda"), true)
+        local spoiled = moved(p, "f64")
+        spoiled.x:set(0 / 0, 3, 2, 4)
+        spoiled.x:set(math.huge, 6, 3, 1)
+        p.x = spoiled.x:to(dtype)
+        local dp = moved(p, "cuda")
+        local f = forward(dp, true)
+        local y, want, cpu = f.y:to "cpu":to "f64", clean.y:to "cpu":to "f64", forward(spoiled).y
+        for b = 1, 10 do
+          for t = 1, 4 do
+            for u = 1, H, H - 1 do
+              local v, w = y:get(b, t, u), cpu:get(b, t, u)
+              assert.are.equal(w ~= w, v ~= v, ("sequence %d, step %d, unit %d"):format(b, t, u))
+              if b ~= 3 and b ~= 6 then assert.are.equal(want:get(b, t, u), v) end
+            end
+          end
+        end
+        local dx = backward(dp, f, {dy = lr.ones({10, 4, H}):to(dtype):to "cuda"}).dx:to "cpu":to "f64"
+        assert(dx:get(3, 1, 1) ~= dx:get(3, 1, 1) and dx:get(4, 1, 1) == dx:get(4, 1, 1))
+      end
+    end)
+  end
+
+  it("gradients equal finite differences in float64 within 1e-7, B=3 T=4 F=5 H=6", function()
+    local p, g = layer(3, 4, 5, 6, "f64", true)
+    local dg = moved(g, "cuda")
+    local function loss()
+      local f = forward(moved(p, "cuda"), true)
+      local sum = 0
+      for name, to in pairs {y = "dy", hn = "dhn", cn = "dcn"} do sum = sum + (f[name]:to "cpu" * g[to]):sum():item() end
+      return sum, f
+    end
+    local _, f = loss()
+    local d = moved(backward(moved(p, "cuda"), f, dg), "cpu")
+    for name, t in pairs {x = d.dx, w = d.dw, r = d.dr, b = d.db, h0 = d.dh0, c0 = d.dc0} do
+      local value, grad, n = p[name]:ptr(), t:ptr(), t:numel()
+      for i = 0, n - 1, math.max(1, math.floor(n / 7)) do
+        local kept, e = value[i], 1e-5
+        value[i] = kept + e
+        local high = loss()
+        value[i] = kept - e
+        local low = loss()
+        value[i] = kept
+        assert(math.abs((high - low) / (2 * e) - grad[i]) < 1e-7, ("%s[%d]"):format(name, i))
+      end
+    end
+  end)
+
+  for _, dtype in ipairs {"f32", "bf16"} do
+    it(dtype .. ": overlapping windows, one frame for all steps, transposed and strided operands equal their copies within 1e-6 (bf16 1e-2)", function()
+      local B, T, F, H = 9, 6, 10, 17
+      local p, g = layer(B, T, F, H, dtype, true)
+      local dp, dg = moved(p, "cuda"), moved(g, "cuda")
+      local tolerance = dtype == "f32" and 1e-6 or 1e-2
+      local function uniform(shape, seed, as) return lr.uniform(shape, {seed = seed, low = -.3, high = .3}):to(as or dtype):to "cuda" end
+      local function same(text)
+        local dense = {}
+        for name, v in pairs(dp) do dense[name] = v:clone() end
+        local f, want = forward(dp, true), forward(dense, true)
+        close(f, want, tolerance, text)
+        local other = {}
+        for name, v in pairs(dg) do other[name] = v:clone() end
+        close(backward(dp, want, dg), backward(dense, want, other), tolerance, text)
+      end
+      for hop = 1, 3 do
+        dp.x = uniform({(B - 1) * hop + T, F}, hop):unfold(T, hop)
+        same("hop " .. hop)
+      end
+      dp.x = uniform({B, 1, F}, 4):expand(B, T, F)
+      same "one frame"
+      dp.x = uniform({1, T, F}, 4):expand(B, T, F)
+      same "one sequence"
+      dp.x = uniform({T, B, F}, 5):transpose(1, 2)
+      same "steps first"
+      dp.x = uniform({F, T, B}, 6):permute(3, 2, 1)
+      dp.w, dp.r = uniform({F, 4 * H}, 7, "f32"):transpose(1, 2), uniform({H, 4 * H}, 8, "f32"):transpose(1, 2)
+      dp.b, dp.h0, dp.c0 = uniform({4 * H, 2}, 9, "f32"):select(2, 1), uniform({H, B}, 10):transpose(1, 2), uniform({H, B}, 11, "f32"):transpose(1, 2)
+      dg.dy, dg.dhn, dg.dcn = uniform({T, H, B}, 12):permute(3, 1, 2), uniform({H, B}, 13):transpose(1, 2), uniform({H, B}, 14, "f32"):transpose(1, 2)
+      same "all turned"
+      dg = {dy = uniform({B, 1, H}, 15):expand(B, T, H)}
+      same "one dy"
+      assert.are.equal(0, backward(dp, forward(dp, true), {}).dw:to("cpu"):abs():max():item())
+    end)
+  end
+
+  it("many sequences: 16 a block in half precision; and none", function()
+    local B = emulator and 140 or 20000
+    local p, g = layer(B, 2, 3, 5, "f16", true)
+    local dp, dg = moved(p, "cuda"), moved(g, "cuda")
+    local f, want = forward(dp, true), forward(moved(p, "f64"), true)
+    close(f, want, 3e-3, "many")
+    close(backward(dp, f, dg), backward(moved(p, "f64"), want, moved(g, "f64")), 8e-3, "many")
+    for _, dtype in ipairs {"f64", "f32", "f16"} do
+      local e, eg = layer(0, 3, 4, 5, dtype, true)
+      e, eg = moved(e, "cuda"), moved(eg, "cuda")
+      local d = backward(e, forward(e, true), eg)
+      for _, name in ipairs {"dw", "dr", "db"} do assert.are.equal(0, d[name]:to("cpu"):abs():max():item()) end
+    end
+  end)
+
+  it("a plan replays the bits of eager calls, also after a weight was written", function()
+    for _, dtype in ipairs {"f32", "f16"} do
+      local p = moved(layer(5, 3, 4, 20, dtype, false), "cuda")
+      local function run(x) return (lr.lstm(x, p.w, p.r, p.b)) end
+      local plan = lr.record(run)
+      for _ = 1, 3 do
+        assert.are.equal(0, relative(plan(p.x), run(p.x)))
+        p.r:copy_(p.r * 1.5)
+      end
+    end
+  end)
+
+  it("fails by name where there is no memory, and works afterwards", function()
+    local p, g = layer(3, 2, 4, 5, "f32", true)
+    local dp, dg = moved(p, "cuda"), moved(g, "cuda")
+    local f = forward(dp, true)
+    for _, run in ipairs {function() return forward(dp, true) end, function() return backward(dp, f, dg) end} do
+      local failed = 0
+      for n = 1, 20 do
+        lr.core.C.lbr_device_fail_at(-n)
+        local ok, why = pcall(run)
+        lr.core.C.lbr_device_fail_at(0)
+        if ok then break end
+        assert.matches("lstm_%w+: .*memory", why)
+        failed = failed + 1
+      end
+      assert(failed >= 6, "only " .. failed .. " allocations failed")
+      run()
+    end
+  end)
+end)
