@@ -40,15 +40,14 @@ template <class T, int N> struct Slopes {
         const int line = row / alike.n[1], b = line / alike.n[0];
         return {dy + (int64_t)b * g.OH * g.OW * g.O, alike.at[0] + (line - b * alike.n[0]) * g.stride[0] + g.pad[0], alike.at[1] + (row - line * alike.n[1]) * g.stride[1] + g.pad[1]};
     }
-    __device__ void load(const Place &p, int at, int last, lbr_cuda_pack<T, V> &out) const
+    __device__ const T *find(const Place &p, int at, int last) const
     {
-        out = {};
-        if (!p.image || at >= last) return;
+        if (!p.image || at >= last) return NULL;
         const int tap = at / g.outputs, ky = tap / alike.taps[1].n, kx = tap - ky * alike.taps[1].n;
         const int y = p.y - (alike.taps[0].first + ky * alike.taps[0].step) * g.dilation[0], x = p.x - (alike.taps[1].first + kx * alike.taps[1].step) * g.dilation[1];
-        if (y < 0 || x < 0) return;
+        if (y < 0 || x < 0) return NULL;
         const int oy = y / g.stride[0], ox = x / g.stride[1];
-        if (oy < g.OH && ox < g.OW) out = *(const lbr_cuda_pack<T, V> *)(p.image + ((int64_t)oy * g.OW + ox) * g.O + (at - tap * g.outputs));
+        return oy < g.OH && ox < g.OW ? p.image + ((int64_t)oy * g.OW + ox) * g.O + (at - tap * g.outputs) : NULL;
     }
 };
 
@@ -67,13 +66,12 @@ template <class T, int N> struct Across {
         w += (int64_t)alike.group * g.outputs * g.KH * g.KW * g.inputs;
     }
     __device__ Place place(int row) const { return row; }
-    __device__ void load(Place channel, int at, int last, lbr_cuda_pack<T, V> &out) const
+    __device__ const T *find(Place channel, int at, int last) const
     {
-        out = {};
-        if (channel >= rows || at >= last) return;
+        if (channel >= rows || at >= last) return NULL;
         const int tap = at / g.outputs, o = at - tap * g.outputs, j = tap / alike.taps[1].n, ky = alike.taps[0].first + j * alike.taps[0].step;
         const int kx = alike.taps[1].first + (tap - j * alike.taps[1].n) * alike.taps[1].step;
-        out = *(const lbr_cuda_pack<T, V> *)(w + ((int64_t)(o * g.KH + ky) * g.KW + kx) * g.inputs + channel);
+        return w + (((int64_t)o * g.KH + ky) * g.KW + kx) * g.inputs + channel;
     }
 };
 
@@ -101,13 +99,17 @@ template <class T> static int input(lbr_call *c, const lbr_cuda_window &g)
 {
     const T *dy = (const T *)c->in[0].data, *w = (const T *)c->in[1].data;
     T *dx = (T *)c->out[0].data;
-    const int classes = g.stride[0] * g.stride[1];
+    const int64_t classes = (int64_t)g.stride[0] * g.stride[1];
     const bool k4 = g.outputs % 4 == 0 && lbr_cuda_packs<T>(dy, 4), n4 = g.inputs % 4 == 0 && lbr_cuda_packs<T>(w, 4) && lbr_cuda_packs<T>(dx, 4);
     // rows of the largest class; k is shared only where there is one class, as the others' sizes differ
-    const int64_t rows = (int64_t)g.B * ((g.H - 1) / g.stride[0] + 1) * ((g.W - 1) / g.stride[1] + 1), depth = (int64_t)g.KH * g.KW * g.outputs;
+    lbr_cuda_job j = {};
+    int rc = lbr_cuda_job_of(c, (int64_t)g.B * ((g.H - 1) / g.stride[0] + 1) * ((g.W - 1) / g.stride[1] + 1), g.inputs, (int64_t)g.KH * g.KW * g.outputs, g.groups * classes,
+                             classes == 1 ? 64 : 1, &j);
+    if (rc) return rc;
     const Inputs<T> y = {g, dx, n4, {}};
-    if (k4 && n4) return lbr_cuda_tile_run<T>(c, Slopes<T, 4>{g, dy, 0, 0, {}}, Across<T, 4>{g, w, 0, {}}, y, rows, g.inputs, depth, g.groups * classes, classes == 1 ? 64 : 1);
-    return lbr_cuda_tile_run<T>(c, Slopes<T, 1>{g, dy, 0, 0, {}}, Across<T, 1>{g, w, 0, {}}, y, rows, g.inputs, depth, g.groups * classes, classes == 1 ? 64 : 1);
+    if constexpr (sizeof(T) == 4)
+        if (k4 && n4) return lbr_cuda_tile_run<T>(j, Slopes<T, 4>{g, dy, 0, 0, {}}, Across<T, 4>{g, w, 0, {}}, y);
+    return lbr_cuda_tile_run<T>(j, Slopes<T, 1>{g, dy, 0, 0, {}}, Across<T, 1>{g, w, 0, {}}, y);
 }
 
 int lbr_cuda_conv2d_backward_input(lbr_call *c)
@@ -115,7 +117,6 @@ int lbr_cuda_conv2d_backward_input(lbr_call *c)
     const lbr_conv2d_backward_input_attr *a = (const lbr_conv2d_backward_input_attr *)c->attr;
     if (!lbr_tensor_numel(&c->out[0])) return 0;
     const lbr_cuda_window g = lbr_cuda_window_of(c->out[0].shape, c->in[0].shape, c->in[1].shape[1], c->in[1].shape[2], a->groups, a->stride, a->pad, a->dilation);
-    if ((int64_t)g.groups * a->stride[0] * a->stride[1] > INT32_MAX) return lbr_fail(LBR_EUNSUPPORTED, "%s: stride %d x %d", lbr_op_name(c->op), a->stride[0], a->stride[1]);
     return c->in[0].dtype == LBR_F64 ? input<double>(c, g) : input<float>(c, g);
 }
 
@@ -129,11 +130,7 @@ template <class T, int N> struct Channels {
     typedef int Place;
     __device__ void begin(int z) { dy += z * g.outputs; }
     __device__ Place place(int row) const { return row; }
-    __device__ void load(Place o, int pixel, int last, lbr_cuda_pack<T, V> &out) const
-    {
-        if (o < rows && pixel < last) out = *(const lbr_cuda_pack<T, V> *)(dy + (int64_t)pixel * g.O + o);
-        else out = {};
-    }
+    __device__ const T *find(Place o, int pixel, int last) const { return o < rows && pixel < last ? dy + (int64_t)pixel * g.O + o : NULL; }
 };
 
 template <class T, int N> struct Taps {
@@ -149,13 +146,12 @@ template <class T, int N> struct Taps {
         const int tap = g.by_tap.over(row), ky = g.by_width.over(tap);
         return {x + (row - tap * g.inputs), ky * g.dilation[0] - g.pad[0], (tap - ky * g.KW) * g.dilation[1] - g.pad[1]};
     }
-    __device__ void load(const Place &p, int pixel, int last, lbr_cuda_pack<T, V> &out) const
+    __device__ const T *find(const Place &p, int pixel, int last) const
     {
-        out = {};
-        if (!p.channel || pixel >= last) return;
+        if (!p.channel || pixel >= last) return NULL;
         const lbr_cuda_pixel q = lbr_cuda_pixel_of(g, pixel);
         const int y = q.y * g.stride[0] + p.y, x = q.x * g.stride[1] + p.x;
-        if (y >= 0 && y < g.H && x >= 0 && x < g.W) out = *(const lbr_cuda_pack<T, V> *)(p.channel + (((int64_t)q.b * g.H + y) * g.W + x) * g.C);
+        return y >= 0 && y < g.H && x >= 0 && x < g.W ? p.channel + (((int64_t)q.b * g.H + y) * g.W + x) * g.C : NULL;
     }
 };
 
@@ -173,11 +169,14 @@ template <class T> struct Plain {
 template <class T> static int weight(lbr_call *c, const lbr_cuda_window &g)
 {
     const T *dy = (const T *)c->in[0].data, *x = (const T *)c->in[1].data;
-    const int64_t columns = (int64_t)g.KH * g.KW * g.inputs, depth = (int64_t)g.B * g.OH * g.OW;
-    const Plain<T> y = {(T *)c->out[0].data, g.outputs, (int)columns};
-    if (g.outputs % 4 == 0 && g.inputs % 4 == 0 && lbr_cuda_packs<T>(dy, 4) && lbr_cuda_packs<T>(x, 4))
-        return lbr_cuda_tile_run<T>(c, Channels<T, 4>{g, dy, g.outputs, (int)depth}, Taps<T, 4>{g, x, (int)columns}, y, g.outputs, columns, depth, g.groups, 64);
-    return lbr_cuda_tile_run<T>(c, Channels<T, 1>{g, dy, g.outputs, (int)depth}, Taps<T, 1>{g, x, (int)columns}, y, g.outputs, columns, depth, g.groups, 64);
+    lbr_cuda_job j = {};
+    int rc = lbr_cuda_job_of(c, g.outputs, (int64_t)g.KH * g.KW * g.inputs, (int64_t)g.B * g.OH * g.OW, g.groups, 64, &j);
+    if (rc) return rc;
+    const Plain<T> y = {(T *)c->out[0].data, j.rows, j.columns};
+    if constexpr (sizeof(T) == 4)
+        if (g.outputs % 4 == 0 && g.inputs % 4 == 0 && lbr_cuda_packs<T>(dy, 4) && lbr_cuda_packs<T>(x, 4))
+            return lbr_cuda_tile_run<T>(j, Channels<T, 4>{g, dy, j.rows, j.depth}, Taps<T, 4>{g, x, j.columns}, y);
+    return lbr_cuda_tile_run<T>(j, Channels<T, 1>{g, dy, j.rows, j.depth}, Taps<T, 1>{g, x, j.columns}, y);
 }
 
 int lbr_cuda_conv2d_backward_weight(lbr_call *c)

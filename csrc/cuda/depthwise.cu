@@ -69,7 +69,7 @@ template <class S, int V> static int forward_by(lbr_call *c, const lbr_cuda_wind
     const int64_t items = (int64_t)g.B * strips * g.OW * (g.C / V);
     const lbr_cuda_divider by_chunk = lbr_cuda_divide_by(g.C / V), by_strip = lbr_cuda_divide_by(strips);
     const S *x = (const S *)c->in[0].data, *w = (const S *)c->in[1].data;
-    lbr_cuda_grid grid;
+    lbr_cuda_grid grid = {};
     int rc = blocks_of(c, items, &grid);
     if (rc) return rc;
     if (g.dilation[0] == 1 && g.KH == 3 && g.stride[0] == 1) LBR_LAUNCH((spread<S, V, 3, 1>), grid, g, x, w, f, by_chunk, by_strip, items);
@@ -131,7 +131,7 @@ static __global__ void __launch_bounds__(THREADS) gather(lbr_cuda_window g, cons
 template <class T, int V> static int input_by(lbr_call *c, const lbr_cuda_window &g)
 {
     const int64_t items = (int64_t)g.B * g.H * g.W * (g.C / V);
-    lbr_cuda_grid grid;
+    lbr_cuda_grid grid = {};
     int rc = blocks_of(c, items, &grid);
     if (rc) return rc;
     LBR_LAUNCH((gather<T, V>), grid, g, (const T *)c->in[0].data, (const T *)c->in[1].data, (T *)c->out[0].data, lbr_cuda_divide_by(g.C / V), lbr_cuda_divide_by(g.W), lbr_cuda_divide_by(g.H), items);

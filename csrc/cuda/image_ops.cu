@@ -132,7 +132,7 @@ template <class T, int V> static int pool_by(lbr_call *c, const Pool &p, bool me
     const Items all = items_of(&c->out[0], V);
     const T *first = (const T *)c->in[0].data, *second = (const T *)c->in[1].data;
     T *out = (T *)c->out[0].data;
-    lbr_cuda_grid grid;
+    lbr_cuda_grid grid = {};
     int rc = grid_of(c, all, &grid);
     if (rc) return rc;
     if (back && mean) LBR_LAUNCH((pool_back<T, V, true>), grid, p, all, first, second, out);
@@ -256,7 +256,7 @@ template <class T, int V> static int resize_by(lbr_call *c, const Resize &r, boo
     T *out = (T *)c->out[0].data;
     if (back) {
         const Items all = items_of(&c->out[0], V);
-        lbr_cuda_grid grid;
+        lbr_cuda_grid grid = {};
         int rc = grid_of(c, all, &grid);
         if (!rc) LBR_LAUNCH((resize_back<T, V>), grid, r, all, in, out);
         return rc;

@@ -1,5 +1,5 @@
 // tile.cuh: the tiled product that matrix products and convolutions in f32 and f64 share: y(row, column) = sum over k of a(row, k) b(column, k), in one fixed order of k.
-// What a, b and y are is the caller's; f16 and bf16 go through tile_mma.cuh.
+// What a, b and y are is the caller's; f16 and bf16 go through tile_mma.cuh, which takes the same sources.
 #pragma once
 #include "convert.cuh"
 
@@ -19,6 +19,14 @@ static inline lbr_cuda_divider lbr_cuda_divide_by(int d)
 template <class T, int W> struct __align__((sizeof(T) * W > 16 ? 16 : sizeof(T) * W)) lbr_cuda_pack { T v[W]; };
 template <class T> static inline bool lbr_cuda_packs(const void *p, int W) { return (uintptr_t)p % (sizeof(T) * (size_t)W > 16 ? 16 : sizeof(T) * (size_t)W) == 0; }
 
+// W numbers from p on; zeros where there is no p.
+template <int W, class T> static __device__ __forceinline__ lbr_cuda_pack<T, W> lbr_cuda_take(const T *p)
+{
+    lbr_cuda_pack<T, W> v = {};
+    if (p) v = *(const lbr_cuda_pack<T, W> *)p;
+    return v;
+}
+
 static __device__ __forceinline__ float lbr_cuda_fma(float a, float b, float c) { return fmaf(a, b, c); }
 static __device__ __forceinline__ double lbr_cuda_fma(double a, double b, double c) { return fma(a, b, c); }
 
@@ -28,7 +36,7 @@ template <class T, int BM, int BN, int BK> struct lbr_cuda_tiles { T a[2][BK][BM
  *   A, B: a source of numbers: V numbers at a time, side by side along k (ALONG_K) or along the rows
  *     begin(z)              the block is about part z of the problem (group, matrix of a batch); sets rows and, of A, depth
  *     Place place(row)      what of a number's place does not depend on k
- *     load(place, k, out)   V numbers from k on, 0 outside
+ *     find(place, k, last)  where the V numbers from k on lie; NULL where there are zeros: outside, and from k = last on
  *   Y: begin(z); start(column): what a sum begins with; put<W>(row, column, v, columns): W results, of which those below `columns` exist
  * parts > 1: k is shared by so many blocks, whose sums go to partial [parts][zs][rows][columns]; lbr_cuda_join adds them up in order. */
 template <int BM, int BN, int BK, int TM, int TN, class T, class A, class B, class Y>
@@ -55,11 +63,11 @@ static __global__ void __launch_bounds__(BM / TM * (BN / TN)) lbr_cuda_tile(A a,
     auto fetch = [&](int k0) {
         LBR_UNROLL for (int i = 0; i < NA; i++) {
             const int chunk = thread + i * THREADS;
-            if (chunk < BM * BK / A::V) a.load(from_a[i], k0 + (A::ALONG_K ? chunk % ra * A::V : chunk / ra), last, next_a[i]);
+            if (chunk < BM * BK / A::V) next_a[i] = lbr_cuda_take<A::V>(a.find(from_a[i], k0 + (A::ALONG_K ? chunk % ra * A::V : chunk / ra), last));
         }
         LBR_UNROLL for (int i = 0; i < NB; i++) {
             const int chunk = thread + i * THREADS;
-            if (chunk < BN * BK / B::V) b.load(from_b[i], k0 + (B::ALONG_K ? chunk % rb * B::V : chunk / rb), last, next_b[i]);
+            if (chunk < BN * BK / B::V) next_b[i] = lbr_cuda_take<B::V>(b.find(from_b[i], k0 + (B::ALONG_K ? chunk % rb * B::V : chunk / rb), last));
         }
     };
     auto keep = [&](int buffer) {
@@ -128,52 +136,71 @@ template <class T, class Y> static __global__ void lbr_cuda_join(const T *partia
     }
 }
 
-/* How many blocks share k: where the tiles alone leave processors idle, as many as there are processors for, of at least 256 of k each. The sums then depend on
- * the number of processors, but not on anything else. */
-static inline int lbr_cuda_parts(int64_t tiles, int depth, int processors)
+// A product to be launched: zs problems of one size. call: whose workspace may be used; NULL: k is not shared. most: the largest number of parts that is wanted.
+struct lbr_cuda_job {
+    const char *name;
+    lbr_call *call;
+    int device, rows, columns, depth, zs, most;
+};
+
+static inline int lbr_cuda_job_of(lbr_call *c, int64_t rows, int64_t columns, int64_t depth, int64_t zs, int most, lbr_cuda_job *job)
 {
-    int64_t parts = processors / (tiles > 0 ? tiles : 1), most = depth / 256;
-    parts = parts < most ? parts : most;
-    return (int)(parts < 1 ? 1 : parts > 64 ? 64 : parts);
+    if (rows > INT32_MAX - 128 || columns > 65535 * 32 || depth > INT32_MAX - 128 || zs > INT32_MAX)
+        return lbr_fail(LBR_EUNSUPPORTED, "%s: %lld products of %lld x %lld x %lld", lbr_op_name(c->op), (long long)zs, (long long)rows, (long long)columns, (long long)depth);
+    *job = {lbr_op_name(c->op), c, c->device - LBR_CUDA, (int)rows, (int)columns, (int)depth, (int)zs, most};
+    return 0;
 }
 
-// One launch, and the joining one where k is shared. `most`: the largest number of parts that is wanted.
-template <int BM, int BN, int BK, int TM, int TN, class T, class A, class B, class Y>
-static int lbr_cuda_tile_launch(lbr_call *c, const A &a, const B &b, const Y &y, int rows, int columns, int depth, int zs, int most)
+static inline int64_t lbr_cuda_tiles_of(const lbr_cuda_job &j, int BM, int BN) { return (int64_t)((j.rows + BM - 1) / BM) * ((j.columns + BN - 1) / BN) * j.zs; }
+
+/* How many blocks share k: where the tiles alone leave processors idle, as many as there are processors for, of at least 256 of k each. The sums then depend on
+ * the number of processors, but not on anything else. *partial: room for the parts, numbers of `size` bytes. */
+static inline int lbr_cuda_share(const lbr_cuda_job &j, int BM, int BN, size_t size, int *parts, void **partial)
 {
-    const int device = c->device - LBR_CUDA;
-    const int64_t across = (rows + BM - 1) / BM, down = (columns + BN - 1) / BN;
-    int parts = lbr_cuda_parts(across * down * zs, depth, lbr_cuda_processors(device));
-    if (parts > most) parts = most;
-    if (parts * zs > 65535) parts = 1;
-    if (down > 65535) return lbr_fail(LBR_EUNSUPPORTED, "%s: %d columns in one product", lbr_op_name(c->op), columns);
-    T *partial = parts == 1 ? NULL : (T *)lbr_cuda_workspace(c, (int64_t)sizeof(T) * parts * zs * rows * columns);
-    if (parts > 1 && !partial) return LBR_ENOMEM;
-    for (int z = 0; z < zs; z += 32768) {
-        const int some = zs - z < 32768 ? zs - z : 32768;
-        lbr_cuda_grid g = {dim3((unsigned)across, (unsigned)down, (unsigned)(some * parts)), dim3(BM / TM * (BN / TN)), lbr_cuda_stream(device)};
+    const int64_t tiles = lbr_cuda_tiles_of(j, BM, BN);
+    int64_t n = lbr_cuda_processors(j.device) / tiles;
+    n = n < j.depth / 256 ? n : j.depth / 256;
+    n = n < j.most ? n : j.most;
+    *parts = n < 2 || !j.call || n * j.zs > 65535 ? 1 : (int)n;
+    *partial = *parts == 1 ? NULL : lbr_cuda_workspace(j.call, (int64_t)size * *parts * j.zs * j.rows * j.columns);
+    return *parts > 1 && !*partial ? LBR_ENOMEM : 0;
+}
+
+template <class T, class Y> static void lbr_cuda_join_run(const lbr_cuda_job &j, const T *partial, const Y &y, int parts)
+{
+    const int64_t blocks = ((int64_t)j.rows * j.columns + 255) / 256;
+    lbr_cuda_grid g = {dim3((unsigned)(blocks < 65536 ? blocks : 65536), 1, (unsigned)j.zs), dim3(256), lbr_cuda_stream(j.device)};
+    LBR_LAUNCH((lbr_cuda_join<T, Y>), g, partial, y, j.rows, j.columns, j.zs, parts);
+}
+
+// One launch, and the joining one where k is shared.
+template <int BM, int BN, int BK, int TM, int TN, class T, class A, class B, class Y> static int lbr_cuda_tile_launch(const lbr_cuda_job &j, const A &a, const B &b, const Y &y)
+{
+    void *room;
+    int parts, rc = lbr_cuda_share(j, BM, BN, sizeof(T), &parts, &room);
+    if (rc) return rc;
+    T *partial = (T *)room;
+    for (int z = 0; z < j.zs; z += 32768) { // the grid's z is limited
+        const int some = parts > 1 || j.zs - z < 32768 ? j.zs - z : 32768, zs = j.zs;
+        lbr_cuda_grid g = {dim3((unsigned)((j.rows + BM - 1) / BM), (unsigned)((j.columns + BN - 1) / BN), (unsigned)(some * parts)), dim3(BM / TM * (BN / TN)), lbr_cuda_stream(j.device)};
         LBR_LAUNCH((lbr_cuda_tile<BM, BN, BK, TM, TN, T, A, B, Y>), g, a, b, y, z, zs, parts, partial);
     }
-    if (parts > 1) {
-        const int64_t blocks = ((int64_t)rows * columns + 255) / 256;
-        lbr_cuda_grid g = {dim3((unsigned)(blocks < 65536 ? blocks : 65536), 1, (unsigned)zs), dim3(256), lbr_cuda_stream(device)};
-        LBR_LAUNCH((lbr_cuda_join<T, Y>), g, partial, y, rows, columns, zs, parts);
-    }
+    if (parts > 1) lbr_cuda_join_run(j, (const T *)partial, y, parts);
     return 0;
 }
 
 /* Which tile: 128 x 128 where that still gives every processor two blocks (most products a number loaded), 128 x 32 for up to 32 columns (a network's early layers:
- * many pixels, few channels), 64 x 64 while that fills the device, and 32 x 32 for what is left. f64 has no 128 x 128: its tiles would not fit in 48 KB. */
-template <class T, class A, class B, class Y> static int lbr_cuda_tile_run(lbr_call *c, const A &a, const B &b, const Y &y, int64_t rows, int64_t columns, int64_t depth, int zs, int most)
+ * many pixels, few channels), 64 x 64 while that fills the device, and 32 x 32 for what is left and
+ * for f64, in which gradients are checked and nothing is in a hurry. */
+template <class T, class A, class B, class Y> static int lbr_cuda_tile_run(const lbr_cuda_job &j, const A &a, const B &b, const Y &y)
 {
-    if (rows > INT32_MAX - 128 || columns > INT32_MAX - 128 || depth > INT32_MAX - 128)
-        return lbr_fail(LBR_EUNSUPPORTED, "%s: a product of %lld x %lld x %lld", lbr_op_name(c->op), (long long)rows, (long long)columns, (long long)depth);
-    if (!rows || !columns || !zs) return 0;
-    const int m = (int)rows, n = (int)columns, k = (int)depth, processors = lbr_cuda_processors(c->device - LBR_CUDA);
-    auto tiles = [&](int BM, int BN) { return (int64_t)((m + BM - 1) / BM) * ((n + BN - 1) / BN) * zs; };
+    const int processors = lbr_cuda_processors(j.device);
+    if (!j.rows || !j.columns || !j.zs) return 0;
     if constexpr (sizeof(T) == 4 && A::V > 1 && B::V > 1)
-        if (n > 64 && tiles(128, 128) >= 2 * processors) return lbr_cuda_tile_launch<128, 128, 8, 8, 8, T>(c, a, b, y, m, n, k, zs, most);
-    if (n <= 32 && tiles(128, 32) >= processors) return lbr_cuda_tile_launch<128, 32, 16, 4, 4, T>(c, a, b, y, m, n, k, zs, most);
-    if (n > 32 && tiles(64, 64) >= processors) return lbr_cuda_tile_launch<64, 64, 16, 4, 4, T>(c, a, b, y, m, n, k, zs, most);
-    return lbr_cuda_tile_launch<32, 32, 16, 2, 2, T>(c, a, b, y, m, n, k, zs, most);
+        if (j.columns > 64 && lbr_cuda_tiles_of(j, 128, 128) >= 2 * processors) return lbr_cuda_tile_launch<128, 128, 8, 8, 8, T>(j, a, b, y);
+    if constexpr (sizeof(T) == 4) {
+        if (j.columns <= 32 && lbr_cuda_tiles_of(j, 128, 32) >= processors) return lbr_cuda_tile_launch<128, 32, 16, 4, 4, T>(j, a, b, y);
+        if (j.columns > 32 && lbr_cuda_tiles_of(j, 64, 64) >= processors) return lbr_cuda_tile_launch<64, 64, 16, 4, 4, T>(j, a, b, y);
+    }
+    return lbr_cuda_tile_launch<32, 32, 16, 2, 2, T>(j, a, b, y);
 }
