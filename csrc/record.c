@@ -306,6 +306,10 @@ static int run_graph(lbr_plan *p, const lbr_backend *b)
         if ((rc = b->graph_begin(device))) return rc;
         for (int i = 0, n; i < p->size && !rc; i += n) rc = run_together(p, b, i, &n);
         int ended = b->graph_end(device, &p->graph);
+        if (rc && p->graph) { /* part of the plan is no graph of it */
+            b->graph_free(device, p->graph);
+            p->graph = NULL;
+        }
         if (rc || ended) return rc ? rc : ended;
         return b->graph_run(device, p->graph);
     }

@@ -149,7 +149,61 @@ describe("device", function()
     end
   end)
 
-  it("an optimiser's step in a graph: few launches, more tensors than one takes, the bits of eager steps", function()
+  it("products through cuBLASLt, as an emulated one counts: batches, transposes, bias, activations that let NaN pass, graphs; within 1e-6", function()
+    local emulator = helper.emulator()
+    if not emulator then return pending "tells nothing of the real library" end
+    local function products()
+      for _, dtype in ipairs {"f32", "f64"} do
+        for _, t in ipairs {{false, false}, {true, false}, {false, true}, {true, true}} do
+          local a, b = t[1] and {3, 29, 13} or {3, 13, 29}, t[2] and {3, 11, 29} or {3, 29, 11}
+          same(1e-6, function(x, y) return lr.matmul(x, y, t[1], t[2]) end, draw(a, 1, dtype), draw(b, 2, dtype))
+          table.remove(b, 1)
+          if not t[1] then same(1e-6, function(x, y) return lr.matmul(x, y, false, t[2]) end, draw(a, 1, dtype), draw(b, 2, dtype)) end
+        end
+        local x = draw({2, 13, 29}, 1, dtype) * 9
+        x:set(0 / 0, 2, 3, 4)
+        for _, act in ipairs {"none", "relu", "relu6"} do
+          same(1e-6, function(u, w, b) return lr.linear(u, w, b, act), lr.linear(u, w, nil, act) end, x, draw({11, 29}, 2, dtype), draw({11}, 3, dtype))
+        end
+      end
+    end
+    emulator.lbr_emu_cublaslt(1)
+    local ok, message = pcall(function()
+      products()
+      local linear = lr.record(function(x, w, b) return lr.linear(x, w, b, "relu") end)
+      local x, w, b = draw({17, 29}, 1), draw({11, 29}, 2), draw({11}, 3)
+      for _ = 1, 3 do assert.is_true(helper.difference(lr.linear(x, w, b, "relu"), linear(x:to "cuda", w:to "cuda", b:to "cuda"):to "cpu") < 1e-5) end
+      for _, dtype in ipairs {"f16", "bf16"} do
+        local function halves(u, v) return lr.linear(u:to(dtype), v:to(dtype)):to "f32" end
+        local d = helper.difference(lr.linear(x:to(dtype):to "f32", w:to(dtype):to "f32"), halves(x:to "cuda", w:to "cuda"):to "cpu")
+        assert.is_true(d < (dtype == "f16" and .02 or .16))
+      end
+    end)
+    emulator.lbr_emu_cublaslt(0)
+    assert(ok, message)
+  end)
+
+  it("an optimiser's step of 14 parameters is 5 kernels", function()
+    local emulator = helper.emulator()
+    if not emulator then return pending "only an emulated device counts kernels" end
+    local p, g = {}, {}
+    for i = 1, 14 do p[i], g[i] = draw({i, 3}, i):to "cuda", draw({i, 3}, 20 + i):to "cuda" end
+    local adam = optim.Adam(p, {clip = 1})
+    local step, k = lr.record(function() adam:step(g) end), 0
+    step()
+    repeat
+      k = k + 1
+      emulator.lbr_emu_fail_launch(k)
+      local ok = pcall(function()
+        step()
+        device.synchronize()
+      end)
+      emulator.lbr_emu_heal()
+    until ok or k == 50
+    assert.are.equal(5, k - 1)
+  end)
+
+  it("an optimiser's step in a graph: more tensors than one kernel takes, the bits of eager steps", function()
     local function parameters(n, place)
       local out = {}
       for i = 1, n do out[i] = lr.randn({i % 7 == 0 and 5000 or i % 5}, {seed = i}):to(place) end

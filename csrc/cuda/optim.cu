@@ -60,25 +60,27 @@ template <class T> static __global__ void add_scaled(Table<2> t, T scale)
 
 struct Squares { double value[LBR_CUDA_WARPS]; };
 
-template <class T> static __global__ void squares(Table<1> t, double *partial)
+// Operand 1: the sums of the tensor's blocks, in the workspace of its own call, as nothing may be allocated while a graph is captured.
+template <class T> static __global__ void squares(Table<2> t)
 {
     LBR_SHARED(Squares, room);
     const Share s = share_of(t);
     double sum = 0;
     lbr_cuda_each<LBR_CUDA_BLOCK>((const T *)t.data[0][s.tensor] + s.begin, s.end - s.begin, [&](int64_t, T v) { sum += (double)v * (double)v; });
     sum = lbr_cuda_combine(room.value, sum, lbr_cuda_add());
-    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+    if (threadIdx.x == 0) ((double *)t.data[1][s.tensor])[s.begin / SHARE] = sum;
 }
 
 struct Totals { double value[LBR_MOST_TOGETHER]; };
 
 // A warp a tensor; the norm takes them in their order, as when they come one at a time.
-static __global__ void squares_end(Table<1> t, const double *partial, double *norm)
+static __global__ void squares_end(Table<2> t, double *norm)
 {
     LBR_SHARED(Totals, total);
     for (int i = threadIdx.x / 32; i < t.tensors; i += LBR_CUDA_WARPS) {
+        const double *partial = (const double *)t.data[1][i];
         double sum = 0;
-        for (int b = t.first[i] + (int)threadIdx.x % 32; b < t.first[i + 1]; b += 32) sum += partial[b];
+        for (int b = threadIdx.x % 32; b < t.first[i + 1] - t.first[i]; b += 32) sum += partial[b];
         sum = lbr_cuda_combine_warp(sum, lbr_cuda_add());
         if (threadIdx.x % 32 == 0) total.value[i] = sum;
     }
@@ -188,14 +190,16 @@ int lbr_cuda_add_into_together(lbr_call *const *calls, int n)
 
 int lbr_cuda_square_sum_into_together(lbr_call *const *calls, int n)
 {
-    Table<1> t = table_of<1>(calls, n);
+    Table<2> t = table_of<2>(calls, n);
     lbr_cuda_grid g = grid_of(calls[0], t), one = {dim3(1), dim3(LBR_CUDA_BLOCK), g.stream};
     if (!g.blocks.x) return 0;
-    double *partial = (double *)lbr_cuda_workspace(calls[0], g.blocks.x * (int64_t)sizeof(double));
-    if (!partial) return LBR_ENOMEM;
-    if (calls[0]->in[0].dtype == LBR_F64) LBR_LAUNCH(squares<double>, g, t, partial);
-    else LBR_LAUNCH(squares<float>, g, t, partial);
-    LBR_LAUNCH(squares_end, one, t, partial, (double *)calls[0]->out[0].data);
+    for (int i = 0; i < n; i++) {
+        int blocks = t.first[i + 1] - t.first[i];
+        if (blocks && !(t.data[1][i] = lbr_cuda_workspace(calls[i], blocks * (int64_t)sizeof(double)))) return LBR_ENOMEM;
+    }
+    if (calls[0]->in[0].dtype == LBR_F64) LBR_LAUNCH(squares<double>, g, t);
+    else LBR_LAUNCH(squares<float>, g, t);
+    LBR_LAUNCH(squares_end, one, t, (double *)calls[0]->out[0].data);
     return 0;
 }
 

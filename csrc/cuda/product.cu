@@ -1,4 +1,6 @@
-// product.cu: matmul and linear through tiled products of our own: f32 and f64 here, f16 and bf16 in product_halves.cu. cuBLASLt is not used here.
+// product.cu: matmul and linear: through cuBLASLt where that is there and takes them, else through tiled products of our own: f32 and f64 here, f16 and bf16 in
+// product_halves.cu. What other kernels multiply (lbr_cuda_product) is always ours.
+#include "cublaslt.cuh"
 #include "sources.cuh"
 
 template <class T, int V> static int product(const lbr_cuda_job &j, const lbr_cuda_operand &a, const lbr_cuda_operand &b, const void *bias, int act, void *to, int64_t a_part, int64_t b_part)
@@ -32,17 +34,23 @@ int lbr_cuda_matmul(lbr_call *c)
     int64_t batch = 1, rows = m;
     for (int d = 0; d < y->ndim - 2; d++) batch *= y->shape[d];
     if (b->ndim == 2 && !at->ta) rows *= batch, batch = 1; // one matrix for all: one product of more rows
+    const int64_t a_batch = (int64_t)m * k, b_batch = b->ndim == 2 ? 0 : (int64_t)n * k;
+    const lbr_cuda_gemm gemm = {a->dtype, at->ta != 0, at->tb != 0, 0, (int)rows, n, k, (int)batch, a_batch, b_batch};
+    if (lbr_cuda_cublaslt(c->device - LBR_CUDA, gemm, a->data, b->data, NULL, y->data)) return 0;
     lbr_cuda_operand pa = at->ta ? lbr_cuda_rows(a->data, 1, m) : lbr_cuda_rows(a->data, k, 1), pb = at->tb ? lbr_cuda_rows(b->data, k, 1) : lbr_cuda_rows(b->data, 1, n);
     lbr_cuda_job j = {};
     int rc = lbr_cuda_job_of(c, rows, n, k, batch, 64, &j);
-    return rc ? rc : run(j, a->dtype, pa, pb, NULL, 0, y->data, (int64_t)m * k, b->ndim == 2 ? 0 : (int64_t)n * k);
+    return rc ? rc : run(j, a->dtype, pa, pb, NULL, 0, y->data, a_batch, b_batch);
 }
 
 int lbr_cuda_linear(lbr_call *c)
 {
     const lbr_tensor *x = &c->in[0], *w = &c->in[1], *b = &c->in[2];
     const int64_t n = w->shape[0], k = w->shape[1], m = n ? lbr_tensor_numel(&c->out[0]) / n : 0;
+    const int act = ((const lbr_linear_attr *)c->attr)->act;
+    const void *bias = lbr_present(b) ? b->data : NULL;
+    if (lbr_cuda_cublaslt(c->device - LBR_CUDA, {x->dtype, 0, 1, act, (int)m, (int)n, (int)k, 1, 0, 0}, x->data, w->data, bias, c->out[0].data)) return 0;
     lbr_cuda_job j = {};
     int rc = lbr_cuda_job_of(c, m, n, k, 1, 64, &j);
-    return rc ? rc : run(j, x->dtype, lbr_cuda_rows(x->data, k, 1), lbr_cuda_rows(w->data, k, 1), lbr_present(b) ? b->data : NULL, ((const lbr_linear_attr *)c->attr)->act, c->out[0].data, 0, 0);
+    return rc ? rc : run(j, x->dtype, lbr_cuda_rows(x->data, k, 1), lbr_cuda_rows(w->data, k, 1), bias, act, c->out[0].data, 0, 0);
 }

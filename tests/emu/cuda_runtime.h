@@ -57,6 +57,7 @@ void *shared(size_t bytes, bool dynamic);               // the block's shared me
 void async_copy(void *shared, const void *global, size_t bytes, bool some); // cp.async; !some: zeros
 void async_commit();
 void async_wait(unsigned groups);
+void *symbol(const char *name);                         // of a library that is opened when it runs; see libraries.cpp
 void launch(dim3 grid, dim3 block, size_t dynamic_bytes, cudaStream_t stream, const char *name, std::function<void()> body);
 void run_grid(dim3 grid, dim3 block, size_t dynamic_bytes, const char *name, const std::function<void()> &body); // at once (threads.cpp)
 }
