@@ -3,13 +3,11 @@
 
 template <class T> static int forward(lbr_call *c, const lbr_cuda_window &g, int act)
 {
-    lbr_cuda_outputs<T, T> y;
-    int rc = lbr_cuda_finish_of(c, act, &y.f);
-    if (rc) return rc;
-    y.outputs = g.outputs, y.pitch = g.O, y.channel = 0;
-    y.wide = g.outputs % 4 == 0 && lbr_cuda_packs<T>(y.f.y, 4) && lbr_cuda_packs<T>(y.f.residual, 4);
+    const lbr_cuda_finish<T, T> f = lbr_cuda_finish_of<T, T>(c, act);
+    const lbr_cuda_outputs<T, T> y = {f, g.outputs, g.O, g.outputs % 4 == 0 && lbr_cuda_packs<T>(f.y, 4) && lbr_cuda_packs<T>(f.residual, 4), 0};
     lbr_cuda_job j = {};
-    if ((rc = lbr_cuda_job_of(c, (int64_t)g.B * g.OH * g.OW, g.outputs, (int64_t)g.KH * g.KW * g.inputs, g.groups, 64, &j))) return rc;
+    int rc = lbr_cuda_job_of(c, (int64_t)g.B * g.OH * g.OW, g.outputs, (int64_t)g.KH * g.KW * g.inputs, g.groups, 64, &j);
+    if (rc) return rc;
     const T *x = (const T *)c->in[0].data, *w = (const T *)c->in[1].data;
     if constexpr (sizeof(T) == 4)
         if (g.inputs % 4 == 0 && lbr_cuda_packs<T>(x, 4) && lbr_cuda_packs<T>(w, 4)) {

@@ -19,6 +19,25 @@ static inline lbr_cuda_divider lbr_cuda_divide_by(int d)
 template <class T, int W> struct __align__((sizeof(T) * W > 16 ? 16 : sizeof(T) * W)) lbr_cuda_pack { T v[W]; };
 template <class T> static inline bool lbr_cuda_packs(const void *p, int W) { return (uintptr_t)p % (sizeof(T) * (size_t)W > 16 ? 16 : sizeof(T) * (size_t)W) == 0; }
 
+// What sums of an element are made in.
+template <class S> struct lbr_cuda_sum { typedef float type; };
+template <> struct lbr_cuda_sum<double> { typedef double type; };
+
+// W elements as numbers that sums are made in, and back.
+template <int W, class S> static __device__ __forceinline__ lbr_cuda_pack<typename lbr_cuda_sum<S>::type, W> lbr_cuda_widen(const S *p)
+{
+    const lbr_cuda_pack<S, W> v = *(const lbr_cuda_pack<S, W> *)p;
+    lbr_cuda_pack<typename lbr_cuda_sum<S>::type, W> out;
+    LBR_UNROLL for (int e = 0; e < W; e++) out.v[e] = lbr_cuda_load(v.v[e]);
+    return out;
+}
+template <class S, class T, int W> static __device__ __forceinline__ void lbr_cuda_narrow(S *p, const lbr_cuda_pack<T, W> &v)
+{
+    lbr_cuda_pack<S, W> out;
+    LBR_UNROLL for (int e = 0; e < W; e++) out.v[e] = lbr_cuda_store<S>(v.v[e]);
+    *(lbr_cuda_pack<S, W> *)p = out;
+}
+
 // W numbers from p on; zeros where there is no p.
 template <int W, class T> static __device__ __forceinline__ lbr_cuda_pack<T, W> lbr_cuda_take(const T *p)
 {
