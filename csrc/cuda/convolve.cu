@@ -1,4 +1,5 @@
-// convolve.cu: conv2d and its gradients as products whose operands are found, not laid out: no picture is unfolded. Depthwise convolutions are in depthwise.cu.
+// convolve.cu: conv2d in f32 and f64 as products whose operands are found, not laid out: no picture is unfolded, whatever stride, dilation and padding are. Its gradients are
+// in convolve_backward.cu, depthwise convolutions in depthwise.cu.
 #include "convolve.cuh"
 
 template <class T> static int forward(lbr_call *c, const lbr_cuda_window &g, int act)
@@ -18,7 +19,9 @@ template <class T> static int forward(lbr_call *c, const lbr_cuda_window &g, int
     return lbr_cuda_tile_run<T>(j, lbr_cuda_windows<T, 1>{g, x, j.rows, j.depth}, lbr_cuda_weights<T, 1>{w, j.columns, j.depth}, y);
 }
 
-/* f32 and f64 sum in the CPU's order with the CPU's fused steps, so that f32 answers are the CPU's to the bit where k is not shared among blocks. f16 and bf16: tensor cores. */
+/* Four channels at a time where those of a group come in fours, else one by one (a picture's three). A group is a product of its own: groups of few channels leave
+ * most of a tile unused, which is right for the two to eight groups that networks have; a group a channel is depthwise's.
+ * f32 and f64 sum in the CPU's order with the CPU's fused steps, so that f32 answers are the CPU's to the bit where k is not shared among blocks. f16 and bf16: tensor cores. */
 int lbr_cuda_conv2d(lbr_call *c)
 {
     const lbr_conv2d_attr *a = (const lbr_conv2d_attr *)c->attr;
