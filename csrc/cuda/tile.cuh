@@ -49,7 +49,7 @@ template <int W, class T> static __device__ __forceinline__ lbr_cuda_pack<T, W> 
 static __device__ __forceinline__ float lbr_cuda_fma(float a, float b, float c) { return fmaf(a, b, c); }
 static __device__ __forceinline__ double lbr_cuda_fma(double a, double b, double c) { return fma(a, b, c); }
 
-template <class T, int BM, int BN, int BK> struct lbr_cuda_tiles { T a[2][BK][BM + 4], b[2][BK][BN + 4]; };
+template <class T, int BM, int BN, int BK> struct __align__(16) lbr_cuda_tiles { T a[2][BK][BM + 4], b[2][BK][BN + 4]; };
 
 /* A block makes BM x BN results, a thread TM x TN of them; tiles of BK of k alternate between two buffers, the next one is fetched while this one is worked on.
  *   A, B: a source of numbers: V numbers at a time, side by side along k (ALONG_K) or along the rows
