@@ -6,12 +6,11 @@
  * more than it multiplies: networks for f16 pad their channels. */
 template <class S> static int forward(lbr_call *c, const lbr_cuda_window &g, int act)
 {
-    lbr_cuda_outputs<S, float> y;
+    const lbr_cuda_finish<S, float> f = lbr_cuda_finish_of<S, float>(c, act);
+    const lbr_cuda_outputs<S, float> y = {f, g.outputs, g.O, g.outputs % 2 == 0 && lbr_cuda_packs<S>(f.y, 2) && lbr_cuda_packs<S>(f.residual, 2), 0};
     lbr_cuda_job j = {};
-    int rc = lbr_cuda_finish_of(c, act, &y.f);
-    if (rc || (rc = lbr_cuda_job_of(c, (int64_t)g.B * g.OH * g.OW, g.outputs, (int64_t)g.KH * g.KW * g.inputs, g.groups, 64, &j))) return rc;
-    y.outputs = g.outputs, y.pitch = g.O, y.channel = 0;
-    y.wide = g.outputs % 2 == 0 && lbr_cuda_packs<S>(y.f.y, 2) && lbr_cuda_packs<S>(y.f.residual, 2);
+    int rc = lbr_cuda_job_of(c, (int64_t)g.B * g.OH * g.OW, g.outputs, (int64_t)g.KH * g.KW * g.inputs, g.groups, 64, &j);
+    if (rc) return rc;
     const S *x = (const S *)c->in[0].data, *w = (const S *)c->in[1].data;
     if (g.inputs % 8 == 0 && lbr_cuda_packs<S>(x, 8) && lbr_cuda_packs<S>(w, 8)) {
         const lbr_cuda_weights<S, 8> b = {w, j.columns, j.depth};

@@ -7,15 +7,12 @@
 
 enum { THREADS = 128, STRIP = 4 }; // output rows a thread makes of one column
 
-template <class T> struct Sum { typedef float type; };
-template <> struct Sum<double> { typedef double type; };
-
 /* Item: (picture, strip of rows, column, V channels). Taps are added column by column as on the CPU, each in a fused step. KH: rows of the kernel, 0: known at run time only;
  * with KH and the stride SY known (and no dilation) each input number is loaded once for all rows that use it. */
 template <class S, int V, int KH, int SY>
-static __global__ void __launch_bounds__(THREADS) spread(lbr_cuda_window g, const S *x, const S *w, lbr_cuda_finish<S, typename Sum<S>::type> f, lbr_cuda_divider by_chunk, lbr_cuda_divider by_strip, int64_t items)
+static __global__ void __launch_bounds__(THREADS) spread(lbr_cuda_window g, const S *x, const S *w, lbr_cuda_finish<S, typename lbr_cuda_sum<S>::type> f, lbr_cuda_divider by_chunk, lbr_cuda_divider by_strip, int64_t items)
 {
-    typedef typename Sum<S>::type T;
+    typedef typename lbr_cuda_sum<S>::type T;
     typedef lbr_cuda_pack<S, V> Pack;
     enum { LINES = KH ? (STRIP - 1) * SY + KH : 1 };
     const int64_t item = (int64_t)blockIdx.x * THREADS + threadIdx.x;
@@ -63,7 +60,7 @@ static int blocks_of(const lbr_call *c, int64_t items, lbr_cuda_grid *grid)
     return 0;
 }
 
-template <class S, int V> static int forward_by(lbr_call *c, const lbr_cuda_window &g, const lbr_cuda_finish<S, typename Sum<S>::type> &f)
+template <class S, int V> static int forward_by(lbr_call *c, const lbr_cuda_window &g, const lbr_cuda_finish<S, typename lbr_cuda_sum<S>::type> &f)
 {
     const int strips = (g.OH + STRIP - 1) / STRIP;
     const int64_t items = (int64_t)g.B * strips * g.OW * (g.C / V);
@@ -83,9 +80,7 @@ template <class S, int V> static int forward_by(lbr_call *c, const lbr_cuda_wind
 template <class S> static int forward(lbr_call *c, const lbr_cuda_window &g, int act)
 {
     enum { V = 16 / sizeof(S) };
-    lbr_cuda_finish<S, typename Sum<S>::type> f;
-    int rc = lbr_cuda_finish_of(c, act, &f);
-    if (rc) return rc;
+    const lbr_cuda_finish<S, typename lbr_cuda_sum<S>::type> f = lbr_cuda_finish_of<S, typename lbr_cuda_sum<S>::type>(c, act);
     const bool wide = g.C % V == 0 && lbr_cuda_packs<S>(c->in[0].data, V) && lbr_cuda_packs<S>(c->in[1].data, V) && lbr_cuda_packs<S>(f.y, V) && lbr_cuda_packs<S>(f.residual, V);
     return wide ? forward_by<S, V>(c, g, f) : forward_by<S, 1>(c, g, f);
 }

@@ -41,13 +41,10 @@ template <class S, class T> struct lbr_cuda_finish {
     }
 };
 
-// What a forward convolution was called with: x, w, b, residual, slope -> y. The CPU's rule: bias and slope are f32 unless the sums are in f64.
-template <class S, class T> static int lbr_cuda_finish_of(const lbr_call *c, int act, lbr_cuda_finish<S, T> *f)
+// What a forward convolution was called with: x, w, b, residual, slope -> y. Bias and slope may be of any floating dtype.
+template <class S, class T> static lbr_cuda_finish<S, T> lbr_cuda_finish_of(const lbr_call *c, int act)
 {
     const lbr_tensor *b = &c->in[2], *residual = &c->in[3], *slope = &c->in[4];
-    if (c->in[0].dtype != LBR_F64 && ((lbr_present(b) && b->dtype != LBR_F32) || (lbr_present(slope) && slope->dtype != LBR_F32)))
-        return lbr_fail(LBR_EDTYPE, "%s: b is %s, slope %s, want f32", lbr_op_name(c->op), lbr_describe(b), lbr_describe(slope));
-    *f = {{lbr_present(b) ? b->data : NULL, b->dtype}, {lbr_present(slope) ? slope->data : NULL, slope->dtype}, lbr_present(residual) ? (const S *)residual->data : NULL,
-          (S *)c->out[0].data, act};
-    return 0;
+    return {{lbr_present(b) ? b->data : NULL, b->dtype}, {lbr_present(slope) ? slope->data : NULL, slope->dtype}, lbr_present(residual) ? (const S *)residual->data : NULL,
+            (S *)c->out[0].data, act};
 }

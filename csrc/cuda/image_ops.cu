@@ -11,11 +11,14 @@ static __device__ __forceinline__ double minus(double a, double b) { return __ds
 static __device__ __forceinline__ float times(float a, float b) { return __fmul_rn(a, b); }
 static __device__ __forceinline__ double times(double a, double b) { return __dmul_rn(a, b); }
 
-// f32 and f64, as on the CPU.
-static int plain(const lbr_call *c)
-{
-    return c->out[0].dtype <= LBR_F64 ? 0 : lbr_fail(LBR_EUNSUPPORTED, "%s: %s on a CUDA device, want f32 or f64", lbr_op_name(c->op), lbr_describe(&c->out[0]));
-}
+// CASE(element type) by the dtype of a call.
+#define BY_DTYPE(dtype, CASE)                \
+    switch (dtype) {                         \
+    case LBR_F64: return CASE(double);       \
+    case LBR_F16: return CASE(__half);       \
+    case LBR_BF16: return CASE(__nv_bfloat16); \
+    default: return CASE(float);             \
+    }
 
 // One thread an item: (picture, row, column, V channels) of a picture [B,H,W,C].
 struct Items {
@@ -46,10 +49,10 @@ static int grid_of(const lbr_call *c, const Items &all, lbr_cuda_grid *grid)
     return 0;
 }
 // May channels be moved 16 bytes at a time in all of these?
-template <class T> static bool wide(int channels, const void *a, const void *b, const void *c)
+template <class S> static bool wide(int channels, const void *a, const void *b, const void *c)
 {
-    enum { V = 16 / sizeof(T) };
-    return channels % V == 0 && lbr_cuda_packs<T>(a, V) && lbr_cuda_packs<T>(b, V) && lbr_cuda_packs<T>(c, V);
+    enum { V = 16 / sizeof(S) };
+    return channels % V == 0 && lbr_cuda_packs<S>(a, V) && lbr_cuda_packs<S>(b, V) && lbr_cuda_packs<S>(c, V);
 }
 
 // ---- pooling ----
@@ -65,35 +68,37 @@ static __device__ __forceinline__ int2 window(const Pool &p, int dim, int o, int
     return make_int2(from < 0 ? 0 : from, to < size ? to : size);
 }
 
-template <class T, int V, bool MEAN> static __global__ void __launch_bounds__(THREADS) pool(Pool p, Items all, const T *x, T *y)
+template <class S, int V, bool MEAN> static __global__ void __launch_bounds__(THREADS) pool(Pool p, Items all, const S *x, S *y)
 {
+    typedef typename lbr_cuda_sum<S>::type T;
     typedef lbr_cuda_pack<T, V> Pack;
     Item it;
     if (!item_of(all, V, &it)) return;
     const int2 down = window(p, 0, it.y, p.H), across = window(p, 1, it.x, p.W);
-    const T *image = x + (int64_t)it.b * p.H * p.W * p.C + it.channel;
+    const S *image = x + (int64_t)it.b * p.H * p.W * p.C + it.channel;
     Pack best = {};
-    if (!MEAN) best = *(const Pack *)(image + ((int64_t)down.x * p.W + across.x) * p.C);
+    if (!MEAN) best = lbr_cuda_widen<V>(image + ((int64_t)down.x * p.W + across.x) * p.C);
     for (int i = down.x; i < down.y; i++)
         for (int j = across.x; j < across.y; j++) {
-            const Pack v = *(const Pack *)(image + ((int64_t)i * p.W + j) * p.C);
+            const Pack v = lbr_cuda_widen<V>(image + ((int64_t)i * p.W + j) * p.C);
             LBR_UNROLL for (int e = 0; e < V; e++) best.v[e] = MEAN ? plus(best.v[e], v.v[e]) : v.v[e] > best.v[e] || v.v[e] != v.v[e] ? v.v[e] : best.v[e];
         }
     if (MEAN) {
         const T scale = (T)1 / (T)((int64_t)(down.y - down.x) * (across.y - across.x));
         LBR_UNROLL for (int e = 0; e < V; e++) best.v[e] = times(best.v[e], scale);
     }
-    *(Pack *)(y + (((int64_t)it.b * p.OH + it.y) * p.OW + it.x) * p.C + it.channel) = best;
+    lbr_cuda_narrow(y + (((int64_t)it.b * p.OH + it.y) * p.OW + it.x) * p.C + it.channel, best);
 }
 
 /* An input place collects from the windows that hold it. Of a maximum it gets the gradient when it is the one that won: the first of equals, the last NaN; each window
  * is looked through again, which for kernels of two or three costs less than keeping the winners. */
-template <class T, int V, bool MEAN> static __global__ void __launch_bounds__(THREADS) pool_back(Pool p, Items all, const T *dy, const T *x, T *dx)
+template <class S, int V, bool MEAN> static __global__ void __launch_bounds__(THREADS) pool_back(Pool p, Items all, const S *dy, const S *x, S *dx)
 {
+    typedef typename lbr_cuda_sum<S>::type T;
     typedef lbr_cuda_pack<T, V> Pack;
     Item it;
     if (!item_of(all, V, &it)) return;
-    const T *image = x + (int64_t)it.b * p.H * p.W * p.C + it.channel, *slopes = dy + (int64_t)it.b * p.OH * p.OW * p.C + it.channel;
+    const S *image = x + (int64_t)it.b * p.H * p.W * p.C + it.channel, *slopes = dy + (int64_t)it.b * p.OH * p.OW * p.C + it.channel;
     Pack sum = {};
     const int first_y = it.y + p.pad[0] - p.kernel[0] + 1, first_x = it.x + p.pad[1] - p.kernel[1] + 1; // place of the first window's first element
     const int oy0 = first_y <= 0 ? 0 : (first_y - 1) / p.stride[0] + 1, ox0 = first_x <= 0 ? 0 : (first_x - 1) / p.stride[1] + 1;
@@ -101,25 +106,25 @@ template <class T, int V, bool MEAN> static __global__ void __launch_bounds__(TH
     for (int oy = oy0; oy <= oy1; oy++)
         for (int ox = ox0; ox <= ox1; ox++) {
             const int2 down = window(p, 0, oy, p.H), across = window(p, 1, ox, p.W);
-            const Pack slope = *(const Pack *)(slopes + ((int64_t)oy * p.OW + ox) * p.C);
+            const Pack slope = lbr_cuda_widen<V>(slopes + ((int64_t)oy * p.OW + ox) * p.C);
             if (MEAN) {
                 const T scale = (T)1 / (T)((int64_t)(down.y - down.x) * (across.y - across.x));
                 LBR_UNROLL for (int e = 0; e < V; e++) sum.v[e] = plus(sum.v[e], times(slope.v[e], scale));
                 continue;
             }
             int won[V];
-            Pack best = *(const Pack *)(image + ((int64_t)down.x * p.W + across.x) * p.C);
+            Pack best = lbr_cuda_widen<V>(image + ((int64_t)down.x * p.W + across.x) * p.C);
             LBR_UNROLL for (int e = 0; e < V; e++) won[e] = down.x * p.W + across.x;
             for (int i = down.x; i < down.y; i++)
                 for (int j = across.x; j < across.y; j++) {
-                    const Pack v = *(const Pack *)(image + ((int64_t)i * p.W + j) * p.C);
+                    const Pack v = lbr_cuda_widen<V>(image + ((int64_t)i * p.W + j) * p.C);
                     LBR_UNROLL for (int e = 0; e < V; e++)
                         if (v.v[e] > best.v[e] || v.v[e] != v.v[e]) best.v[e] = v.v[e], won[e] = i * p.W + j;
                 }
             LBR_UNROLL for (int e = 0; e < V; e++)
                 if (won[e] == mine) sum.v[e] = plus(sum.v[e], slope.v[e]);
         }
-    *(Pack *)(dx + (((int64_t)it.b * p.H + it.y) * p.W + it.x) * p.C + it.channel) = sum;
+    lbr_cuda_narrow(dx + (((int64_t)it.b * p.H + it.y) * p.W + it.x) * p.C + it.channel, sum);
 }
 
 static Pool pool_of(const lbr_tensor *x, const lbr_tensor *y, const int32_t *kernel, const int32_t *stride, const int32_t *pad)
@@ -127,32 +132,33 @@ static Pool pool_of(const lbr_tensor *x, const lbr_tensor *y, const int32_t *ker
     return {x->shape[1], x->shape[2], x->shape[3], y->shape[1], y->shape[2], {kernel[0], kernel[1]}, {stride[0], stride[1]}, {pad[0], pad[2]}};
 }
 
-template <class T, int V> static int pool_by(lbr_call *c, const Pool &p, bool mean, bool back)
+template <class S, int V> static int pool_by(lbr_call *c, const Pool &p, bool mean, bool back)
 {
     const Items all = items_of(&c->out[0], V);
-    const T *first = (const T *)c->in[0].data, *second = (const T *)c->in[1].data;
-    T *out = (T *)c->out[0].data;
+    const S *first = (const S *)c->in[0].data, *second = (const S *)c->in[1].data;
+    S *out = (S *)c->out[0].data;
     lbr_cuda_grid grid = {};
     int rc = grid_of(c, all, &grid);
     if (rc) return rc;
-    if (back && mean) LBR_LAUNCH((pool_back<T, V, true>), grid, p, all, first, second, out);
-    else if (back) LBR_LAUNCH((pool_back<T, V, false>), grid, p, all, first, second, out);
-    else if (mean) LBR_LAUNCH((pool<T, V, true>), grid, p, all, first, out);
-    else LBR_LAUNCH((pool<T, V, false>), grid, p, all, first, out);
+    if (back && mean) LBR_LAUNCH((pool_back<S, V, true>), grid, p, all, first, second, out);
+    else if (back) LBR_LAUNCH((pool_back<S, V, false>), grid, p, all, first, second, out);
+    else if (mean) LBR_LAUNCH((pool<S, V, true>), grid, p, all, first, out);
+    else LBR_LAUNCH((pool<S, V, false>), grid, p, all, first, out);
     return 0;
 }
 
-template <class T> static int pool_run(lbr_call *c, const Pool &p, bool mean, bool back)
+template <class S> static int pool_run(lbr_call *c, const Pool &p, bool mean, bool back)
 {
-    return wide<T>(p.C, c->in[0].data, back ? c->in[1].data : NULL, c->out[0].data) ? pool_by<T, 16 / sizeof(T)>(c, p, mean, back) : pool_by<T, 1>(c, p, mean, back);
+    return wide<S>(p.C, c->in[0].data, back ? c->in[1].data : NULL, c->out[0].data) ? pool_by<S, 16 / sizeof(S)>(c, p, mean, back) : pool_by<S, 1>(c, p, mean, back);
 }
 
 static int pools(lbr_call *c, const int32_t *kernel, const int32_t *stride, const int32_t *pad, bool mean, bool back)
 {
-    int rc = plain(c);
-    if (rc || !lbr_tensor_numel(&c->out[0])) return rc;
+    if (!lbr_tensor_numel(&c->out[0])) return 0;
     const Pool p = back ? pool_of(&c->in[1], &c->in[0], kernel, stride, pad) : pool_of(&c->in[0], &c->out[0], kernel, stride, pad);
-    return c->out[0].dtype == LBR_F64 ? pool_run<double>(c, p, mean, back) : pool_run<float>(c, p, mean, back);
+#define CASE(S) pool_run<S>(c, p, mean, back)
+    BY_DTYPE(c->out[0].dtype, CASE)
+#undef CASE
 }
 
 #define POOL(name, mean, back)                                                  \
@@ -189,8 +195,9 @@ enum { PIXELS = 32 }; // of an output row in a block
 struct Columns { Between row, column[PIXELS]; };
 
 // Block: PIXELS pixels of one output row, whose places and weights are worked out once for all channels.
-template <class T, int V> static __global__ void __launch_bounds__(THREADS) resize(Resize r, const T *x, T *y, int chunks, int64_t line0)
+template <class S, int V> static __global__ void __launch_bounds__(THREADS) resize(Resize r, const S *x, S *y, int chunks, int64_t line0)
 {
+    typedef typename lbr_cuda_sum<S>::type T;
     typedef lbr_cuda_pack<T, V> Pack;
     LBR_SHARED(Columns, s);
     const int64_t line = line0 + blockIdx.y, b = line / r.OH;
@@ -199,19 +206,20 @@ template <class T, int V> static __global__ void __launch_bounds__(THREADS) resi
     if (threadIdx.x == PIXELS) s.row = between(oy, r.H, r.OH, r.align, r.half);
     __syncthreads();
     const Between v = s.row;
-    const T wy = (T)v.weight, *upper = x + (b * r.H + v.low) * r.W * r.C, *lower = x + (b * r.H + v.high) * r.W * r.C;
+    const T wy = (T)v.weight;
+    const S *upper = x + (b * r.H + v.low) * r.W * r.C, *lower = x + (b * r.H + v.high) * r.W * r.C;
     for (int i = threadIdx.x; i < n * chunks; i += THREADS) {
         const int pixel = i / chunks, channel = (i - pixel * chunks) * V;
         const Between h = s.column[pixel];
         const T wx = (T)h.weight;
-        const Pack p = *(const Pack *)(upper + (int64_t)h.low * r.C + channel), q = *(const Pack *)(upper + (int64_t)h.high * r.C + channel);
-        const Pack u = *(const Pack *)(lower + (int64_t)h.low * r.C + channel), w = *(const Pack *)(lower + (int64_t)h.high * r.C + channel);
+        const Pack p = lbr_cuda_widen<V>(upper + (int64_t)h.low * r.C + channel), q = lbr_cuda_widen<V>(upper + (int64_t)h.high * r.C + channel);
+        const Pack u = lbr_cuda_widen<V>(lower + (int64_t)h.low * r.C + channel), w = lbr_cuda_widen<V>(lower + (int64_t)h.high * r.C + channel);
         Pack out;
         LBR_UNROLL for (int e = 0; e < V; e++) {
             const T above = plus(p.v[e], times(minus(q.v[e], p.v[e]), wx)), below = plus(u.v[e], times(minus(w.v[e], u.v[e]), wx));
             out.v[e] = plus(above, times(minus(below, above), wy));
         }
-        *(Pack *)(y + (line * r.OW + first + pixel) * r.C + channel) = out;
+        lbr_cuda_narrow(y + (line * r.OW + first + pixel) * r.C + channel, out);
     }
 }
 
@@ -224,8 +232,9 @@ static __device__ int2 touching(int i, int in, int out, int align, int half)
     return make_int2(i == 0 || from < 0 ? 0 : from > out ? out : (int)from, i == in - 1 || to > out - 1 ? out - 1 : to < -1 ? -1 : (int)to);
 }
 
-template <class T, int V> static __global__ void __launch_bounds__(THREADS) resize_back(Resize r, Items all, const T *dy, T *dx)
+template <class S, int V> static __global__ void __launch_bounds__(THREADS) resize_back(Resize r, Items all, const S *dy, S *dx)
 {
+    typedef typename lbr_cuda_sum<S>::type T;
     typedef lbr_cuda_pack<T, V> Pack;
     Item it;
     if (!item_of(all, V, &it)) return;
@@ -240,48 +249,49 @@ template <class T, int V> static __global__ void __launch_bounds__(THREADS) resi
             const double wy = v.weight, wx = h.weight;
             const T weight[4] = {(T)times(minus(1.0, wy), minus(1.0, wx)), (T)times(minus(1.0, wy), wx), (T)times(wy, minus(1.0, wx)), (T)times(wy, wx)};
             const bool mine[4] = {v.low == it.y && h.low == it.x, v.low == it.y && h.high == it.x, v.high == it.y && h.low == it.x, v.high == it.y && h.high == it.x};
-            const Pack slope = *(const Pack *)(dy + (((int64_t)it.b * r.OH + i) * r.OW + j) * r.C + it.channel);
+            const Pack slope = lbr_cuda_widen<V>(dy + (((int64_t)it.b * r.OH + i) * r.OW + j) * r.C + it.channel);
             LBR_UNROLL for (int corner = 0; corner < 4; corner++)
                 if (mine[corner]) {
                     LBR_UNROLL for (int e = 0; e < V; e++) sum.v[e] = plus(sum.v[e], times(weight[corner], slope.v[e]));
                 }
         }
     }
-    *(Pack *)(dx + (((int64_t)it.b * r.H + it.y) * r.W + it.x) * r.C + it.channel) = sum;
+    lbr_cuda_narrow(dx + (((int64_t)it.b * r.H + it.y) * r.W + it.x) * r.C + it.channel, sum);
 }
 
-template <class T, int V> static int resize_by(lbr_call *c, const Resize &r, bool back)
+template <class S, int V> static int resize_by(lbr_call *c, const Resize &r, bool back)
 {
-    const T *in = (const T *)c->in[0].data;
-    T *out = (T *)c->out[0].data;
+    const S *in = (const S *)c->in[0].data;
+    S *out = (S *)c->out[0].data;
     if (back) {
         const Items all = items_of(&c->out[0], V);
         lbr_cuda_grid grid = {};
         int rc = grid_of(c, all, &grid);
-        if (!rc) LBR_LAUNCH((resize_back<T, V>), grid, r, all, in, out);
+        if (!rc) LBR_LAUNCH((resize_back<S, V>), grid, r, all, in, out);
         return rc;
     }
     const int64_t lines = (int64_t)c->out[0].shape[0] * r.OH;
     for (int64_t line = 0; line < lines; line += 32768) { // the grid's y is limited
         const int64_t some = lines - line < 32768 ? lines - line : 32768;
         lbr_cuda_grid grid = {dim3((unsigned)((r.OW + PIXELS - 1) / PIXELS), (unsigned)some), dim3(THREADS), lbr_cuda_stream(c->device - LBR_CUDA)};
-        LBR_LAUNCH((resize<T, V>), grid, r, in, out, r.C / V, line);
+        LBR_LAUNCH((resize<S, V>), grid, r, in, out, r.C / V, line);
     }
     return 0;
 }
 
-template <class T> static int resize_run(lbr_call *c, const Resize &r, bool back)
+template <class S> static int resize_run(lbr_call *c, const Resize &r, bool back)
 {
-    return wide<T>(r.C, c->in[0].data, c->out[0].data, NULL) ? resize_by<T, 16 / sizeof(T)>(c, r, back) : resize_by<T, 1>(c, r, back);
+    return wide<S>(r.C, c->in[0].data, c->out[0].data, NULL) ? resize_by<S, 16 / sizeof(S)>(c, r, back) : resize_by<S, 1>(c, r, back);
 }
 
 static int resizes(lbr_call *c, int align, int half, bool back)
 {
-    int rc = plain(c);
-    if (rc || !lbr_tensor_numel(&c->out[0])) return rc;
+    if (!lbr_tensor_numel(&c->out[0])) return 0;
     const lbr_tensor *small = back ? &c->out[0] : &c->in[0], *large = back ? &c->in[0] : &c->out[0];
     const Resize r = {small->shape[1], small->shape[2], small->shape[3], large->shape[1], large->shape[2], align, half};
-    return c->out[0].dtype == LBR_F64 ? resize_run<double>(c, r, back) : resize_run<float>(c, r, back);
+#define CASE(S) resize_run<S>(c, r, back)
+    BY_DTYPE(c->out[0].dtype, CASE)
+#undef CASE
 }
 
 int lbr_cuda_resize_bilinear(lbr_call *c)

@@ -86,7 +86,7 @@ template <class S, class T> struct lbr_cuda_dense {
 };
 
 /* Calls run(a, b) with the sources that fit: V numbers at once where shapes and places allow it, else number by number. The three ways that operands of matrix products
- * lie (x w^T, x w, x^T w) have kernels that move several numbers at once; x^T w^T, which nobody asks for in a hurry, has not. */
+ * lie (x w^T, x w, x^T w) have kernels that move several numbers at once; x^T w^T, which nobody asks for in a hurry, has not. Kernels are counted: each is compiled for every chip. */
 template <class S, int V, class F> static int lbr_cuda_with_sources(const lbr_cuda_operand &a, const lbr_cuda_operand &b, int m, int n, int k, int64_t a_part, int64_t b_part, F run)
 {
     const S *pa = (const S *)a.data, *pb = (const S *)b.data;
@@ -97,7 +97,6 @@ template <class S, int V, class F> static int lbr_cuda_with_sources(const lbr_cu
         if (lbr_cuda_is_slices<S>(a, m, a_part, V) && b_slices) return run(lbr_cuda_slices<S, V>{pa, m, k, a.k_step, a_part}, lbr_cuda_slices<S, V>{pb, n, k, b.k_step, b_part});
     }
     if (a.k_step == 1 && b.k_step == 1) return run(lbr_cuda_scattered<S, true>{a, m, k, a_part}, lbr_cuda_scattered<S, true>{b, n, k, b_part});
-    if (a.k_step == 1) return run(lbr_cuda_scattered<S, true>{a, m, k, a_part}, lbr_cuda_scattered<S, false>{b, n, k, b_part});
     return run(lbr_cuda_scattered<S, false>{a, m, k, a_part}, lbr_cuda_scattered<S, false>{b, n, k, b_part});
 }
 

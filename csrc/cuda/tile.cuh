@@ -19,6 +19,25 @@ static inline lbr_cuda_divider lbr_cuda_divide_by(int d)
 template <class T, int W> struct __align__((sizeof(T) * W > 16 ? 16 : sizeof(T) * W)) lbr_cuda_pack { T v[W]; };
 template <class T> static inline bool lbr_cuda_packs(const void *p, int W) { return (uintptr_t)p % (sizeof(T) * (size_t)W > 16 ? 16 : sizeof(T) * (size_t)W) == 0; }
 
+// What sums of an element are made in.
+template <class S> struct lbr_cuda_sum { typedef float type; };
+template <> struct lbr_cuda_sum<double> { typedef double type; };
+
+// W elements as numbers that sums are made in, and back.
+template <int W, class S> static __device__ __forceinline__ lbr_cuda_pack<typename lbr_cuda_sum<S>::type, W> lbr_cuda_widen(const S *p)
+{
+    const lbr_cuda_pack<S, W> v = *(const lbr_cuda_pack<S, W> *)p;
+    lbr_cuda_pack<typename lbr_cuda_sum<S>::type, W> out;
+    LBR_UNROLL for (int e = 0; e < W; e++) out.v[e] = lbr_cuda_load(v.v[e]);
+    return out;
+}
+template <class S, class T, int W> static __device__ __forceinline__ void lbr_cuda_narrow(S *p, const lbr_cuda_pack<T, W> &v)
+{
+    lbr_cuda_pack<S, W> out;
+    LBR_UNROLL for (int e = 0; e < W; e++) out.v[e] = lbr_cuda_store<S>(v.v[e]);
+    *(lbr_cuda_pack<S, W> *)p = out;
+}
+
 // W numbers from p on; zeros where there is no p.
 template <int W, class T> static __device__ __forceinline__ lbr_cuda_pack<T, W> lbr_cuda_take(const T *p)
 {
@@ -30,7 +49,7 @@ template <int W, class T> static __device__ __forceinline__ lbr_cuda_pack<T, W> 
 static __device__ __forceinline__ float lbr_cuda_fma(float a, float b, float c) { return fmaf(a, b, c); }
 static __device__ __forceinline__ double lbr_cuda_fma(double a, double b, double c) { return fma(a, b, c); }
 
-template <class T, int BM, int BN, int BK> struct lbr_cuda_tiles { T a[2][BK][BM + 4], b[2][BK][BN + 4]; };
+template <class T, int BM, int BN, int BK> struct __align__(16) lbr_cuda_tiles { T a[2][BK][BM + 4], b[2][BK][BN + 4]; };
 
 /* A block makes BM x BN results, a thread TM x TN of them; tiles of BK of k alternate between two buffers, the next one is fetched while this one is worked on.
  *   A, B: a source of numbers: V numbers at a time, side by side along k (ALONG_K) or along the rows

@@ -146,12 +146,15 @@ template <int BM, int BN, int WARPS_M, int WARPS_N, int STAGES, class S, class A
 }
 
 /* Which tile: 128 x 128 where that gives every processor a block, three stages filling the 48 KB that a block has without asking; 128 x 32 for up to 32 columns (early
- * layers of networks, small heads); else 64 x 64 with four stages, whose k is shared among blocks where even they are few. */
+ * layers of networks, small heads); else 64 x 64 with four stages, whose k is shared among blocks where even they are few. Numbers that are collected one by one
+ * always go there: no tile would hide what that costs. */
 template <class S, class A, class B, class Y> static int lbr_cuda_mma_run(const lbr_cuda_job &j, const A &a, const B &b, const Y &y)
 {
     if (!j.rows || !j.columns || !j.zs) return 0;
-    if constexpr (A::V > 1 && B::V > 1)
-        if (j.columns > 64 && lbr_cuda_tiles_of(j, 128, 128) >= lbr_cuda_processors(j.device)) return lbr_cuda_mma_launch<128, 128, 2, 4, 3, S>(j, a, b, y);
-    if (j.columns <= 32 && lbr_cuda_tiles_of(j, 128, 32) >= lbr_cuda_processors(j.device)) return lbr_cuda_mma_launch<128, 32, 4, 1, 4, S>(j, a, b, y);
+    if constexpr (A::V > 1 && B::V > 1) {
+        const int processors = lbr_cuda_processors(j.device);
+        if (j.columns > 64 && lbr_cuda_tiles_of(j, 128, 128) >= processors) return lbr_cuda_mma_launch<128, 128, 2, 4, 3, S>(j, a, b, y);
+        if (j.columns <= 32 && lbr_cuda_tiles_of(j, 128, 32) >= processors) return lbr_cuda_mma_launch<128, 32, 4, 1, 4, S>(j, a, b, y);
+    }
     return lbr_cuda_mma_launch<64, 64, 2, 2, 4, S>(j, a, b, y);
 }
