@@ -78,7 +78,7 @@ end
 local SIZES = {{1, 1, 1, 1, true}, {3, 2, 28, 5, false}, {17, 2, 56, 32, true}, {1, 30, 28, 37, false}, {3, 2, 1, 64, true}, {9, 2, 7, 90, true}, {3, 2, 28, 128, true},
   {2, 2, 3, 130, true}, {40, 30, 12, 8, false}, {17, 30, 8, 5, true}}
 -- forward and backward, relative to the largest value of a tensor
-local BOUNDS = {f64 = {1e-13, 1e-12}, f32 = {1e-6, 4e-6}, f16 = {3e-3, 8e-3}, bf16 = {2e-2, 5e-2}}
+local BOUNDS = {f64 = {1e-13, 1e-12}, f32 = {1e-6, 4e-6}, f16 = {2e-3, 6e-3}, bf16 = {1e-2, 2e-2}}
 
 describe("lstm on the device", function()
   if count == 0 then
