@@ -31,11 +31,11 @@ struct lbr_cuda_grid {
 #define LBR_UNROLL _Pragma("unroll")
 #define LBR_ROLL _Pragma("unroll 1")
 #else
-#define LBR_LAUNCH(kernel, grid, ...) \
-    emu::launch((grid).blocks, (grid).threads, 0, (grid).stream, #kernel, [arguments = std::make_tuple(__VA_ARGS__)] { std::apply(kernel, arguments); })
+#define LBR_LAUNCH(kernel, grid, ...) LBR_LAUNCH_ROOM(kernel, grid, 0, __VA_ARGS__)
 #define LBR_SHARED(T, name) T &name = *(T *)emu::shared(sizeof(T), false)
 #define LBR_ROOM(T, name) T &name = *(T *)emu::shared(sizeof(T), true)
-#define LBR_LAUNCH_ROOM(kernel, grid, bytes, ...) emu::launch((grid).blocks, (grid).threads, (bytes), (grid).stream, #kernel, [=] { kernel(__VA_ARGS__); })
+#define LBR_LAUNCH_ROOM(kernel, grid, bytes, ...) \
+    emu::launch((grid).blocks, (grid).threads, (bytes), (grid).stream, #kernel, [arguments = std::make_tuple(__VA_ARGS__)] { std::apply(kernel, arguments); })
 #define LBR_UNROLL
 #define LBR_ROLL
 #endif
