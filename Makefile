@@ -34,9 +34,11 @@ CUDA_ARCH ?= 80 86 89 90a 100 120
 CUDA_PTX ?= 80 120
 CUDA_FLAGS = -std=c++17 -O3 -lineinfo --threads 2 -Icsrc -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -Werror all-warnings \
   $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) $(foreach a,$(CUDA_PTX),-gencode arch=compute_$(a),code=compute_$(a))
-ifneq ($(CUDA),0)
+ifeq ($(filter 0,$(CUDA))$(filter 1,$(SANITIZE)),)
 ifneq ($(NVCC),)
 LIBRARIES += $(BUILD)/libration_cuda.so
+else
+all: no-nvcc
 endif
 endif
 
@@ -45,6 +47,8 @@ HERE = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$$LUA_PATH;" LUA_C
 
 all: $(LIBRARIES)
 objects: $(CORE_OBJ) $(MEDIA_OBJ)
+no-nvcc:
+	@echo "libration_cuda.so is left out: there is no nvcc here (NVCC=path names one, CUDA=0 says that none is wanted)"
 
 # ---- generated text: the header as the C string that lbr_cdef() returns, the doors of ops.def ----
 EMBED = sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/'
@@ -81,7 +85,7 @@ $(BUILD)/csrc/cuda/%.o: csrc/cuda/%.cu $(CUDA_HDR)
 $(BUILD)/libration_cuda.so: $(CUDA_SRC:%.cu=$(BUILD)/%.o) $(BUILD)/libration_core.so
 	$(NVCC) -shared -cudart static -o $@.tmp $(CUDA_SRC:%.cu=$(BUILD)/%.o) -L$(BUILD) -l:libration_core.so -Xlinker -rpath,'$$ORIGIN',-soname,libration_cuda.so && mv $@.tmp $@
 
-# The same kernels compiled for the processor by tests/emu, which needs no GPU and no CUDA. RACES=1 SANITIZE=1 ...: other builds of it, see tests/emu/threads.cpp
+# The same kernels compiled for the processor by tests/emu, which needs no GPU and no CUDA: plain, for AddressSanitizer, for ThreadSanitizer. emu-flags: of the second.
 EMU_BUILDS := emu emu-asan emu-tsan
 EMU_FLAGS = -x c++ -std=c++17 -O1 -g1 -ffp-contract=off -Wall -Wextra -fPIC -fvisibility=hidden -Itests/emu -Icsrc
 EMU_HDR = $(wildcard tests/emu/*.h)
@@ -92,29 +96,33 @@ emu_own_emu-tsan := -DEMU_RACES
 define EMULATION
 $(BUILD)/$(1)/%.o: csrc/cuda/%.cu $(CUDA_HDR) $(EMU_HDR)
 	@mkdir -p $$(@D)
-	$(CXX) $(EMU_FLAGS) $(CHECKS_EMU) $(emu_flags_$(1)) -c $$< -o $$@
+	$(CXX) $(EMU_FLAGS) $(emu_flags_$(1)) -c $$< -o $$@
 $(BUILD)/$(1)/emu/%.o: tests/emu/%.cpp $(EMU_HDR)
 	@mkdir -p $$(@D)
-	$(CXX) $(EMU_FLAGS) $(CHECKS_EMU) $(emu_own_$(1)) -c $$< -o $$@
+	$(CXX) $(EMU_FLAGS) $(emu_own_$(1)) -c $$< -o $$@
+$(1)-objects: $(CUDA_SRC:csrc/cuda/%.cu=$(BUILD)/$(1)/%.o) $(patsubst tests/emu/%.cpp,$(BUILD)/$(1)/emu/%.o,$(wildcard tests/emu/*.cpp))
 $(BUILD)/$(1)/libration_cuda.so: $(CUDA_SRC:csrc/cuda/%.cu=$(BUILD)/$(1)/%.o) $(patsubst tests/emu/%.cpp,$(BUILD)/$(1)/emu/%.o,$(wildcard tests/emu/*.cpp)) $(BUILD)/libration_core.so
-	$(CXX) -shared $(emu_flags_$(1)) -o $$@.tmp $$(filter %.o,$$^) -L$(BUILD) -l:libration_core.so -Wl,-rpath,'$$$$ORIGIN/..' && mv $$@.tmp $$@
+	$(CXX) -shared $(emu_flags_$(1)) -o $$@.tmp $$(filter %.o,$$^) -L$(BUILD) -l:libration_core.so -ldl -Wl,-rpath,'$$$$ORIGIN/..' && mv $$@.tmp $$@
 $(1): $(BUILD)/$(1)/libration_cuda.so
 endef
 $(foreach b,$(EMU_BUILDS),$(eval $(call EMULATION,$(b))))
+emu-flags:
+	@echo $(EMU_FLAGS) $(emu_flags_emu-asan)
 
 # ---- what people run ----
 deps:
 	@tools/setup build run
 
-# All passes: plain, interpreted, sanitized; SANITIZE=1 the sanitized one alone; SPEC=file, PASS=name to narrow it down.
+# All passes: plain, interpreted, sanitized, the CUDA device emulated; SANITIZE=1 the sanitized one alone, DEVICE=emu the emulated one, DEVICE=cuda the device's specs on a real
+# one; SPEC=file, PASS=name to narrow it down.
+TEST_PASS = $(if $(filter 1,$(SANITIZE)),sanitized,$(if $(filter emu,$(DEVICE)),emulated,$(if $(DEVICE),$(DEVICE),$(PASS))))
 test:
 	@tools/setup build run test
-	@+$(MAKE) --no-print-directory -s -j$(JOBS) all SANITIZE=
-ifneq ($(PASS),plain)
-	@+$(MAKE) --no-print-directory -s -j$(JOBS) all SANITIZE=1
-endif
+	@+$(MAKE) --no-print-directory -s -j$(JOBS) all SANITIZE= $(if $(filter emulated,$(TEST_PASS)),CUDA=0)
+	@+$(if $(filter-out sanitized,$(TEST_PASS)),,$(MAKE) --no-print-directory -s -j$(JOBS) all SANITIZE=1)
+	@+$(if $(filter-out emulated,$(TEST_PASS)),,[ "$$(uname -m)" != x86_64 ] || $(MAKE) --no-print-directory -s -j$(JOBS) $(EMU_BUILDS) SANITIZE=)
 	@$(HERE) $(LUAJIT) recipes/models.lua >/dev/null || echo "tests that need these weights will be pending"
-	@$(LUAJIT) tools/test.lua $(if $(filter 1,$(SANITIZE)),sanitized,$(PASS)) $(SPEC)
+	@$(LUAJIT) tools/test.lua $(TEST_PASS) $(SPEC)
 
 demo:
 	@tools/setup build run
@@ -141,6 +149,7 @@ lint:
 	$(MAKE) --no-print-directory -k -s -j$(JOBS) objects CC=gcc BUILD=build/lint-gcc CFLAGS="-O2 -Werror" || failed=1; \
 	$(MAKE) --no-print-directory -k -s -j$(JOBS) objects CC=clang BUILD=build/lint-clang CFLAGS="-O2 -Werror" \
 	  OPENMP="-fopenmp -idirafter $$(gcc -print-file-name=include)" || failed=1; \
+	[ "$$(uname -m)" != x86_64 ] || $(MAKE) --no-print-directory -k -s -j$(JOBS) emu-objects CXX="g++ -Werror" BUILD=build/lint-gcc || failed=1; \
 	[ -z "$$failed" ]
 	@echo lint: clean
 
@@ -158,8 +167,9 @@ help:
 	@echo "make           build            make test      every test, installs packages where missing"
 	@echo "make demo      the whole path   make models    fetch the networks' weights"
 	@echo "make bench     speed, PEERS=1   make lint      luacheck, gcc and clang, warnings are errors"
+	@echo "make test DEVICE=emu: the CUDA device's specs without a GPU, DEVICE=cuda: on one"
 	@echo "make repl      LuaJIT with it   make install   PREFIX=/usr/local; make clean; make deps"
 
 -include $(CORE_OBJ:.o=.d) $(MEDIA_OBJ:.o=.d)
-.PHONY: all objects $(EMU_BUILDS) deps test demo bench models repl lint install clean help
+.PHONY: all objects no-nvcc $(EMU_BUILDS) $(EMU_BUILDS:%=%-objects) emu-flags deps test demo bench models repl lint install clean help
 .DELETE_ON_ERROR:

@@ -121,7 +121,12 @@ int lbr_out_of_memory(int device, const char *what, int64_t bytes)
 {
     const lbr_backend *b = lbr_backend_of(device);
     char all[96] = "";
-    if (b && b->synchronize(lbr_device_number(device)) == LBR_EDEVICE) return LBR_EDEVICE; /* it has no memory because it is lost: that is the error */
+    int gone = b ? b->synchronize(lbr_device_number(device)) : 0;
+    if (gone) { /* a device that failed gives no memory either */
+        char why[256];
+        snprintf(why, sizeof why, "%s", lbr_error());
+        return lbr_fail(gone, "%s%s", what, why);
+    }
     if (b) snprintf(all, sizeof all, ", %lld free of %lld; a smaller batch wants less", (long long)figure(device, LBR_MEMORY_FREE, 0), (long long)lbr_memory_total(device));
     return lbr_fail(LBR_ENOMEM, "%sout of memory on %s: %lld bytes wanted, %lld live, %lld cached%s", what, lbr_device_label(device), (long long)bytes,
                     (long long)lbr_memory_live(device), (long long)lbr_memory_cached(device), all);

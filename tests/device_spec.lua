@@ -75,6 +75,7 @@ end
 local function check(name, dtype, how)
   local spoiled = how == "spoiled"
   local ins, fields, outs
+  assert(cases.of[name], name .. " has no case in op_cases")
   cases.large(how == "large")
   repeat ins, fields, outs = cases.of[name]() until small(ins, outs, how == "large" and LARGEST or MOST)
   cases.large(false)

@@ -1,6 +1,7 @@
--- Runs the specs in their passes and ends with `N passed, N failed`: luajit tools/test.lua [plain|interpreted|sanitized] [spec...]
+-- Runs the specs in their passes and ends with `N passed, N failed`: luajit tools/test.lua [plain|interpreted|sanitized|emulated|cuda] [spec...]
 -- plain: everything. interpreted: without the JIT compiler, sanitized: under AddressSanitizer and UBSan, both without #slow. What only starts other programs (#process) is
--- left out of the interpreted pass: they are compiled there as well.
+-- left out of the interpreted pass: they are compiled there as well. emulated: what uses the CUDA device, on tests/emu's: its threads in other orders, under AddressSanitizer,
+-- and under ThreadSanitizer with barriers as the only order. cuda: the same specs on a real one, only when asked for.
 local function capture(command)
   local pipe = assert(io.popen(command))
   local text = pipe:read("*a"):gsub("%s+$", "")
@@ -17,38 +18,64 @@ local LUAJIT = arg[-1] or "luajit"
 -- Counts how a pass ended; a process that died without a report counts as one failure more.
 local passed, failed, pendings, order = 0, 0, {}, {}
 
-local function environment(build, preload)
-  local words = {("LUA_CPATH=%s"):format(quote(("%s/%s/?.so;;"):format(HERE, build)))}
-  if preload then
-    local libraries = {}
+local function libraries(names)
+  local found = {}
+  for _, name in ipairs(names) do
+    local path = capture("gcc -print-file-name=" .. name)
+    if path:sub(1, 1) == "/" then found[#found + 1] = path end
+  end
+  return "LD_PRELOAD=" .. quote(table.concat(found, ":"))
+end
+
+local CHECKED = {
+  address = function(words)
     -- libstdc++ too: oneDNN throws, and the sanitizer looks for the thrower when the process starts
-    for _, name in ipairs {"libasan.so", "libubsan.so", "libstdc++.so.6"} do
-      local path = capture("gcc -print-file-name=" .. name)
-      if path:sub(1, 1) == "/" then libraries[#libraries + 1] = path end
-    end
-    words[#words + 1] = "LD_PRELOAD=" .. quote(table.concat(libraries, ":"))
+    words[#words + 1] = libraries {"libasan.so", "libubsan.so", "libstdc++.so.6"}
     -- LuaJIT frees nothing at exit and its collector is no leak: live tensors are counted by the specs themselves
     words[#words + 1] = "ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:allocator_may_return_null=1:exitcode=99"
     words[#words + 1] = "UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1"
-  end
+  end,
+  thread = function(words)
+    words[#words + 1] = libraries {"libtsan.so"}
+    words[#words + 1] = "OMP_NUM_THREADS=1 TSAN_OPTIONS='suppressions=tests/emu/tsan.supp exitcode=66'"
+    -- it wants its shadow where a random address may lie
+    if os.execute("setarch -R true 2>/dev/null") == 0 then words[#words + 1] = "setarch -R" end
+  end,
+}
+
+local function environment(pass)
+  local paths = {}
+  for build in pass.build:gmatch "%S+" do paths[#paths + 1] = ("%s/%s/?.so"):format(HERE, build) end
+  local words = {"env", ("LUA_CPATH=%s"):format(quote(table.concat(paths, ";") .. ";;"))}
+  if pass.seed then words[#words + 1] = "EMU_SEED=" .. pass.seed end
+  if pass.checked then CHECKED[pass.checked](words) end
   return table.concat(words, " ")
 end
+
+local DEVICE = "tests/device_spec.lua tests/device_sizes_spec.lua tests/device_training_spec.lua tests/device_faults_spec.lua tests/ops_spec.lua"
 
 local PASSES = {
   {name = "plain", title = "all specs", build = "build", flags = ""},
   {name = "interpreted", title = "without the JIT compiler (-joff), slow ones left out", build = "build", flags = "-joff", left_out = "slow,process"},
-  {name = "sanitized", title = "under AddressSanitizer and UBSan, slow ones left out", build = "build/asan", flags = "", left_out = "slow", preload = true},
+  {name = "sanitized", title = "under AddressSanitizer and UBSan, slow ones left out", build = "build/asan", flags = "", left_out = "slow", checked = "address"},
+  {name = "emulated", title = "the CUDA device emulated, threads in order", build = "build/emu build", flags = "", specs = DEVICE},
+  {name = "emulated, mixed", group = "emulated", title = "emulated, threads in another order", build = "build/emu build", flags = "", specs = "tests/device_spec.lua", seed = 7},
+  {name = "emulated, address", group = "emulated", title = "emulated, under AddressSanitizer", build = "build/emu-asan build", flags = "", specs = "tests/device_spec.lua",
+    checked = "address"},
+  {name = "emulated, races", group = "emulated", title = "emulated, under ThreadSanitizer: barriers are the only order", build = "build/emu-tsan build", flags = "-joff",
+    specs = "tests/device_spec.lua", checked = "thread"},
+  {name = "cuda", title = "on the CUDA device", build = "build", flags = "", specs = DEVICE, asked = true},
 }
 
 local function run(pass, specs)
-  local report = ("build/test-%s.txt"):format(pass.name)
+  local report = ("build/test-%s.txt"):format((pass.name:gsub("%W+", "-")))
   os.remove(report)
   print(("\n== %s =="):format(pass.title))
   io.stdout:flush()
   local started = os.time()
   local code = os.execute(("%s timeout -k 10 1500 %s %s %s --ignore-lua -o tools/busted_report.lua -Xoutput %s %s %s </dev/null"):format(
-    environment(pass.build, pass.preload), quote(LUAJIT), pass.flags, quote(BUSTED), report,
-    pass.left_out and "--exclude-tags=" .. pass.left_out or "", specs))
+    environment(pass), quote(LUAJIT), pass.flags, quote(BUSTED), report,
+    pass.left_out and "--exclude-tags=" .. pass.left_out or "", specs ~= "" and specs or pass.specs or ""))
   local counted = false
   local file = io.open(report)
   if file then
@@ -80,18 +107,19 @@ if BUSTED == "" then
   os.exit(1)
 end
 os.execute("mkdir -p build")
-local only, specs = nil, {}
+local only, specs = nil, {} -- one pass or group of passes; spec files instead of all
 for _, word in ipairs(arg) do
   if word:find("%.lua$") or word:find("/", 1, true) then specs[#specs + 1] = quote(word) else only = word end
 end
 local known = false
 for _, pass in ipairs(PASSES) do
-  if not only or only == pass.name then
+  if only == pass.name or only == pass.group or not (only or pass.asked) then
     known = true
-    run(pass, table.concat(specs, " "))
+    if pass.build:find "emu" and capture "uname -m" ~= "x86_64" then print(("\n%s: left out, the emulator is for x86-64"):format(pass.name))
+    else run(pass, table.concat(specs, " ")) end
   end
 end
-if not known then print(("no pass is called %s: plain, interpreted, sanitized"):format(only)) end
+if not known then print(("no pass is called %s: plain, interpreted, sanitized, emulated, cuda"):format(only)) end
 
 if #order > 0 then
   print(("\n%d pending:"):format(#order))

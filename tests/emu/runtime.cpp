@@ -193,10 +193,12 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return notice(false); }
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode)
 {
+    cudaError_t e = notice(false);
+    if (e) return e;
     if (capturing) return report(cudaErrorStreamCaptureUnsupported);
     s->capture = new CUgraph_st, s->spoiled = false;
     capturing = s;
-    return notice(false);
+    return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g)
 {
@@ -211,7 +213,13 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g)
     s->capture = nullptr, capturing = nullptr;
     return cudaSuccess;
 }
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) { return *x = new CUgraphExec_st{g->nodes}, notice(false); }
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long)
+{
+    *x = nullptr;
+    cudaError_t e = notice(false);
+    if (!e) *x = new CUgraphExec_st{g->nodes};
+    return e;
+}
 cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s)
 {
     if (s->capture) return not_while_capturing();

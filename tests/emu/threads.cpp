@@ -79,7 +79,8 @@ Fiber outside, *current = &outside;
 std::vector<Fiber> fibers;
 std::vector<Warp> warps;
 std::vector<char *> stacks[2]; // one set, or two in turns
-unsigned alive, waiting, generation, order_seed, random_state = 1;
+unsigned alive, waiting, generation, random_state = 1;
+unsigned order_seed = getenv("EMU_SEED") ? (unsigned)atoi(getenv("EMU_SEED")) : 0; // see lbr_emu_seed
 Site waits_at;
 const std::function<void()> *body;
 const char *kernel_name = "";
