@@ -38,6 +38,8 @@ local rows = {
       if #list == 1 and list[1] == "none" then return true end
       return abnormal_of(list)
     end},
+  {"match", "simulated", "what the abnormal sequences' mean joint speed is matched by: simulated landmarks, or landmarks found in the pictures, which are " ..
+    "rendered anew until within 5 % of the normals' median (some seconds a sequence)", choices = {"simulated", "landmarks"}},
   {"threads", 0, "processor threads; 0: all cores", min = 0},
 }
 
@@ -50,11 +52,22 @@ options.main(function()
   local abnormal = #settings.abnormal == 1 and settings.abnormal[1] == "none" and {} or abnormal_of(settings.abnormal)
   if not given.abnormal and settings.sequences < 12 then abnormal = {} end
   local bar = progress.new {label = "render", total = settings.sequences * settings.frames, unit = "frames"}
-  local sequences = infant.write(settings.output, {
+  local set = {
     sequences = settings.sequences, frames = settings.frames, width = width, height = height, seed = settings.seed, abnormal = abnormal,
     step = function(frames) bar:add(frames) end,
-  })
+  }
+  local sequences = infant.write(settings.output, set)
   bar:finish()
+  if settings.match == "landmarks" then
+    require "libration"
+    local how = require("libration.data.landmarks").settings {
+      model = "full", precision = "f32", smooth = "one-euro", person = "best", fps = 0, cache = true, threads = settings.threads, weights = "",
+    }
+    require("libration.data.infant_match").apply(settings.output, sequences, set, how, function(row, measured, target, renders)
+      print(("%s %s: mean joint speed %.3f torso lengths/s as BlazePose measures it, the normals' median %.3f, rendered %d time%s"):format(
+        row.id, row.kind, measured, target, renders, renders == 1 and "" or "s"))
+    end)
+  end
   local speeds, order = {}, {}
   for _, s in ipairs(sequences) do
     if not speeds[s.kind] then

@@ -4,8 +4,8 @@ local here = arg and arg[0] and arg[0]:match("^(.*)[/\\]") or "."
 package.path = here .. "/../lua/?.lua;" .. here .. "/../lua/?/init.lua;" .. package.path
 local options = require "libration.options"
 
-local about = "For each seed: renders 11 normal infants and one of each abnormal kind, trains on 01-08 with the defaults of train.lua, calibrates on 09 and 10, and judges\n" ..
-  "the normal 11 and each kind by every method. Writes kinds.csv (a row a sequence) and prints flagged counts and AUC."
+local about = "For each seed: renders 11 normal infants and one of each abnormal kind at their measured speed, trains on 01-08 with the defaults of train.lua, calibrates on\n" ..
+  "09 and 10, and judges the normal 11 and each kind by every method. Writes kinds.csv (a row a sequence) and prints flagged counts and AUC."
 
 local KINDS = {"burst", "synchronised", "one-sided", "tremor"}
 local METHODS = {
@@ -110,7 +110,7 @@ options.main(function()
   local list = {}
   for seed = first, last do
     local data, run = files.join(o.output, ("set-%d"):format(seed)), files.join(o.output, ("run-%d"):format(seed))
-    recipe("render", {"--output", data, "--sequences", 11 + #KINDS, "--seed", seed, "--abnormal", table.concat(abnormal, ","), "--threads", o.threads})
+    recipe("render", {"--output", data, "--sequences", 11 + #KINDS, "--seed", seed, "--abnormal", table.concat(abnormal, ","), "--match", "landmarks", "--threads", o.threads})
     if not files.exists(files.join(run, "report.html")) then
       recipe("train", {"--data", data, "--train", "1-8", "--validate", "9,10", "--test", "11-15", "--threads", o.threads, "--output", run})
     end

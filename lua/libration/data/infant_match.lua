@@ -1,0 +1,68 @@
+-- Matches the speed of rendered abnormal sequences to the normals' as BlazePose measures it: finds the landmarks and renders anew until they agree.
+-- infant.lua matches by a simulated landmarker, which is right on average but 10 to 24 % off for a single sequence.
+local files = require "libration.files"
+local json = require "libration.formats.json"
+local motion = require "libration.motion"
+local infant = require "libration.data.infant"
+local landmarks = require "libration.data.landmarks"
+
+local infant_match = {}
+
+--- How near the measured speed must come, and how often a sequence is rendered at most.
+infant_match.TOLERANCE, infant_match.TRIES = 0.05, 5
+-- A landmarker that swaps left and right measures several times the speed: no step may believe more than this.
+local STEP = 1.3
+
+local function measured(folder, row, settings)
+  local sequence = landmarks.sequence(files.join(folder, row.id, "rgb"), row.id, settings)
+  return motion.normalise.mean_speed((motion.track(sequence, motion.options {})))
+end
+
+--- Renders abnormal sequences of a data set anew with more or less movement until their measured mean joint speed lies within 5 % of the median of the
+--- normals'. What was done stands in .match.json, so that a run that was cut short goes on. The nearest try stays where none comes within 5 %.
+---@param folder string of a data set that `infant.write` wrote
+---@param rows table[] that it returned
+---@param options table frames, width, height, seed as given to `infant.write`
+---@param settings table as of `landmarks.settings`
+---@param done? fun(row: table, measured: number, target: number, renders: integer) after each sequence
+function infant_match.apply(folder, rows, options, settings, done)
+  local lock, held = files.lock(folder)
+  if not lock then error(held, 0) end
+  local note, normals = files.join(folder, ".match.json"), {}
+  local known = files.read(note)
+  known = known and json.decode(known) or {}
+  for _, row in ipairs(rows) do if row.label == 0 then normals[#normals + 1] = measured(folder, row, settings) end end
+  if #normals == 0 then error("no normal sequence whose speed could be matched", 0) end
+  local target = motion.statistics.median(normals)
+  local function render(row)
+    files.remove(files.join(folder, row.id))
+    infant.sequence(row, options):write(folder)
+  end
+  for _, row in ipairs(rows) do
+    if row.label == 1 and not known[row.id] then
+      local tries, best = {}, nil
+      -- what lies there may stem from a run that was killed at a later try
+      if files.exists(files.join(folder, "." .. row.id .. ".matching")) then render(row) end
+      files.write(files.join(folder, "." .. row.id .. ".matching"), "")
+      for n = 1, infant_match.TRIES do
+        local speed = measured(folder, row, settings)
+        tries[n] = {target = row.target, speed = speed, off = math.abs(math.log(speed / target))}
+        if not best or tries[n].off < best.off then best = tries[n] end
+        if math.abs(speed / target - 1) <= infant_match.TOLERANCE or n == infant_match.TRIES then break end
+        row.target = row.target * math.max(1 / STEP, math.min(STEP, target / speed))
+        render(row)
+      end
+      if best.target ~= row.target then
+        row.target = best.target
+        render(row)
+      end
+      known[row.id] = {measured = best.speed, target = target, renders = #tries}
+      files.write(note, json.encode(known) .. "\n")
+      files.remove(files.join(folder, "." .. row.id .. ".matching"))
+    end
+    if known[row.id] and done then done(row, known[row.id].measured, known[row.id].target, known[row.id].renders) end
+  end
+  lock:release()
+end
+
+return infant_match
