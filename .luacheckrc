@@ -3,7 +3,7 @@ std = "luajit"
 max_line_length = 180
 codes = true
 ignore = {"581"} -- not (x <= y) is meant where x may be NaN
-include_files = {"lua/**/*.lua", "recipes/**/*.lua", "models/**/*.lua", "tests/**/*.lua", "tools/**/*.lua", "bin/libration", 
+include_files = {"lua/**/*.lua", "recipes/**/*.lua", "models/**/*.lua", "tests/**/*.lua", "tools/**/*.lua", "bin/libration",
   "tests/emu/mutate", ".busted", ".luacheckrc", "*.rockspec"}
 exclude_files = {"build", "lua/libration/models", "lua/libration/recipes"}
 files["tests/**/*_spec.lua"] = {std = "luajit+busted"}
