@@ -26,7 +26,7 @@ CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/%.o)
 MEDIA_OBJ := $(MEDIA_SRC:%.c=$(BUILD)/%.o)
 LIBRARIES := $(BUILD)/libration_core.so $(BUILD)/libration_media.so
 
-# The CUDA device is a library of its own, built where nvcc is; CUDA=0 leaves it out. The core opens it when a CUDA device is asked for.
+# The CUDA device is a library of its own: `make cuda` builds it with nvcc (minutes: six GPU generations); the core opens it when a CUDA device is asked for.
 NVCC ?= $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 CUDA_SRC := $(wildcard csrc/cuda/*.cu)
 CUDA_HDR := $(wildcard csrc/cuda/*.cuh) csrc/core.h csrc/device.h csrc/libration.h csrc/ops.def
@@ -34,21 +34,15 @@ CUDA_ARCH ?= 80 86 89 90a 100 120
 CUDA_PTX ?= 80 120
 CUDA_FLAGS = -std=c++17 -O3 -lineinfo --threads 2 -Icsrc -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -Werror all-warnings \
   $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) $(foreach a,$(CUDA_PTX),-gencode arch=compute_$(a),code=compute_$(a))
-ifeq ($(filter 0,$(CUDA))$(filter 1,$(SANITIZE)),)
-ifneq ($(NVCC),)
-LIBRARIES += $(BUILD)/libration_cuda.so
-else
-all: no-nvcc
-endif
-endif
 
 # For Lua started from here: this checkout's modules and libraries before any installed ones.
 HERE = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$$LUA_PATH;" LUA_CPATH="$(CURDIR)/$(BUILD)/?.so;$$LUA_CPATH;"
 
 all: $(LIBRARIES)
 objects: $(CORE_OBJ) $(MEDIA_OBJ)
-no-nvcc:
-	@echo "libration_cuda.so is left out: there is no nvcc here (NVCC=path names one, CUDA=0 says that none is wanted)"
+cuda: $(BUILD)/libration_core.so
+	@[ -n "$(NVCC)" ] || { echo "make cuda: there is no nvcc here (NVCC=path names one)" >&2; exit 1; }
+	@+$(MAKE) --no-print-directory -s -j$(JOBS) $(BUILD)/libration_cuda.so
 
 # ---- generated text: the header as the C string that lbr_cdef() returns, the doors of ops.def ----
 EMBED = sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/'
@@ -118,7 +112,7 @@ deps:
 TEST_PASS = $(if $(filter 1,$(SANITIZE)),sanitized,$(if $(filter emu,$(DEVICE)),emulated,$(if $(DEVICE),$(DEVICE),$(PASS))))
 test:
 	@tools/setup build run test
-	@+$(MAKE) --no-print-directory -s -j$(JOBS) all SANITIZE= $(if $(filter emulated,$(TEST_PASS)),CUDA=0)
+	@+$(MAKE) --no-print-directory -s -j$(JOBS) all SANITIZE=
 	@+$(if $(filter-out sanitized,$(TEST_PASS)),,$(MAKE) --no-print-directory -s -j$(JOBS) all SANITIZE=1)
 	@+$(if $(filter-out emulated,$(TEST_PASS)),,[ "$$(uname -m)" != x86_64 ] || $(MAKE) --no-print-directory -s -j$(JOBS) $(EMU_BUILDS) SANITIZE=)
 	@$(HERE) $(LUAJIT) recipes/models.lua >/dev/null || echo "tests that need these weights will be pending"
@@ -155,7 +149,7 @@ lint:
 
 install: all
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)
-	install -m 755 $(LIBRARIES) $(DESTDIR)$(LIBDIR)
+	install -m 755 $(LIBRARIES) $(wildcard $(BUILD)/libration_cuda.so) $(DESTDIR)$(LIBDIR)
 	install -m 755 bin/libration $(DESTDIR)$(BINDIR)/libration
 	(cd lua && find libration* -type f -name '*.lua') | while read -r f; do install -D -m 644 "lua/$$f" "$(DESTDIR)$(LUADIR)/$$f" || exit 1; done
 	for f in models/*.lua recipes/*.lua; do install -D -m 644 "$$f" "$(DESTDIR)$(LUADIR)/libration/$$f" || exit 1; done
@@ -167,9 +161,9 @@ help:
 	@echo "make           build            make test      every test, installs packages where missing"
 	@echo "make demo      the whole path   make models    fetch the networks' weights"
 	@echo "make bench     speed, PEERS=1   make lint      luacheck, gcc and clang, warnings are errors"
-	@echo "make test DEVICE=emu: the CUDA device's specs without a GPU, DEVICE=cuda: on one"
+	@echo "make cuda      the CUDA library make test DEVICE=emu: its specs without a GPU, DEVICE=cuda: on one"
 	@echo "make repl      LuaJIT with it   make install   PREFIX=/usr/local; make clean; make deps"
 
 -include $(CORE_OBJ:.o=.d) $(MEDIA_OBJ:.o=.d)
-.PHONY: all objects no-nvcc $(EMU_BUILDS) $(EMU_BUILDS:%=%-objects) emu-flags deps test demo bench models repl lint install clean help
+.PHONY: all objects cuda $(EMU_BUILDS) $(EMU_BUILDS:%=%-objects) emu-flags deps test demo bench models repl lint install clean help
 .DELETE_ON_ERROR:

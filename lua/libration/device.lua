@@ -14,7 +14,7 @@ local function open()
   if opened or reason then return opened, reason end
   local path = core.find_library "libration_cuda"
   if not path then
-    reason = "no libration_cuda.so beside the core; make builds it where nvcc is"
+    reason = "no libration_cuda.so beside the core; `make cuda` builds it with nvcc"
     return nil, reason
   end
   local n = C.lbr_device_open(path)
