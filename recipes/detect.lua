@@ -258,7 +258,8 @@ options.main(function()
   local Detector, outputs, honesty = require "libration.anomaly.detector", require "libration.anomaly.outputs", require "libration.anomaly.honesty"
   log.setup {level = o.log_level}
   if #o.video == 0 and #o.landmarks == 0 then error("nothing to score: give --video or --landmarks", 0) end
-  local facts = {device = lr.device.take(o.device)}
+  local device, which = lr.device.take(o.device)
+  local facts = {device = device}
   if o.threads > 0 then lr.threads(o.threads) end
   if o.size ~= "" then
     facts.width, facts.height = o.size:match("^(%d+)[xX](%d+)$")
@@ -331,6 +332,7 @@ options.main(function()
     if ok or #inputs > 1 then outputs.summary(files.join(folder, "summary.csv"), summary) end
     if #inputs > 1 then index(folder, summary, #inputs, detector, facts) end
   end
+  log.info("device: %s", which)
   for _, text in ipairs(honesty.of_calibration(detector.calibration)) do log.warn("%s", text) end
   log.info("%s", honesty.explained(detector.calibration))
   if #inputs == 1 and failed == 1 then error(summary[1].reason, 0) end

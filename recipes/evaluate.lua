@@ -91,7 +91,7 @@ options.main(function()
   local data, motion, anomaly, json = require "libration.data", require "libration.motion", require "libration.anomaly", require "libration.formats.json"
   local begin, timings = progress.clock(), {}
   log.setup {level = o.log_level}
-  local device = lr.device.take(o.device)
+  local device, which = lr.device.take(o.device)
   if o.threads > 0 then lr.threads(o.threads) end
 
   -- 1. what is compared, on which recordings
@@ -142,6 +142,7 @@ options.main(function()
   data.audit.tell(audit)
   for _, text in ipairs(data.audit.texts(audit)) do warnings[#warnings + 1] = text end
   local said = #warnings
+  log.info("device: %s", which)
   local folds, positives, normals, seconds = {}, plan.folds[1].positives, 0, 0
   for f, fold in ipairs(plan.folds) do
     folds[f] = {

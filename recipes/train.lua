@@ -147,7 +147,7 @@ options.main(function()
   local clock = progress.clock
   local begin, timings = clock(), {}
   log.setup {level = o.log_level}
-  local device = lr.device.take(o.device)
+  local device, which = lr.device.take(o.device)
   if not given.amp then o.amp = device ~= "cpu" end
   if o.threads > 0 then lr.threads(o.threads) end
   local width, height = o.size:match("^(%d+)[xX](%d+)$")
@@ -189,6 +189,7 @@ options.main(function()
   local ok
   ok, reason = log.setup {path = files.join(folder, "training.log")}
   if not ok then error(reason, 0) end
+  log.info("device: %s", which)
   log.info("%s: %d sequences (%s); device %s, %s", folder_of_data, #dataset.entries, dataset:ids(), device,
     o.amp and ("mixed precision, %s operands%s"):format(o.half, given.amp and "" or " (--no-amp: f32)") or "f32")
   local how = {

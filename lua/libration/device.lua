@@ -1,7 +1,6 @@
 -- device.lua: devices by name: "cpu", "cuda", "cuda:N". Opens the CUDA library when one is asked for. Holds no tensors.
 local ffi = require "ffi"
 local core = require "libration.core"
-local log = require "libration.log"
 
 local C, raise = core.C, core.raise
 
@@ -64,14 +63,14 @@ function device.choose(name)
   return device.name(id), id == 0 and "the CPU, as asked" or device.describe(device.name(id)) .. ", as asked"
 end
 
---- The device of the option --device, said in one line of the log; raises the reason where there is none.
+--- The device of the option --device; raises the reason where there is none.
 ---@param name string
 ---@return string name "cpu" or "cuda:N"
+---@return string line which it is and why, for the log
 function device.take(name)
   local taken, line = device.choose(name)
   if not taken then error(line, 0) end
-  log.info("device: %s", line)
-  return taken
+  return taken, line
 end
 
 --- Number of a device; raises where there is none.
