@@ -114,7 +114,7 @@ for _, word in ipairs(arg) do
 end
 local known = false
 for _, pass in ipairs(PASSES) do
-  if only == pass.name or only == pass.group or not (only or pass.asked) then
+  if only and (only == pass.name or only == pass.group) or not (only or pass.asked) then
     known = true
     if pass.build:find "emu" and capture "uname -m" ~= "x86_64" then print(("\n%s: left out, the emulator is for x86-64"):format(pass.name))
     else run(pass, table.concat(specs, " ")) end

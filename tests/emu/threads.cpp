@@ -35,6 +35,7 @@ struct Quiet { Quiet() {} };
 #endif
 #endif
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -300,6 +301,9 @@ void run_block(const std::vector<unsigned> &order, unsigned set)
 {
     for (unsigned i = 0; i < order.size(); i++) {
         Fiber &f = fibers[i];
+#if defined(__SANITIZE_ADDRESS__)
+        __asan_unpoison_memory_region(stacks[set][i], STACK); // the frame of a thread that ended never returned
+#endif
         void **top = (void **)(stacks[set][i] + STACK);
         *--top = nullptr;
         *--top = (void *)entry;
