@@ -107,14 +107,14 @@ emu-flags:
 deps:
 	@tools/setup build run
 
-# All passes: plain, interpreted, sanitized, the CUDA device emulated; SANITIZE=1 the sanitized one alone, DEVICE=emu the emulated one, DEVICE=cuda the device's specs on a real
-# one; SPEC=file, PASS=name to narrow it down.
+# All passes: plain, interpreted, sanitized, the CUDA device emulated; SANITIZE=1 the sanitized one alone, DEVICE=emu the emulated ones with both sanitizers, DEVICE=cuda the
+# device's specs on a real one; SPEC=file, PASS=name to narrow it down.
 TEST_PASS = $(if $(filter 1,$(SANITIZE)),sanitized,$(if $(filter emu,$(DEVICE)),emulated,$(if $(DEVICE),$(DEVICE),$(PASS))))
 test:
 	@tools/setup build run test
 	@+$(MAKE) --no-print-directory -s -j$(JOBS) all SANITIZE=
 	@+$(if $(filter-out sanitized,$(TEST_PASS)),,$(MAKE) --no-print-directory -s -j$(JOBS) all SANITIZE=1)
-	@+$(if $(filter-out emulated,$(TEST_PASS)),,[ "$$(uname -m)" != x86_64 ] || $(MAKE) --no-print-directory -s -j$(JOBS) $(EMU_BUILDS) SANITIZE=)
+	@+$(if $(filter-out emulated,$(TEST_PASS)),,[ "$$(uname -m)" != x86_64 ] || $(MAKE) --no-print-directory -s -j$(JOBS) $(if $(TEST_PASS),$(EMU_BUILDS),emu) SANITIZE=)
 	@$(HERE) $(LUAJIT) recipes/models.lua >/dev/null || echo "tests that need these weights will be pending"
 	@$(LUAJIT) tools/test.lua $(TEST_PASS) $(SPEC)
 
@@ -135,7 +135,7 @@ models:
 repl: all
 	@$(HERE) $(LUAJIT) -l libration -i
 
-# Warnings are errors here, with both compilers and the flags of the build; objects stay in build/lint-*, so a second run is quick.
+# Warnings are errors here, with both compilers and the flags of the build; objects stay in build/lint-*, so a second run is quick (those of build/emu serve the tests).
 # clang reads gcc's omp.h, last in its search, as it brings none of its own.
 lint:
 	@tools/setup build run lint
@@ -143,7 +143,7 @@ lint:
 	$(MAKE) --no-print-directory -k -s -j$(JOBS) objects CC=gcc BUILD=build/lint-gcc CFLAGS="-O2 -Werror" || failed=1; \
 	$(MAKE) --no-print-directory -k -s -j$(JOBS) objects CC=clang BUILD=build/lint-clang CFLAGS="-O2 -Werror" \
 	  OPENMP="-fopenmp -idirafter $$(gcc -print-file-name=include)" || failed=1; \
-	[ "$$(uname -m)" != x86_64 ] || $(MAKE) --no-print-directory -k -s -j$(JOBS) emu-objects CXX="g++ -Werror" BUILD=build/lint-gcc || failed=1; \
+	[ "$$(uname -m)" != x86_64 ] || $(MAKE) --no-print-directory -k -s -j$(JOBS) emu-objects CXX="g++ -Werror" || failed=1; \
 	[ -z "$$failed" ]
 	@echo lint: clean
 

@@ -62,9 +62,9 @@ local PASSES = {
   {name = "emulated", title = "the CUDA device emulated, threads in order", build = "build/emu build", flags = "", specs = DEVICE},
   {name = "emulated, mixed", group = "emulated", title = "emulated, threads in another order", build = "build/emu build", flags = "", specs = "tests/device_spec.lua", seed = 7},
   {name = "emulated, address", group = "emulated", title = "emulated, under AddressSanitizer", build = "build/emu-asan build", flags = "", specs = "tests/device_spec.lua",
-    checked = "address"},
+    checked = "address", asked = true},
   {name = "emulated, races", group = "emulated", title = "emulated, under ThreadSanitizer: barriers are the only order", build = "build/emu-tsan build", flags = "-joff",
-    specs = "tests/device_spec.lua", checked = "thread"},
+    specs = "tests/device_spec.lua", checked = "thread", asked = true},
   {name = "cuda", title = "on the CUDA device", build = "build", flags = "", specs = DEVICE, asked = true},
 }
 
