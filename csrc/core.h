@@ -63,6 +63,19 @@ void lbr_phases(int phases, const int64_t *tasks, void (*body)(void *ctx, int ph
 /* Storage (tensor.c). */
 void lbr_storage_retain(lbr_storage *s);
 void lbr_storage_release(lbr_storage *s);
+/* Blocks that are kept for reuse come in four sizes an octave from `least` up: the class of at least 1 byte below `classes`, and its size. */
+static inline int lbr_size_class(int64_t bytes, int64_t least, int classes, int64_t *size)
+{
+    int64_t base = least;
+    int octave = 0;
+    while (base < bytes && octave < classes / 4 - 1) base *= 2, octave++;
+    *size = least;
+    if (octave == 0) return 0;
+    int64_t step = base / 8, low = base / 2;
+    int quarter = (int)((bytes - low + step - 1) / step);
+    *size = low + quarter * step;
+    return octave * 4 + quarter - 4;
+}
 void *lbr_alloc(int64_t bytes);          /* 64-byte aligned, counted, cached; NULL when out of memory */
 void lbr_free(void *p, int64_t bytes);
 void *lbr_alloc_on(int device, int64_t bytes);

@@ -13,22 +13,6 @@ struct block { struct block *next; };
 static struct block *cache[CLASSES];
 static int64_t live, peak, cached, held, storages[LBR_DEVICES], fail_countdown, fail_stays; /* held: by storages on other devices */
 
-/* Four classes an octave; returns the class and its size. */
-static int size_class(int64_t bytes, int64_t *size)
-{
-    int64_t base = 256;
-    int octave = 0;
-    while (base < bytes && octave < CLASSES / 4 - 1) base *= 2, octave++;
-    if (octave == 0) {
-        *size = 256;
-        return 0;
-    }
-    int64_t step = base / 8, low = base / 2;
-    int quarter = (int)((bytes - low + step - 1) / step);
-    *size = low + quarter * step;
-    return octave * 4 + quarter - 4;
-}
-
 void *lbr_alloc(int64_t bytes)
 {
     int64_t size;
@@ -37,7 +21,7 @@ void *lbr_alloc(int64_t bytes)
         return NULL;
     }
     if (bytes < 0 || bytes > (int64_t)1 << 46) return NULL;
-    int k = size_class(bytes < 1 ? 1 : bytes, &size);
+    int k = lbr_size_class(bytes < 1 ? 1 : bytes, 256, CLASSES, &size);
     struct block *b = cache[k];
     if (b) {
         cache[k] = b->next;
@@ -59,7 +43,7 @@ void lbr_free(void *p, int64_t bytes)
 {
     int64_t size;
     if (!p) return;
-    int k = size_class(bytes < 1 ? 1 : bytes, &size);
+    int k = lbr_size_class(bytes < 1 ? 1 : bytes, 256, CLASSES, &size);
     live -= size;
     if (cached + size > cache_budget) {
         free(p);

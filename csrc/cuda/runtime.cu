@@ -64,21 +64,6 @@ int lbr_cuda_processors(int device) { return devices[device].properties.multiPro
 
 // ---- memory: blocks of four sizes an octave, kept when freed; one stream, so a freed block may be handed out at once ----
 
-static int size_class(int64_t bytes, int64_t *size)
-{
-    int64_t base = 512;
-    int octave = 0;
-    while (base < bytes && octave < CLASSES / 4 - 1) base *= 2, octave++;
-    if (octave == 0) {
-        *size = 512;
-        return 0;
-    }
-    int64_t step = base / 8, low = base / 2;
-    int quarter = (int)((bytes - low + step - 1) / step);
-    *size = low + quarter * step;
-    return octave * 4 + quarter - 4;
-}
-
 // Waits for a device; then nothing of the graphs that were let go is queued any more.
 static cudaError_t drain(Device *d)
 {
@@ -114,7 +99,7 @@ static void *allocate(int device, int64_t bytes)
         return NULL;
     }
     if (bytes < 0 || bytes > (int64_t)1 << 46 || use(device)) return NULL;
-    int k = size_class(bytes < 1 ? 1 : bytes, &size);
+    int k = lbr_size_class(bytes < 1 ? 1 : bytes, 512, CLASSES, &size);
     void *p = NULL;
     if (d->cache[k]) {
         Block *b = d->cache[k];
@@ -141,7 +126,7 @@ static void release(int device, void *p, int64_t bytes)
     Device *d = &devices[device];
     int64_t size;
     if (!p) return;
-    int k = size_class(bytes < 1 ? 1 : bytes, &size);
+    int k = lbr_size_class(bytes < 1 ? 1 : bytes, 512, CLASSES, &size);
     d->live -= size;
     Block *b = (Block *)malloc(sizeof *b);
     if (!b) {
