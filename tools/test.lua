@@ -47,6 +47,7 @@ local function environment(pass)
   local paths = {}
   for build in pass.build:gmatch "%S+" do paths[#paths + 1] = ("%s/%s/?.so"):format(HERE, build) end
   local words = {"env", ("LUA_CPATH=%s"):format(quote(table.concat(paths, ";") .. ";;"))}
+  if pass.group == "checks" then words[#words + 1] = "OMP_WAIT_POLICY=passive" end -- they share the cores
   if pass.seed then words[#words + 1] = "EMU_SEED=" .. pass.seed end
   if pass.checked then CHECKED[pass.checked](words) end
   return table.concat(words, " ")
@@ -57,8 +58,9 @@ local DEVICE = "tests/device_spec.lua tests/device_sizes_spec.lua tests/device_t
 
 local PASSES = {
   {name = "plain", title = "all specs", build = "build", flags = ""},
-  {name = "interpreted", title = "without the JIT compiler (-joff), slow ones left out", build = "build", flags = "-joff", left_out = "slow,process"},
-  {name = "sanitized", title = "under AddressSanitizer and UBSan, slow ones left out", build = "build/asan", flags = "", left_out = "slow", checked = "address"},
+  {name = "interpreted", title = "without the JIT compiler (-joff), slow ones left out", build = "build", flags = "-joff", left_out = "slow,process", group = "checks"},
+  {name = "sanitized", title = "under AddressSanitizer and UBSan, slow ones left out", build = "build/asan", flags = "", left_out = "slow", checked = "address",
+    group = "checks"},
   {name = "emulated", title = "the CUDA device emulated, threads in order", build = "build/emu build", flags = "", specs = DEVICE},
   {name = "emulated, mixed", group = "emulated", title = "emulated, threads in another order", build = "build/emu build", flags = "", specs = "tests/device_spec.lua", seed = 7},
   {name = "emulated, address", group = "emulated", title = "emulated, under AddressSanitizer", build = "build/emu-asan build", flags = "", specs = "tests/device_spec.lua",
@@ -68,17 +70,19 @@ local PASSES = {
   {name = "cuda", title = "on the CUDA device", build = "build", flags = "", specs = DEVICE, asked = true},
 }
 
-local function run(pass, specs)
-  local report = ("build/test-%s.txt"):format((pass.name:gsub("%W+", "-")))
-  os.remove(report)
-  print(("\n== %s =="):format(pass.title))
-  io.stdout:flush()
-  local started = os.time()
-  local code = os.execute(("%s timeout -k 10 1500 %s %s %s --ignore-lua -o tools/busted_report.lua -Xoutput %s %s %s </dev/null"):format(
-    environment(pass), quote(LUAJIT), pass.flags, quote(BUSTED), report,
-    pass.left_out and "--exclude-tags=" .. pass.left_out or "", specs ~= "" and specs or pass.specs or ""))
+local function report_of(pass) return ("build/test-%s.txt"):format((pass.name:gsub("%W+", "-"))) end
+
+local function command(pass, specs)
+  os.remove(report_of(pass))
+  return ("%s timeout -k 10 1500 %s %s %s --ignore-lua -o tools/busted_report.lua -Xoutput %s %s %s </dev/null"):format(
+    environment(pass), quote(LUAJIT), pass.flags, quote(BUSTED), report_of(pass),
+    pass.left_out and "--exclude-tags=" .. pass.left_out or "", specs ~= "" and specs or pass.specs or "")
+end
+
+-- Adds a pass to the counts by what its report says.
+local function count(pass, code, started)
   local counted = false
-  local file = io.open(report)
+  local file = io.open(report_of(pass))
   if file then
     for line in file:lines() do
       local name, reason = line:match("^pending\t(.-)\t(.*)$")
@@ -112,14 +116,44 @@ local only, specs = nil, {} -- one pass or group of passes; spec files instead o
 for _, word in ipairs(arg) do
   if word:find("%.lua$") or word:find("/", 1, true) then specs[#specs + 1] = quote(word) else only = word end
 end
-local known = false
+
+-- Runs passes at the same time (each keeps about one core busy); alone one shows its output as it comes, of several it follows when each has ended.
+local function run(passes)
+  local started, ends = os.time(), {}
+  for i, pass in ipairs(passes) do
+    local line = command(pass, table.concat(specs, " "))
+    if #passes > 1 then
+      ends[i] = io.popen(("{ %s; } >%s.out 2>&1; echo $?"):format(line, report_of(pass)))
+    else
+      print(("\n== %s =="):format(pass.title))
+      io.stdout:flush()
+      count(pass, os.execute(line), started)
+    end
+  end
+  for i, pass in ipairs(passes) do
+    if not ends[i] then break end
+    local code = tonumber(ends[i]:read "*a") or 1
+    ends[i]:close()
+    print(("\n== %s =="):format(pass.title))
+    local file = io.open(report_of(pass) .. ".out")
+    if file then
+      io.write(file:read "*a")
+      file:close()
+    end
+    count(pass, code, started)
+  end
+end
+
+local known, at_once = false, {}
 for _, pass in ipairs(PASSES) do
   if only and (only == pass.name or only == pass.group) or not (only or pass.asked) then
     known = true
     if pass.build:find "emu" and capture "uname -m" ~= "x86_64" then print(("\n%s: left out, the emulator is for x86-64"):format(pass.name))
-    else run(pass, table.concat(specs, " ")) end
+    elseif pass.group == "checks" then at_once[#at_once + 1] = pass
+    else run {pass} end
   end
 end
+run(at_once)
 if not known then print(("no pass is called %s: plain, interpreted, sanitized, emulated, cuda"):format(only)) end
 
 if #order > 0 then
