@@ -2,77 +2,13 @@
 local lr = require "libration"
 local device = require "libration.device"
 local helper = require "helper"
-local ops = require "libration.ops"
-local raw, rows = ops.raw, ops.rows
+local cases = require "lstm_cases"
+local forward, backward, layer, moved = cases.forward, cases.backward, cases.layer, cases.moved
+local relative, close, bits = cases.relative, cases.close, cases.bits
 
 local count, missing = device.count()
 local emulator = helper.emulator()
 local thorough = not emulator or emulator.lbr_emu_build() == 0 -- checked builds are slow: fewer sizes
-
-local WIDE = {w = true, r = true, b = true, c0 = true, dcn = true}
-
-local function forward(p, save)
-  local attr = rows.lstm_forward.attr()
-  attr.save = save and 1 or 0
-  local y, hn, cn, gates, cells = raw.lstm_forward(p.x, p.w, p.r, p.b, p.h0, p.c0, attr)
-  return {y = y, hn = hn, cn = cn, gates = gates, cells = cells}
-end
-
-local function backward(p, f, g, need_dx)
-  local attr = rows.lstm_backward.attr()
-  attr.need_dx = need_dx == false and 0 or 1
-  local dx, dw, dr, db, dh0, dc0 = raw.lstm_backward(p.x, p.w, p.r, p.h0, p.c0, f.y, f.gates, f.cells, g.dy, g.dhn, g.dcn, attr)
-  return {dx = dx, dw = dw, dr = dr, db = db, dh0 = dh0, dc0 = dc0}
-end
-
--- Random layer, state and gradients; stream numbers keep the tensors apart.
-local function layer(B, T, F, H, dtype, stateful)
-  local half = dtype == "f16" or dtype == "bf16"
-  local function draw(shape, stream, size) return lr.uniform(shape, {seed = 7, stream = stream, low = -size, high = size, dtype = half and "f32" or dtype}) end
-  local k = 1 / math.sqrt(H)
-  local p = {x = draw({B, T, F}, 1, 1), w = draw({4 * H, F}, 2, k), r = draw({4 * H, H}, 3, k), b = draw({4 * H}, 4, k)}
-  local g = {dy = draw({B, T, H}, 5, 1)}
-  if stateful then
-    p.h0, p.c0 = draw({B, H}, 6, .5), draw({B, H}, 7, .5)
-    g.dhn, g.dcn = draw({B, H}, 8, 1), draw({B, H}, 9, 1)
-  end
-  for _, t in ipairs {p, g} do
-    for name, v in pairs(t) do
-      if half and not WIDE[name] then t[name] = v:to(dtype) end
-    end
-  end
-  return p, g
-end
-
-local function moved(t, to)
-  local out = {}
-  for name, v in pairs(t) do out[name] = v:to(to) end
-  return out
-end
-
--- Largest difference over the largest value of b.
-local function relative(a, b)
-  assert.are.same(a.shape, b.shape)
-  a, b = a:to("cpu"):to("f64"):contiguous(), b:to("cpu"):to("f64"):contiguous()
-  local pa, pb, worst, size = a:ptr(), b:ptr(), 0, 1e-12
-  for i = 0, a:numel() - 1 do
-    local d = math.abs(pa[i] - pb[i])
-    if not (d <= worst) then worst = d end
-    size = math.max(size, math.abs(pb[i]))
-  end
-  return worst / size
-end
-
-local function close(a, b, tolerance, text)
-  for name, t in pairs(b) do
-    local d = relative(a[name], t)
-    assert(d <= tolerance, ("%s: %s differs by %.3g, allowed %.3g"):format(text, name, d, tolerance))
-  end
-end
-
-local function bits(a, b)
-  for name, t in pairs(b) do assert(relative(a[name], t) == 0, name .. " differs") end
-end
 
 -- B, T, F, H, with state: one of each kernel's sizes and of what does not fill them; 130 units walk by single launches, 40 x 30 steps are summed in parts.
 local SIZES = {{1, 1, 1, 1, true}, {3, 2, 28, 5, false}, {17, 2, 56, 32, true}, {1, 30, 28, 37, false}, {3, 2, 1, 64, true}, {9, 2, 7, 90, true}, {3, 2, 28, 128, true},
@@ -147,18 +83,7 @@ describe("lstm on the device", function()
     end
     local _, f = loss()
     local d = moved(backward(moved(p, "cuda"), f, dg), "cpu")
-    for name, t in pairs {x = d.dx, w = d.dw, r = d.dr, b = d.db, h0 = d.dh0, c0 = d.dc0} do
-      local value, grad, n = p[name]:ptr(), t:ptr(), t:numel()
-      for i = 0, n - 1, math.max(1, math.floor(n / 7)) do
-        local kept, e = value[i], 1e-5
-        value[i] = kept + e
-        local high = loss()
-        value[i] = kept - e
-        local low = loss()
-        value[i] = kept
-        assert(math.abs((high - low) / (2 * e) - grad[i]) < 1e-7, ("%s[%d]"):format(name, i))
-      end
-    end
+    cases.finite_differences(p, d, loss, 7)
   end)
 
   for _, dtype in ipairs {"f32", "bf16"} do
