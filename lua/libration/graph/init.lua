@@ -7,6 +7,7 @@ local lower = require "libration.graph.lower"
 local precision = require "libration.graph.precision"
 local record = require "libration.record"
 local tensor = require "libration.tensor"
+local device = require "libration.device"
 
 local M = {}
 
@@ -15,6 +16,7 @@ local M = {}
 ---@field inputs {name: string, shape: integer[]}[] shapes as in the file (batch 1)
 ---@field outputs {name: string, shape: integer[]}[]
 ---@field graph IrGraph after the passes
+---@field device string where it runs: "cpu", "cuda:N"
 local Network = {}
 Network.__index = Network
 
@@ -29,7 +31,7 @@ local function outline(list)
   return out
 end
 
-local precisions = { f32 = function() end, bf16 = precision.to_bf16 }
+local half = { f32 = false, bf16 = "bf16", f16 = "f16" } -- precision -> dtype between the first layer and the heads
 
 local function prepare(graph, options)
   local ok, err
@@ -37,32 +39,61 @@ local function prepare(graph, options)
     ok, err = passes.remove_dead(graph, options.outputs)
     if ok then passes.fold_constants(graph) end
   else
-    ok, err = passes.run(graph, options.outputs, options.precision == "bf16") -- f32 answers what TensorFlow Lite answers, bit for bit where the kernels can
+    ok, err = passes.run(graph, options.outputs, half[options.precision or "f32"]) -- f32 answers what TensorFlow Lite answers, bit for bit where the kernels can
   end
-  if ok then precisions[options.precision or "f32"](graph) end
+  if ok and half[options.precision or "f32"] then precision.lower(graph, half[options.precision]) end
   return ok, err
+end
+
+-- Moves the constants of a graph.
+local function place(graph, name)
+  local function move(v)
+    if v and v.data then v.data = tensor.constant(v.data:contiguous(), name) end
+  end
+  for _, node in ipairs(graph.nodes) do
+    for i = 1, node.arity do move(node.inputs[i]) end
+  end
+  for _, out in ipairs(graph.outputs) do move(out.value) end
 end
 
 ---Turns a graph into a network: passes, then a plan for each batch size when it first comes.
 ---@param graph IrGraph as an importer made it
----@param options? {outputs: string[], passes: boolean, precision: string} as for load
+---@param options? {outputs: string[], passes: boolean, precision: string, device: string} as for load
 ---@return Network? network
 ---@return string? error one line
 function M.compile(graph, options)
   options = options or {}
-  if not precisions[options.precision or "f32"] then error(("graph: precision '%s', want f32 or bf16"):format(tostring(options.precision)), 2) end
+  local kind = options.precision or "f32"
+  if half[kind] == nil then error(("graph: precision '%s', want f32, bf16 or f16"):format(tostring(kind)), 2) end
+  local id, why = device.find(options.device)
+  if not id then return nil, why end
+  if kind == "f16" and id == 0 then error("graph: the CPU has no f16 products; precision f16 is for CUDA devices", 2) end
   local ran, ok, err = pcall(tensor.unscoped, prepare, graph, options)
   if not ran then return nil, reader.one_line(ok) end
   if not ok then return nil, err end
-  local self = setmetatable({ name = graph.name, graph = graph, inputs = outline(graph.inputs), outputs = outline(graph.outputs) }, Network)
-  self.plan = record.record(function(...) return unpack(lower.run(graph, { ... })) end)
+  local self = setmetatable({ name = graph.name, graph = graph, inputs = outline(graph.inputs), outputs = outline(graph.outputs), device = "cpu" }, Network)
+  return self:to(device.name(id))
+end
+
+---Moves the network to a device; its plans there are made when the first batch comes. On a CUDA device a plan is one graph.
+---@param name string "cpu", "cuda", "cuda:N"
+---@return Network self
+function Network:to(name)
+  name = device.name(device.id(name))
+  if name ~= self.device or not self.plan then
+    self.plan, self.device = nil, name
+    tensor.unscoped(place, self.graph, name)
+    local graph = self.graph
+    self.plan = record.record(function(...) return unpack(lower.run(graph, { ... })) end)
+  end
   return self
 end
 
 ---Loads a network file.
 ---@param path string .tflite
----@param options? {outputs: string[], passes: boolean, precision: string} outputs: names of those to compute (default all); what only the others need is left out.
----precision: "f32" (default) or "bf16" between the first layer and the heads; passes = false runs the graph as it stands in the file (to compare with)
+---@param options? {outputs: string[], passes: boolean, precision: string, device: string} outputs: names of those to compute (default all); what only the others need
+---is left out. precision: "f32" (default), "bf16", or on a CUDA device "f16" between the first layer and the heads; device: "cpu" (default), "cuda", "cuda:N";
+---passes = false runs the graph as it stands in the file (to compare with)
 ---@return Network? network
 ---@return string? error one line: missing, not a network, an operator that is not supported
 function M.load(path, options)
@@ -86,11 +117,12 @@ local function check_input(self, i, x, batch)
     error(("%s: input '%s' is %s [%s], want f32 [B,%s]"):format(self.name, want.name, x.dtype, table.concat(shape, ","),
       table.concat(want.shape, ",", 2)), 3)
   end
+  if x.device ~= self.device then error(("%s: input '%s' is on %s, the network on %s"):format(self.name, want.name, x.device, self.device), 3) end
   return shape[1] / want.shape[1]
 end
 
 ---Runs the network on a batch. Results belong to the plan: the next run with the same batch size overwrites them (clone what must stay).
----@param ... Tensor f32 [B,H,W,C], one for each input
+---@param ... Tensor f32 [B,H,W,C] on the network's device, one for each input
 ---@return table<string, Tensor> outputs by name, first dim grown by B
 function Network:run(...)
   local batch

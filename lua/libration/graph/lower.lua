@@ -52,7 +52,7 @@ local lowered = {
   -- x * clamp(x / 6 + 1/2, 0, 1)
   hard_swish = function(x) return ops.mul(x[1], ops.clamp(ops.affine(x[1], 1 / 6, 0.5), 0, 1)) end,
   prelu = function(x) return ops.prelu(x[1], x[2]) end,
-  leaky_relu = function(x, a) return ops.prelu(x[1], tensor.full({ 1 }, a.alpha)) end,
+  leaky_relu = function(x, a) return ops.prelu(x[1], tensor.full({ 1 }, a.alpha, "f32", x[1].device)) end,
   pad = function(x, a) return ops.pad(x[1], a.before, a.after, a.value) end,
   max_pool2d = function(x, a) return ops.max_pool2d(x[1], a.kernel, a) end,
   avg_pool2d = function(x, a) return ops.avg_pool2d(x[1], a.kernel, a) end,

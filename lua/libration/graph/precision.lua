@@ -1,9 +1,9 @@
--- A graph in lower precision: bf16 between the first layer and the heads, f32 at both ends. Biases and slopes stay f32, products add up in f32.
+-- A graph in lower precision: bf16 or f16 between the first layer and the heads, f32 at both ends. Biases and slopes stay f32, products add up in f32.
 local M = {}
 
--- Ops that have bf16 kernels and gain by them; others get f32 by a cast.
+-- Ops that have 16-bit kernels and gain by them; others get f32 by a cast.
 local capable = { conv2d = true, depthwise = true, add = true, concat = true, reshape = true, depth_to_space = true, relu = true, relu6 = true, pad = true }
-local SMALL = 4 -- input channels up to which a convolution stays f32: a bf16 stem of three channels is slower
+local SMALL = 4 -- input channels up to which a convolution stays f32: a 16-bit stem of three channels is slower
 
 -- Nodes between which and the outputs no convolution stands: their result is what the caller sees, it is not rounded.
 local function heads_of(g)
@@ -20,22 +20,23 @@ local function heads_of(g)
   return head
 end
 
----Casts weights and activations to bf16 where kernels gain by it.
+---Casts weights and activations to a 16-bit type where kernels gain by it.
 ---@param g IrGraph after the other passes
-function M.to_bf16(g)
+---@param dtype string "bf16", "f16"
+function M.lower(g, dtype)
   local head = heads_of(g)
   local kinds, casts, out = {}, {}, {}
-  local function cast(v, dtype)
-    local key = dtype .. v.id
+  local function cast(v, to)
+    local key = to .. v.id
     if not casts[key] then
       local made
       if v.data then
-        made = g:constant(v.name .. "/" .. dtype, v.data:to(dtype))
+        made = g:constant(v.name .. "/" .. to, v.data:to(to))
       else
-        made = g:value(v.name .. "/" .. dtype, v.shape, dtype)
-        out[#out + 1] = { op = "cast", inputs = { v }, outputs = { made }, attr = { dtype = dtype }, arity = 1 }
+        made = g:value(v.name .. "/" .. to, v.shape, to)
+        out[#out + 1] = { op = "cast", inputs = { v }, outputs = { made }, attr = { dtype = to }, arity = 1 }
       end
-      kinds[made], casts[key] = dtype, made
+      kinds[made], casts[key] = to, made
     end
     return casts[key]
   end
@@ -47,18 +48,18 @@ function M.to_bf16(g)
       local v = node.inputs[i]
       local parameter = layer and (i == 3 or i == 5) -- bias, slope
       if v and not parameter then
-        local want = half and "bf16" or "f32"
+        local want = half and dtype or "f32"
         local have = kinds[v] or "f32"
-        if have ~= want and (v.kind == "f32" or v.kind == "bf16") then node.inputs[i] = cast(v, want) end
+        if have ~= want and (v.kind == "f32" or v.kind == dtype) then node.inputs[i] = cast(v, want) end
       end
     end
     out[#out + 1] = node
-    kinds[node.outputs[1]] = half and "bf16" or "f32"
+    kinds[node.outputs[1]] = half and dtype or "f32"
     node.outputs[1].kind = kinds[node.outputs[1]]
   end
   g.nodes = out
   for _, o in ipairs(g.outputs) do
-    if kinds[o.value] == "bf16" then o.value = cast(o.value, "f32") end
+    if kinds[o.value] == dtype then o.value = cast(o.value, "f32") end
   end
 end
 
