@@ -1,5 +1,6 @@
 /* infer.c: shapes and dtypes of elementwise ops, reductions, copies, random numbers and optimisers; infer_network.c has the layers. */
 #include "core.h"
+#include "points.h"
 
 #define LBR_OP(name, ins, outs, attrs, flags) int lbr_infer_##name(lbr_call *c);
 #include "ops.def"
@@ -272,7 +273,57 @@ int lbr_infer_windows(lbr_call *c)
     return 0;
 }
 
+/* ---- pictures and points (points.h) ---- */
+
+int lbr_infer_crop(lbr_call *c)
+{
+    const lbr_crop_attr *a = c->attr;
+    const lbr_tensor *x = &c->in[0], *r = &c->in[1];
+    if (x->ndim != 3 || x->dtype != LBR_U8 || x->shape[2] != 3 || x->shape[0] < 1 || x->shape[1] < 1 || x->shape[0] > INT32_MAX / 64 || x->shape[1] > INT32_MAX / 64)
+        return lbr_fail(LBR_ESHAPE, "crop: x is %s, want u8 [H,W,3] of at least one pixel", lbr_describe(x));
+    if (r->ndim != 2 || r->dtype != LBR_F32 || r->shape[1] != 5) return lbr_fail(LBR_ESHAPE, "crop: region is %s, want f32 [B,5]", lbr_describe(r));
+    if (a->size[0] < 1 || a->size[1] < 1) return lbr_fail(LBR_EINVAL, "crop: size %d, %d, want at least 1", a->size[0], a->size[1]);
+    if (a->border != LBR_BORDER_ZERO && a->border != LBR_BORDER_REPLICATE) return lbr_fail(LBR_EINVAL, "crop: border %d, want 0 or 1", a->border);
+    lbr_out(c, 0, LBR_F32, 4, (const int32_t[]){r->shape[0], a->size[0], a->size[1], 3});
+    return 0;
+}
+
+int lbr_infer_place_points(lbr_call *c)
+{
+    const lbr_place_points_attr *a = c->attr;
+    const lbr_tensor *points = &c->in[0], *heat = &c->in[1], *world = &c->in[2], *rect = &c->in[3];
+    if (heat->ndim != 4 || heat->dtype != LBR_F32) return lbr_fail(LBR_ESHAPE, "place_points: heat is %s, want f32 [B,h,w,M]", lbr_describe(heat));
+    const int32_t B = heat->shape[0], M = heat->shape[3];
+    if (points->dtype != LBR_F32 || lbr_tensor_numel(points) != (int64_t)B * M * 5) return lbr_fail(LBR_ESHAPE, "place_points: points are %s, want f32 [%d,%d]", lbr_describe(points), B, 5 * M);
+    if (world->dtype != LBR_F32 || lbr_tensor_numel(world) != (int64_t)B * M * 3) return lbr_fail(LBR_ESHAPE, "place_points: world is %s, want f32 [%d,%d]", lbr_describe(world), B, 3 * M);
+    if (rect->ndim != 2 || rect->dtype != LBR_F32 || rect->shape[0] != B || rect->shape[1] != 5) return lbr_fail(LBR_ESHAPE, "place_points: rect is %s, want f32 [%d,5]", lbr_describe(rect), B);
+    if (a->n < 1 || a->n > M) return lbr_fail(LBR_EINVAL, "place_points: %d of %d points", a->n, M);
+    if (a->width < 1 || a->height < 1 || a->size < 1) return lbr_fail(LBR_EINVAL, "place_points: crop of %d pixels in a picture of %d x %d", a->size, a->width, a->height);
+    if (a->kernel < 1 || a->kernel > LBR_MOST_KERNEL || a->kernel % 2 == 0) return lbr_fail(LBR_EINVAL, "place_points: kernel %d, want an odd one up to %d", a->kernel, LBR_MOST_KERNEL);
+    lbr_out(c, 0, LBR_F32, 3, (const int32_t[]){B, a->n, LBR_POINT});
+    return 0;
+}
+
 /* ---- in place ---- */
+
+int lbr_infer_follow_points(lbr_call *c)
+{
+    const lbr_follow_points_attr *a = c->attr;
+    const lbr_tensor *y = &c->out[3];
+    if (y->ndim != 2 || y->dtype != LBR_F32 || y->shape[0] < 3 || y->shape[0] > INT32_MAX / 32 || y->shape[1] != LBR_POINT)
+        return lbr_fail(LBR_ESHAPE, "follow_points: y is %s, want f32 [n+2,%d]", lbr_describe(y), LBR_POINT);
+    const int32_t n = y->shape[0] - 2;
+    const struct { const char *name; const lbr_tensor *t; int dtype; int64_t numel; } wanted[] = {
+        {"points", &c->in[0], LBR_F32, (int64_t)(n + 2) * LBR_POINT}, {"flag", &c->in[1], LBR_F32, 1}, {"time", &c->in[2], LBR_F64, 1},
+        {"place", &c->out[0], LBR_F32, 10}, {"state", &c->out[1], LBR_F32, lbr_following_state(n)}, {"clock", &c->out[2], LBR_F64, LBR_CLOCKS},
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+        if (wanted[i].t->dtype != wanted[i].dtype || lbr_tensor_numel(wanted[i].t) != wanted[i].numel)
+            return lbr_fail(LBR_ESHAPE, "follow_points: %s is %s, want %s with %lld elements", wanted[i].name, lbr_describe(wanted[i].t), lbr_dtype_name(wanted[i].dtype),
+                            (long long)wanted[i].numel);
+    if (a->width < 1 || a->height < 1) return lbr_fail(LBR_EINVAL, "follow_points: a picture of %d x %d", a->width, a->height);
+    return 0;
+}
 
 int lbr_infer_add_into(lbr_call *c)
 {

@@ -239,6 +239,11 @@ LBR_API int lbr_crop_u8(const uint8_t *src, int32_t h, int32_t w, int64_t row, c
 /* The same; dst [oh,ow,3] f32 = byte * scale + shift, rounded once. */
 LBR_API int lbr_crop_f32(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lbr_region *region, int border, float scale, float shift,
                          float *dst, int32_t oh, int32_t ow);
+/* The square rectangle round a body: points[4] = its centre x, y and x, y of a point on the circle round it, pixels; half a side is 1.25 x their distance, turned so that the
+ * second lies upwards -> rect[5] = centre x, y, width, height (fractions of the picture's), angle. Returns twice the distance. */
+LBR_API float lbr_region_rect(const float *points, int32_t width, int32_t height, float *rect);
+/* The square in pixels round such a rectangle. */
+LBR_API void lbr_region_square(const float *rect, int32_t width, int32_t height, lbr_region *region);
 /* RGB bytes [h,w,3] to Cairo's CAIRO_FORMAT_RGB24 / ARGB32 (opaque) pixels [h,w] and back (alpha dropped); from, to: bytes from row to row. */
 LBR_API int lbr_rgb_to_bgrx(const uint8_t *src, int64_t from, uint8_t *dst, int64_t to, int32_t h, int32_t w);
 LBR_API int lbr_bgrx_to_rgb(const uint8_t *src, int64_t from, uint8_t *dst, int64_t to, int32_t h, int32_t w);

@@ -130,7 +130,7 @@ local function detect(input, detector, o, folder, facts)
     if detector.skeleton ~= "blazepose33" then
       error(("%s: the detector was trained on %s key points; give it such files with --landmarks"):format(input.path, detector.skeleton), 0)
     end
-    sequence, recording, notes = landmarks.sequence(input.path, input.id, landmarks.settings(o))
+    sequence, recording, notes = landmarks.sequence(input.path, input.id, landmarks.settings(o, facts.device))
   else
     sequence, reason = Dataset.read_landmarks(input.path, {
       id = input.id, skeleton = o.skeleton ~= "" and o.skeleton or detector.skeleton, fps = o.fps > 0 and o.fps or nil, width = facts.width, height = facts.height,

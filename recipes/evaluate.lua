@@ -29,13 +29,13 @@ local rows = require("libration.data.rows").of {
 }
 
 -- Recordings by entry, as the methods take them; what cannot be used leaves the data set with a warning.
-local function load_all(dataset, o, m, warnings)
+local function load_all(dataset, o, m, warnings, device)
   local data, motion, log = require "libration.data", require "libration.motion", require "libration.log"
   local progress = require "libration.progress"
   local width, height = o.size:match("^(%d+)[xX](%d+)$")
   if o.size ~= "" and not width then error(("--size is %q, want WIDTHxHEIGHT such as 640x480"):format(o.size), 0) end
   local how = {
-    fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = tonumber(width), height = tonumber(height), settings = data.landmarks.settings(o),
+    fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = tonumber(width), height = tonumber(height), settings = data.landmarks.settings(o, device),
     coordinates = o.coordinates, check = o.check,
   }
   local loaded, rates, kept, first = {}, {}, {}, nil
@@ -123,7 +123,7 @@ options.main(function()
   for _, part in ipairs(data.splits.PARTS) do if o[part] ~= "" then want[part] = o[part] end end
   local without = {}
   for _, e in ipairs(dataset.entries) do if not e.label then without[#without + 1] = e.id end end
-  local recordings, skeleton, how = load_all(dataset, o, m, warnings)
+  local recordings, skeleton, how = load_all(dataset, o, m, warnings, device)
   local plan
   plan, reason = anomaly.protocols.plan(dataset, o.protocol, want, {allow_leak = o.allow_leak})
   if not plan then error(reason, 0) end

@@ -10,11 +10,12 @@ local about = "Finds one person's 33 landmarks in a video, a picture or a folder
   "with --export trc landmarks.trc (OpenSim, Pose2Sim), with --kinematics kinematics.csv (range, path, speed, acceleration, jerk, angles by joint),\n" ..
   "with --stability stability.csv (uncertainty of each joint in pixels and torso lengths)."
 
-local rows = {
+local rows = require("libration.data.rows").of {
   {"output", "landmarks", "folder for the results, made when missing", metavar = "DIR"},
   {"model", "full", "landmark network", choices = {"lite", "full", "heavy"}},
-  {"precision", "f32", "number type of the networks' products; bf16 moves landmarks by .26 pixels (median; 95th percentile 2.2, most 34; 24 frames of 340x256)",
-    choices = {"f32", "bf16"}},
+  {"precision", "f32", "number type of the networks' products; bf16 moves landmarks by .26 pixels (median; 95th percentile 2.2, most 34; 24 frames of 340x256);\n" ..
+    "f16, on CUDA devices: F16BOUND",
+    choices = {"f32", "bf16", "f16"}},
   {"smooth", "one-euro", "one-euro: MediaPipe's, frame by frame; offline: zero-phase Butterworth over the whole recording, held in memory for it; none",
     choices = {"one-euro", "offline", "none"}},
   {"cutoff", 6, "cut-off of --smooth offline in Hz (amplitude 1/sqrt 2 there)", type = "number", above = 0, metavar = "HZ"},
@@ -28,7 +29,7 @@ local rows = {
     check = function(v) if #v ~= 0 and #v ~= 4 then return nil, "want x,y,width,height" end return true end},
   {"rotate", 0, "degrees clockwise to turn the picture by before looking, after the crop; results stay in source pixels", choices = {0, 90, 180, 270}},
   {"fps", 0, "frames a second of a folder of pictures; 0: 25", type = "number", min = 0},
-  {"threads", 0, "processor threads; 0: all cores", min = 0},
+  "device", "threads",
   {"weights", "", "your own file of the landmark network, or a folder with the files of both networks", metavar = "FILE"},
   {"export", {"csv", "json"}, "what is written beside landmarks.npy and world.npy: csv, json (OpenPose), dlc (DeepLabCut CSV), trc", of = "string",
     choices = {"csv", "json", "dlc", "trc"}, metavar = "LIST"},
@@ -43,8 +44,8 @@ local rows = {
     "50 costs about a tenth more time", min = 0},
   {"overlay", false, "draw the skeleton over the frames: overlay.mp4 with the source's times and sound"},
   {"cache", true, "remember answers, and take a remembered one (in the user's cache folder)"},
-  positional = {"input", "", "video, picture or folder of PNG or JPEG frames", metavar = "INPUT", required = true},
 }
+rows.positional = {"input", "", "video, picture or folder of PNG or JPEG frames", metavar = "INPUT", required = true}
 
 -- Everything that a frame's landmarks are written to, a frame at once: { put(time, landmarks, world), close(frames a second), abort() }.
 local function writers(folder, o, height)
@@ -140,7 +141,9 @@ options.main(function()
   local files, log, progress = require "libration.files", require "libration.log", require "libration.progress"
   local extract, lr = require "libration.pose.extract", require "libration"
 
-  if o.precision == "bf16" then
+  local device, which = lr.device.take(o.device)
+  if o.precision == "f16" and device == "cpu" then error("--precision f16 is for CUDA devices, on the CPU there is bf16", 0) end
+  if o.precision == "bf16" and device == "cpu" then
     log.info("bf16 products: landmarks move by about .26 pixels (median; 95th percentile 2.2, most 34; 24 frames of 340x256)%s",
       lr.core.C.lbr_cpu_bf16() == 0 and "; without bf16 units, which this processor lacks, nothing is gained by them" or "")
   end
@@ -157,6 +160,7 @@ options.main(function()
     model = o.model, precision = o.precision, kernel = o.heatmap_kernel, smooth = o.smooth, cutoff = o.cutoff, clock = o.clock, person = o.person,
     start = o.start, stop = o["end"], fps = o.fps, crop = #o.crop == 4 and o.crop or nil, rotate = o.rotate, cache = o.cache,
     threads = o.threads > 0 and o.threads or nil, weights = o.weights ~= "" and o.weights or nil, watch = o.check ~= "off", stability = o.stability,
+    device = device,
     on_size = function(width, height)
       size = {width, height}
       if o.check ~= "off" then
@@ -174,6 +178,7 @@ options.main(function()
     out.put(time, landmarks, world)
     if seen then seen:add(time, landmarks) end
   end
+  log.info("device: %s", which)
   local ok, err = pcall(function()
     local r = assert(extract.recording(o.input, settings))
     if bar then bar:finish() end
@@ -204,7 +209,7 @@ options.main(function()
     local cjson = require "cjson"
     local rate = r.seconds > 0 and r.frames / r.seconds or 0
     files.write(files.join(folder, "run.json"), cjson.encode {
-      recipe = "landmarks", version = lr.version, device = "cpu", input = o.input, options = o, key = r.key, cached = r.cached, frames = r.frames, found = r.found,
+      recipe = "landmarks", version = lr.version, device = device, input = o.input, options = o, key = r.key, cached = r.cached, frames = r.frames, found = r.found,
       width = r.width, height = r.height, fps = r.fps, jumps = #r.jumps > 0 and r.jumps or nil, seconds = r.seconds, frames_per_second = rate,
       recording_check = check,
     } .. "\n")

@@ -193,7 +193,7 @@ options.main(function()
   log.info("%s: %d sequences (%s); device %s, %s", folder_of_data, #dataset.entries, dataset:ids(), device,
     o.amp and ("mixed precision, %s operands%s"):format(o.half, given.amp and "" or " (--no-amp: f32)") or "f32")
   local how = {
-    fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = tonumber(width), height = tonumber(height), settings = data.landmarks.settings(o),
+    fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = tonumber(width), height = tonumber(height), settings = data.landmarks.settings(o, device),
     coordinates = o.coordinates, check = o.check,
   }
   local told, warnings, audit = {findings = 0, lines = 0}, {}

@@ -12,13 +12,14 @@ local emulator = helper.emulator()
 -- Ops whose results are the CPU's bit for bit (any NaN alike); the others within BOUND times the largest value (at least 1).
 local EXACT = {}
 for name in ([[add sub mul div maximum minimum eq ne lt le isnan where neg abs sign sqrt square reciprocal relu clamp prelu cast copy copy_into fill fill_into
-  max min argmax max_pool2d depth_to_space pad concat gather]]):gmatch "%S+" do EXACT[name] = true end
+  max min argmax max_pool2d depth_to_space pad concat gather crop]]):gmatch "%S+" do EXACT[name] = true end
 local BOUND = {f64 = 1e-11, f32 = 2e-5, f16 = 4e-3, bf16 = 3e-2, u8 = 0, i32 = 0}
 local LSTM = {f64 = 1e-11, f32 = 1e-4, f16 = 1e-2, bf16 = 6e-2, u8 = 0, i32 = 0} -- errors of a step go into the next
 local DTYPES, ROUNDS = {"f32", "f64", "f16", "bf16", "i32", "u8"}, 4
 if emulator and emulator.lbr_emu_build() == 2 then DTYPES, ROUNDS = {"f32", "f16", "i32"}, 2 end -- for races one number type is as good as another
 -- Padding is zeros that are multiplied: what they meet stays finite, as whether the CPU multiplies them too depends on its kernel.
-local FINITE = {conv2d = 2, depthwise = 2, conv2d_backward_input = 2, depthwise_backward_input = 2, conv2d_backward_weight = 1, depthwise_backward_weight = 1}
+local FINITE = {conv2d = 2, depthwise = 2, conv2d_backward_input = 2, depthwise_backward_input = 2, conv2d_backward_weight = 1, depthwise_backward_weight = 1,
+  crop = 2} -- a region that is not finite is an error
 local MOST, LARGEST = 4000, 30000 -- elements of an operand: threads are slow where they are emulated
 
 local function small(ins, outs, most)

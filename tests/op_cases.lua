@@ -212,6 +212,26 @@ case.windows = function()
   return {x, I({n}, 0, total - T), lr.randn({D}, {seed = int(0, 1e6)}):to "f64", lr.uniform({D}, {seed = int(0, 1e6), low = .5}):to "f64",
     chance(.5) and lr.uniform({groups}, {seed = int(0, 1e6)}):to "f64" or nil}, {window = T, groups = groups, mask = int(0, 1), centre = int(0, 2)}
 end
+case.crop = function()
+  local regions, n = lr.empty({int(0, 3), 5}), pick {4, 31}
+  for i = 0, regions:size(1) - 1 do
+    local p = regions:ptr() + 5 * i
+    p[0], p[1], p[2], p[3], p[4] = int(-5, n), int(-5, 20), int(1, 300) / 7, int(1, 300) / 7, int(-40, 40) / 11
+  end
+  return {I({int(1, 20), int(1, n), 3}, 0, 255):to("u8"), regions}, {size = {int(1, 20), int(1, drawn == LARGE and 140 or 30)}, border = int(0, 1), scale = 2, shift = -1}
+end
+case.place_points = function()
+  local B, M, n = int(0, 3), int(1, 9), 0
+  n = int(1, M)
+  return {F({B, 5 * M}, -3, 40), F({B, int(1, 9), int(1, 9), M}, -3, 3), F {B, M, 3}, F({B, 5}, .1, 2)},
+    {n = n, width = int(1, 300), height = int(1, 300), size = 32, kernel = 2 * int(0, 7) + 1, least = .5}
+end
+case.follow_points = function()
+  local n = pick {1, 5, 70}
+  local function at(...) return lr.tensor({...}, "f64") end
+  return {F({n + 2, 8}, 0, 1), F({1}, .3, 1), at(pick {1, 2})}, {width = 30, height = 20, follow = int(0, 1), smooth = int(0, 1), filters = {.05, 80, .01, 10, .1, 40}, alpha = .1},
+    {F({2, 5}):clone(), F({19 * n + 12}):clone(), at(pick {5e8, 0 / 0}, pick {1.9e9, 0 / 0}, pick {5e8, 0 / 0}, pick {1, 0 / 0}), F({n + 2, 8}):clone()}
+end
 for _, name in ipairs {"softmax_backward", "log_softmax_backward"} do case[name] = function() local s = shape(0, 4) return {F(s), F(s, 0, 1)} end end
 case.layer_norm = function() local s = shape(1, 4, 1) return {F(s), chance(.5) and F {s[#s]} or nil, chance(.5) and F {s[#s]} or nil}, {eps = 1e-3} end
 case.layer_norm_backward = function()

@@ -4,11 +4,9 @@ local lr = require "libration"
 local npy = require "libration.formats.npy"
 local blazepose = require "libration.pose.blazepose"
 local pose = require "libration.pose"
+local cases = require "pose_cases"
 
-local sizes = {
-  ta_chi_f040 = { 340, 256 }, ta_chi_f200 = { 340, 256 }, sports2d_walk_f060 = { 1768, 994 }, sports2d_walk_f150 = { 1768, 994 },
-  pose2sim_cam02_f050 = { 1080, 1920 }, ["000000000785_f000"] = { 640, 425 },
-}
+local networks, frame_of = cases.networks, cases.frame
 
 local anchor = {} -- keeps golden tensors alive while their pointers are used
 local function load(stage, key)
@@ -32,7 +30,7 @@ describe("blazepose", function()
     end
   end)
 
-  for stage, size in pairs(sizes) do
+  for stage, size in pairs(cases.stages) do
     local w, h = unpack(size)
     it(("bound: decoding %s within .05 px, angle 1e-4"):format(stage), function()
       if not helper.shared("goldens/stages/" .. stage) then return pending("needs ../shared") end
@@ -49,23 +47,7 @@ describe("blazepose", function()
 
     it(("bound: refinement and projection %s within .01 px, 1e-5 m"):format(stage), function()
       if not helper.shared("goldens/stages/" .. stage) then return pending("needs ../shared") end
-      local roi = load(stage, "roi")
-      local rect = require "ffi".new("float[5]", roi[0] / w, roi[1] / h, roi[2] / w, roi[2] / h, roi[3])
-      local out = { ld_3d = load(stage, "ld_3d"), heatmap = load(stage, "heatmap"), world = load(stage, "world_raw") }
-      local got = blazepose.project(out, rect, 0, 0, 9)
-      local landmarks, aux, world = load(stage, "landmarks"), load(stage, "aux"), load(stage, "world")
-      local worst, sure, metres, seven = 0, 0, 0, 0
-      for i = 0, 34 do
-        local want, l = i < 33 and landmarks + 5 * i or aux + 5 * (i - 33), got.landmarks + 5 * i
-        worst = math.max(worst, math.abs(l[0] - want[0]) * w, math.abs(l[1] - want[1]) * h, math.abs(l[2] - want[2]) * w)
-        sure = math.max(sure, math.abs(l[3] - want[3]), math.abs(l[4] - want[4]))
-      end
-      for i = 0, 32 do
-        for k = 0, 2 do metres = math.max(metres, math.abs(got.world[4 * i + k] - world[4 * i + k])) end
-      end
-      local golden = load(stage, "refined_xy_kernel7")
-      got = blazepose.project(out, rect, 0, 0, 7)
-      for i = 0, 69 do seven = math.max(seven, math.abs(got.xy[i] - golden[i])) end
+      local worst, sure, metres, seven = cases.projection(stage, "cpu")
       io.write(("bound: projection %s %.5f px visibility %.1e world %.1e m kernel 7 %.1e of the crop\n"):format(stage, worst, sure, metres, seven))
       assert.is_true(worst <= .01 and sure <= 1e-6 and metres <= 1e-5 and seven <= 1e-6)
     end)
@@ -116,45 +98,6 @@ describe("blazepose", function()
     assert.near(-math.pi / 2, blazepose.rect(50, 80, 10, 80, 200, 100)[4], 1e-6)
   end)
 end)
-
--- Networks that answer what a script says: the detector sees a person at one place, the landmark network is sure or not.
-local function networks(script)
-  local seen = { detector = 0, landmark = 0 }
-  local boxes, scores = lr.zeros({ 1, 2254, 12 }), lr.full({ 1, 2254, 1 }, -80)
-  local a = blazepose.anchors()
-  local function place(i, x, y, radius, logit)
-    local b = boxes:ptr() + 12 * i
-    local cx, cy = (x - a[2 * i]) * 224, (y - a[2 * i + 1]) * 224
-    b[0], b[1], b[2], b[3] = cx, cy, 50, 50
-    b[4], b[5], b[6], b[7] = cx, cy, cx, cy - radius * 224
-    scores:ptr()[i] = logit
-  end
-  local detector = {}
-  function detector.run(_, input)
-    seen.detector = seen.detector + 1
-    assert.same({ 1, 224, 224, 3 }, input.shape)
-    for i = 0, 2253 do scores:ptr()[i] = -80 end
-    for k, person in ipairs(script.people or { { .5, .5, .25, 3 } }) do place(500 * k, unpack(person)) end
-    return { a = boxes, b = scores }
-  end
-  local points, flag, heat, world = lr.zeros({ 1, 195 }), lr.zeros({ 1, 1 }), lr.full({ 1, 64, 64, 39 }, -20), lr.zeros({ 1, 117 })
-  local marker = {}
-  function marker.run(_, input)
-    seen.landmark = seen.landmark + 1
-    assert.same({ 1, 256, 256, 3 }, input.shape)
-    local p = points:ptr()
-    for i = 0, 38 do p[5 * i], p[5 * i + 1], p[5 * i + 3], p[5 * i + 4] = 128 + i, 128 - i, 4, 4 end
-    local drift = script.drift or 0
-    p[33 * 5], p[33 * 5 + 1], p[34 * 5], p[34 * 5 + 1] = 128 + drift, 128, 128 + drift, 128 - 256 / 2.5
-    flag:ptr()[0] = script.flag and script.flag(seen.landmark) or 1
-    return { Identity = points, Identity_1 = flag, Identity_2 = lr.zeros({ 1, 256, 256, 1 }), Identity_3 = heat, Identity_4 = world }
-  end
-  return { detector = detector, landmark = marker }, seen
-end
-
-local function frame_of(w, h)
-  return lr.full({ h, w, 3 }, 90, "u8")
-end
 
 describe("landmarker", function()
   it("runs the detector on the first frame only, then follows the auxiliary points", function()
@@ -247,7 +190,7 @@ describe("landmarker", function()
   end)
 
   it("refuses unknown options, values and frames by name", function()
-    assert.error_matches(function() pose.landmarker { modle = "full" } end, "unknown option modle; there are clock, kernel")
+    assert.error_matches(function() pose.landmarker { modle = "full" } end, "unknown option modle; there are clock, device, kernel")
     assert.error_matches(function() pose.landmarker { model = "huge" } end, "model is huge, want full, lite, heavy")
     assert.error_matches(function() pose.landmarker { kernel = 8 } end, "kernel is 8, want 9, 7")
     local l = pose.landmarker { networks = networks {} }

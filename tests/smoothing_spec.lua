@@ -1,82 +1,48 @@
--- Specs of the smoothing: One-Euro and low-pass against MediaPipe's own tracks, the zero-phase Butterworth against its definition.
-local ffi = require "ffi"
+-- Specs of the smoothing: the filters from frame to frame against MediaPipe's own tracks, the zero-phase Butterworth against its definition.
 local helper = require "helper"
 local lr = require "libration"
-local npy = require "libration.formats.npy"
+local cases = require "pose_cases"
+local regions = require "libration.regions"
 local smoothing = require "libration.pose.smoothing"
 
--- Widths and heights of the golden videos.
-local videos = {
-  { "ta_chi", 340, 256 }, { "sports2d_walk", 1768, 994 }, { "pose2sim_cam02", 1080, 1920 }, { "egoblur_face", 2560, 1920 },
-  { "again", 640, 480 }, { "book", 640, 480 }, { "help", 640, 480 }, { "thanks", 640, 480 },
-}
-
-local function single(v)
-  return tonumber(ffi.new("float", v))
-end
-
 describe("smoothing", function()
-  for _, video in ipairs(videos) do
-    local name, w, h = unpack(video)
-    it(("bound: smoothing %s within .01 px, world 1e-5 m, visibility 1e-5"):format(name), function()
-      local folder = helper.shared("goldens/video")
-      if not folder then return pending("needs ../shared") end
-      local function load(key)
-        local t = assert(npy.load(("%s/%s.%s.npy"):format(folder, name, key)))
-        return t:ptr(), t
-      end
-      local raw, whole = load("raw.landmarks")
-      local aux, keep1 = load("aux")
-      local smooth, keep2 = load("smooth.landmarks")
-      local raw_world, keep3 = load("raw.world")
-      local smooth_world, keep4 = load("smooth.world")
-      local picture, space = smoothing.one_euro(99, .05, 80), smoothing.one_euro(99, .1, 40)
-      local seen = smoothing.low_pass(33, .1)
-      local px, m, v = ffi.new("float[99]"), ffi.new("float[99]"), ffi.new("float[33]")
-      local worst, worst_world, worst_visibility = 0, 0, 0
-      for t = 0, whole:size(1) - 1 do
-        local l = raw + t * 165
-        if l[0] ~= l[0] then
-          picture:reset()
-        else
-          for i = 0, 32 do
-            px[3 * i], px[3 * i + 1], px[3 * i + 2], v[i] = l[5 * i] * w, l[5 * i + 1] * h, l[5 * i + 2] * w, l[5 * i + 3]
-            for k = 0, 2 do m[3 * i + k] = raw_world[t * 132 + 4 * i + k] end
-          end
-          local a = aux + t * 8
-          local dx, dy = single(a[4] * w) - single(a[0] * w), single(a[5] * h) - single(a[1] * h)
-          local time = (t + 1) * .033333
-          picture:apply(px, time, single(1 / single(2 * math.sqrt(dx * dx + dy * dy))))
-          space:apply(m, time, 1)
-          seen:apply(v, 1)
-          for i = 0, 32 do
-            local g = smooth + t * 165 + 5 * i
-            worst = math.max(worst, math.abs(px[3 * i] - g[0] * w), math.abs(px[3 * i + 1] - g[1] * h), math.abs(px[3 * i + 2] - g[2] * w))
-            worst_visibility = math.max(worst_visibility, math.abs(v[i] - g[3]))
-            for k = 0, 2 do worst_world = math.max(worst_world, math.abs(m[3 * i + k] - smooth_world[t * 132 + 4 * i + k])) end
-          end
-        end
-      end
-      assert.is_truthy(keep1 and keep2 and keep3 and keep4)
-      io.write(("bound: smoothing %s %.5f px world %.1e m visibility %.1e\n"):format(name, worst, worst_world, worst_visibility))
+  for _, video in ipairs(cases.videos) do
+    it(("bound: smoothing %s within .01 px, world 1e-5 m, visibility 1e-5"):format(video[1]), function()
+      if not helper.shared("goldens/video") then return pending("needs ../shared") end
+      local worst, worst_world, worst_visibility = cases.smoothing(video, "cpu")
+      io.write(("bound: smoothing %s %.5f px world %.1e m visibility %.1e\n"):format(video[1], worst, worst_world, worst_visibility))
       assert.is_true(worst <= .01 and worst_world <= 1e-5 and worst_visibility <= 1e-5)
     end)
   end
 
-  it("one-euro passes the first value, ignores a time that does not grow, and forgets on reset", function()
-    local f, v = smoothing.one_euro(1, .05, 80), ffi.new("float[1]", 5)
-    f:apply(v, 0, 1)
-    assert.equal(5, v[0])
-    v[0] = 9
-    f:apply(v, 0, 1)
-    assert.equal(9, v[0])
-    v[0] = 9
-    f:apply(v, .04, 1e-6)
-    assert.is_true(v[0] > 5 and v[0] < 6)
-    f:reset()
-    v[0] = 9
-    f:apply(v, .01, 1)
-    assert.equal(9, v[0])
+  it("passes the first value, ignores a time that does not grow, begins anew where nobody was there; visibility goes on", function()
+    local f, points = regions.following(1), lr.zeros({ 3, 8 })
+    local p = points:ptr()
+    p[8], p[9], p[16], p[17] = .5, .5, .5, .1 -- a body of 80 pixels
+    local function step(x, visibility, time, flag)
+      p[0], p[3] = x / 100, visibility
+      points:touch()
+      local y = regions.follow_points(f, points, lr.full({ 1 }, flag or 1), lr.full({ 1 }, time, "f64"),
+        { width = 100, height = 100, follow = true, smooth = true, filters = { .05, 80, .01, 10, .1, 40 }, alpha = .25 }):ptr()
+      return y[0], y[3], y[8 + 6]
+    end
+    local function near(x, visibility, tracked, ...)
+      local a, b, c = ...
+      assert.near(x, a, 1e-5)
+      assert.near(visibility, b, 1e-6)
+      assert.equal(tracked, c)
+    end
+    near(5, 1, 1, step(5, 1, 0))
+    near(9, .75, 1, step(9, 0, 0))
+    local x = step(9, 0, .04)
+    assert.is_true(x > 5 and x < 9, x)
+    x = step(9, 0, .08, .5)
+    assert.is_true(x ~= x)
+    assert.equal(0, f.y:get(2, 7))
+    local before = .75 * .75
+    near(9, .25 + .75 * before, 1, step(9, 1, .09))
+    f.clock:fill_(0 / 0)
+    near(7, .5, 1, step(7, .5, .01))
   end)
 end)
 

@@ -2,12 +2,8 @@
  *
  * The crop answers what OpenCV's boxPoints -> getPerspectiveTransform -> warpPerspective(INTER_LINEAR) answers on bytes: corners map to
  * corners, source positions are rounded to 1/32 pixel, weights are whole, results are rounded to bytes. Nothing is smoothed before shrinking. */
-#include <float.h>
-#include <math.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-#include "../libration.h"
+#include "../core.h"
+#include "../points.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -24,66 +20,23 @@ struct warp {
     float scale, shift; const float *levels;        /* levels[v] = v * scale + shift, rounded once */
 };
 
-/* Solves A x = b, [8,8], by elimination with the largest pivot in the column; b becomes x. Returns 0 when A is singular. */
-static int solve8(double a[8][8], double b[8])
-{
-    for (int i = 0; i < 8; i++) {
-        int k = i;
-        for (int j = i + 1; j < 8; j++) if (fabs(a[j][i]) > fabs(a[k][i])) k = j;
-        if (!(fabs(a[k][i]) >= DBL_EPSILON * 100)) return 0;
-        if (k != i) {
-            for (int j = i; j < 8; j++) { double t = a[i][j]; a[i][j] = a[k][j]; a[k][j] = t; }
-            double t = b[i]; b[i] = b[k]; b[k] = t;
-        }
-        double d = -1 / a[i][i];
-        for (int j = i + 1; j < 8; j++) {
-            double alpha = a[j][i] * d;
-            for (k = i + 1; k < 8; k++) a[j][k] += alpha * a[i][k];
-            b[j] += alpha * b[i];
-        }
-    }
-    for (int i = 7; i >= 0; i--) {
-        double s = b[i];
-        for (int k = i + 1; k < 8; k++) s -= a[i][k] * b[k];
-        b[i] = s / a[i][i];
-    }
-    return 1;
-}
-
 int lbr_crop_matrix(const lbr_region *r, int32_t oh, int32_t ow, double *m)
 {
     if (!r || !m || oh < 1 || ow < 1) return lbr_fail(LBR_EINVAL, "crop_matrix: region, matrix or a size of 1 and more is missing");
     if (!isfinite(r->x) || !isfinite(r->y) || !isfinite(r->width) || !isfinite(r->height) || !isfinite(r->angle))
         return lbr_fail(LBR_EINVAL, "crop_matrix: region %g,%g %gx%g at %g is not finite", r->x, r->y, r->width, r->height, r->angle);
-    /* corners in single precision, from an angle that went through degrees: lower left, upper left, upper right, lower right */
-    float degrees = (float)(r->angle * 180.f / M_PI);
-    double angle = degrees * M_PI / 180.;
-    float b = (float)cos(angle) * .5f, a = (float)sin(angle) * .5f, px[4], py[4];
-    px[0] = r->x - a * r->height - b * r->width;
-    py[0] = r->y + b * r->height - a * r->width;
-    px[1] = r->x + a * r->height - b * r->width;
-    py[1] = r->y - b * r->height - a * r->width;
-    px[2] = 2 * r->x - px[0]; py[2] = 2 * r->y - py[0];
-    px[3] = 2 * r->x - px[1]; py[3] = 2 * r->y - py[1];
-    const float tx[4] = { 0, 0, (float)ow, (float)ow }, ty[4] = { (float)oh, 0, 0, (float)oh };
-    double e[8][8] = { { 0 } }, f[9];
-    for (int i = 0; i < 4; i++) {
-        e[i][0] = e[i + 4][3] = px[i];
-        e[i][1] = e[i + 4][4] = py[i];
-        e[i][2] = e[i + 4][5] = 1;
-        e[i][6] = -px[i] * tx[i]; e[i][7] = -py[i] * tx[i];
-        e[i + 4][6] = -px[i] * ty[i]; e[i + 4][7] = -py[i] * ty[i];
-        f[i] = tx[i]; f[i + 4] = ty[i];
-    }
-    if (!solve8(e, f)) return lbr_fail(LBR_EINVAL, "crop_matrix: region %g,%g %gx%g has no area", r->x, r->y, r->width, r->height);
-    f[8] = 1;
-    double d = f[0] * (f[4] * f[8] - f[5] * f[7]) - f[1] * (f[3] * f[8] - f[5] * f[6]) + f[2] * (f[3] * f[7] - f[4] * f[6]);
-    if (d == 0) return lbr_fail(LBR_EINVAL, "crop_matrix: region %g,%g %gx%g has no area", r->x, r->y, r->width, r->height);
-    d = 1. / d;
-    m[0] = (f[4] * f[8] - f[5] * f[7]) * d; m[1] = (f[2] * f[7] - f[1] * f[8]) * d; m[2] = (f[1] * f[5] - f[2] * f[4]) * d;
-    m[3] = (f[5] * f[6] - f[3] * f[8]) * d; m[4] = (f[0] * f[8] - f[2] * f[6]) * d; m[5] = (f[2] * f[3] - f[0] * f[5]) * d;
-    m[6] = (f[3] * f[7] - f[4] * f[6]) * d; m[7] = (f[1] * f[6] - f[0] * f[7]) * d; m[8] = (f[0] * f[4] - f[1] * f[3]) * d;
+    const float values[5] = { r->x, r->y, r->width, r->height, r->angle };
+    if (!lbr_region_matrix(values, oh, ow, m)) return lbr_fail(LBR_EINVAL, "crop_matrix: region %g,%g %gx%g has no area", r->x, r->y, r->width, r->height);
     return LBR_OK;
+}
+
+float lbr_region_rect(const float *points, int32_t width, int32_t height, float *rect) { return lbr_rect(points, width, height, rect); }
+
+void lbr_region_square(const float *rect, int32_t width, int32_t height, lbr_region *region)
+{
+    float r[5], beside, above;
+    lbr_square_round(rect, width, height, r, &beside, &above);
+    *region = (lbr_region){ r[0], r[1], r[2], r[3], r[4] };
 }
 
 /* Places of n pixels of a row, in 1/32 of a source pixel; start = X, Y and W at the first of them. */
@@ -228,9 +181,7 @@ static int warp_run(struct warp *p, const lbr_region *r, const char *who)
         return lbr_fail(LBR_EINVAL, "%s: border is %d, want LBR_BORDER_ZERO or LBR_BORDER_REPLICATE", who, p->border);
     int status = lbr_crop_matrix(r, p->oh, p->ow, p->m);
     if (status) return status;
-    /* positions grow from the start of a block, whose width is OpenCV's: 1024 pixels in at most 16 rows */
-    int32_t rows = p->oh < 16 ? p->oh : 16;
-    p->block = WARP_BLOCK / rows < p->ow ? WARP_BLOCK / rows : p->ow;
+    p->block = lbr_crop_block(p->oh, p->ow);
     lbr_parallel(p->oh, 32, warp_rows, p);
     return LBR_OK;
 }
@@ -249,6 +200,21 @@ int lbr_crop_f32(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lb
     struct warp p = { .src = src, .row = row, .h = h, .w = w, .oh = oh, .ow = ow, .border = border, .floats = dst,
                       .scale = scale, .shift = shift, .levels = levels };
     return warp_run(&p, r, "crop_f32");
+}
+
+int lbr_cpu_crop(lbr_call *c)
+{
+    const lbr_crop_attr *a = c->attr;
+    const lbr_tensor *x = &c->in[0];
+    const int64_t each = (int64_t)a->size[0] * a->size[1] * 3;
+    for (int64_t b = 0; b < c->in[1].shape[0]; b++) {
+        const float *r = (const float *)c->in[1].data + 5 * b;
+        const lbr_region region = { r[0], r[1], r[2], r[3], r[4] };
+        int rc = lbr_crop_f32((const uint8_t *)x->data, x->shape[0], x->shape[1], (int64_t)x->shape[1] * 3, &region, a->border, (float)a->scale, (float)a->shift,
+                              (float *)c->out[0].data + b * each, a->size[0], a->size[1]);
+        if (rc) return rc;
+    }
+    return 0;
 }
 
 struct layout { const uint8_t *src; uint8_t *dst; int64_t from, to; int32_t w; };

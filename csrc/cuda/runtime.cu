@@ -221,6 +221,7 @@ static int settle(int device, const char *what)
     const char *name = lbr_op_name((int)f.op - 1);
     if (f.op - 1 == LBR_OP_cross_entropy) return lbr_fail(LBR_EINVAL, "%s: class %d in row %lld, there are %lld", name, f.value, f.at + 1, f.limit);
     if (f.op - 1 == LBR_OP_windows) return lbr_fail(LBR_EINVAL, "%s: start %d of window %lld, want 0..%lld", name, f.value, f.at + 1, f.limit);
+    if (f.op - 1 == LBR_OP_crop) return lbr_fail(LBR_EINVAL, "%s: region %lld of %lld is not finite or has no area", name, f.at + 1, f.limit);
     return lbr_fail(LBR_EINVAL, "%s: index %d at element %lld, there are %lld rows", name, f.value, f.at + 1, f.limit);
 }
 

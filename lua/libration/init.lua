@@ -3,6 +3,7 @@ local core = require "libration.core"
 local tensor = require "libration.tensor"
 local ops = require "libration.ops"
 local record = require "libration.record"
+local regions = require "libration.regions"
 local device = require "libration.device"
 local autograd = require "libration.autograd"
 
@@ -12,6 +13,7 @@ for _, name in ipairs {"tensor", "empty", "full", "zeros", "ones", "arange", "sc
 for name, fn in pairs(ops) do
   if type(fn) == "function" then libration[name] = fn end
 end
+for name, fn in pairs(regions) do libration[name] = fn end
 libration.record, libration.compare, libration.debug_nan = record.record, record.compare, record.debug_nan
 libration.tape, libration.close_tape, libration.requires_grad, libration.no_grad = autograd.tape, autograd.close_tape, autograd.requires_grad, autograd.no_grad
 

@@ -83,7 +83,8 @@ local function door_in_place(name, inputs, outputs)
   return assert(loadstring(text, "=op " .. name))(core.check, C["lbr_" .. name], collectgarbage, is_tensor, refuse)
 end
 
-local in_place = {copy_into = true, fill_into = true, add_into = true, optim_begin = true, sgd = true, adam = true, square_sum_into = true, tally = true}
+local in_place = {copy_into = true, fill_into = true, add_into = true, optim_begin = true, sgd = true, adam = true, square_sum_into = true, tally = true,
+  follow_points = true}
 local raw = {}
 ops.raw = raw
 

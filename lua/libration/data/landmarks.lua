@@ -9,12 +9,13 @@ local landmarks = {}
 --- Settings for pose.extract from a recipe's options.
 ---@param o table model, precision, smooth, person, fps, cache, threads (0: all), weights ("": the user's models folder or cache),
 ---  check ("off": the frames themselves are not looked at), stability (frames from sample to sample; 0 or nil: none)
+---@param device? string where landmarks are found, "cpu" (default) or "cuda:N"
 ---@return table
-function landmarks.settings(o)
+function landmarks.settings(o, device)
   return {
     model = o.model, precision = o.precision, smooth = o.smooth, person = o.person, fps = o.fps, cache = o.cache,
     threads = o.threads > 0 and o.threads or nil, weights = o.weights ~= "" and o.weights or nil, watch = o.check ~= "off",
-    stability = o.stability,
+    stability = o.stability, device = device,
   }
 end
 

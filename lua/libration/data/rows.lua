@@ -14,7 +14,7 @@ local LIST = {
   { "check", "warn", "recording check of every recording; warn: what does not pass is a warning; off: not looked at", choices = { "warn", "off" } },
   -- the landmarker
   { "model", "full", "landmark network", choices = { "lite", "full", "heavy" } },
-  { "precision", "f32", "number type of the landmark network's products", choices = { "f32", "bf16" } },
+  { "precision", "f32", "number type of the landmark network's products; f16 on CUDA devices", choices = { "f32", "bf16", "f16" } },
   { "smooth", "one-euro", "smoothing of the landmarks", choices = { "one-euro", "offline", "none" } },
   { "person", "best", "whom to follow where the landmarker finds several", choices = { "best", "largest", "central" } },
   { "weights", "", "your own file of the landmark network, or a folder with the files of both networks", metavar = "FILE" },

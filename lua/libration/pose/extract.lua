@@ -15,7 +15,7 @@ local JUMP = .5   -- of the radius of the body's circle, from one found frame to
 
 extract.defaults = {
   model = "full", precision = "f32", kernel = 9, smooth = "one-euro", cutoff = 6, clock = "video", person = "best",
-  start = 0, stop = 0, fps = 0, rotate = 0, crop = false, watch = true, stability = 0,
+  start = 0, stop = 0, fps = 0, rotate = 0, crop = false, watch = true, stability = 0, device = "cpu",
 }
 
 ---@class Recording
@@ -64,6 +64,7 @@ local function key_of(source, o, weight_files)
   } do
     parts[#parts + 1] = type(v) == "number" and ("%.17g"):format(v) or v
   end
+  if o.device ~= "cpu" then parts[#parts + 1] = "cuda" end -- it adds up in another order
   return sha256.hex(table.concat(parts, "\n"))
 end
 
@@ -261,7 +262,7 @@ end
 ---@param input string
 ---@param options? table model, precision, kernel, smooth ("one-euro", "none", "offline": zero-phase Butterworth with `cutoff` Hz, default 6), clock, person, weights
 ---  (as pose.landmarker takes them), start, stop (seconds; stop 0: to the end), fps (folders), crop {x, y, width, height}, rotate (degrees clockwise, after the crop),
----  threads, cache (false: neither look nor remember), watch (false: do not look at the frames themselves, see pose/watch.lua), on_open(source), on_frame(frames, found),
+---  threads, device ("cpu", "cuda:N"), cache (false: neither look nor remember), watch (false: do not look at the frames themselves, see pose/watch.lua), on_open(source), on_frame(frames, found),
 ---  stability (frames from one to the next at which the landmark network looks again at shifted crops, see pose/stability.lua; 0: never),
 ---  on_size(width, height): of the upright source picture, before the first frame, also of a remembered answer,
 ---  sink(time, landmarks, world): takes each frame in order, float[33*5] and float[33*3] that are valid during the call; the recording then holds neither, and
@@ -276,7 +277,7 @@ function extract.recording(input, options)
   local smooth = still and "none" or o.smooth
   local landmarker = require "libration.pose.landmarker" {
     model = o.model, precision = o.precision, kernel = o.kernel, smooth = smooth, clock = o.clock, person = o.person, static = still, weights = o.weights,
-    threads = o.threads,
+    threads = o.threads, device = o.device,
   }
   local key = key_of(source, setmetatable({ smooth = smooth }, { __index = o }), landmarker.files)
   local place = o.cache ~= false and files.join(files.cache("landmarks"), key .. ".safetensors")

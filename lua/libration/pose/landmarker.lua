@@ -1,15 +1,17 @@
--- Finds one person's 33 landmarks frame by frame: detector when nobody is tracked, landmark network on the tracked region, smoothing.
--- Decodes no video and draws nothing; the networks themselves run in graph/.
+-- Finds one person's 33 landmarks frame by frame: detector when nobody is tracked, landmark network on the tracked region, smoothing. On either device: a frame goes up
+-- once, crops, networks, refinement and filters run there, the landmarks come down. Decodes no video and draws nothing; the networks themselves run in graph/.
 local ffi = require "ffi"
 local core = require "libration.core"
+local device = require "libration.device"
+local regions = require "libration.regions"
 local tensor = require "libration.tensor"
 local blazepose = require "libration.pose.blazepose"
-local smoothing = require "libration.pose.smoothing"
 
 local C = core.C
 local f32 = blazepose.f32
 
 ---@class Landmarker
+---@field device string where it runs: "cpu", "cuda:N"
 ---@field region ffi.cdata*|nil lbr_region in pixels that the landmark network saw in the last frame; nil where nobody was detected
 ---@field rect ffi.cdata* float[5] the same in fractions of the frame, as blazepose.rect gives it
 ---@field detected boolean true where that region came from the detector and not from tracking
@@ -20,17 +22,19 @@ Landmarker.__index = Landmarker
 
 local choices = {
   model = { "full", "lite", "heavy" },
-  precision = { "f32", "bf16" },
+  precision = { "f32", "bf16", "f16" },
   kernel = { 9, 7 },
   smooth = { "one-euro", "offline", "none" },
   clock = { "video", "mediapipe" },
   person = { "best", "largest", "central" },
 }
+-- One-Euro filters as MediaPipe's: least cut-off in Hz and speed coefficient of the picture's, the two auxiliary and the world's points; share of a new visibility.
+local FILTERS, ALPHA = { .05, 80, .01, 10, .1, 40 }, .1
 local defaults = { model = "full", precision = "f32", kernel = 9, smooth = "one-euro", clock = "video", person = "best" }
 
 local function read_options(options)
   local o = {}
-  local others = { weights = true, threads = true, static = true, networks = true }
+  local others = { weights = true, threads = true, static = true, networks = true, device = true }
   for name, value in pairs(options) do
     if choices[name] then
       local known = false
@@ -39,7 +43,7 @@ local function read_options(options)
         error(("pose.landmarker: %s is %s, want %s"):format(name, tostring(value), table.concat(choices[name], ", ")), 3)
       end
     elseif not others[name] then
-      error(("pose.landmarker: unknown option %s; there are clock, kernel, model, networks, person, precision, smooth, static, threads, weights"):format(tostring(name)), 3)
+      error(("pose.landmarker: unknown option %s; there are clock, device, kernel, model, networks, person, precision, smooth, static, threads, weights"):format(tostring(name)), 3)
     end
     o[name] = value
   end
@@ -56,13 +60,8 @@ local landmark_outputs = { [195] = "ld_3d", [1] = "flag", [64 * 64 * 39] = "heat
 local function by_size(outputs, sizes, what)
   local found = {}
   for _, t in pairs(outputs) do
-    if type(t) == "cdata" or type(t) == "table" then
-      local name = sizes[t:numel()]
-      if name then
-        found[name] = t:ptr()
-        found[name .. "_tensor"] = t -- keeps the memory alive
-      end
-    end
+    local name = sizes[t:numel()]
+    if name then found[name] = t end
   end
   for _, name in pairs(sizes) do
     if not found[name] then error(("pose.landmarker: the %s network has no output '%s' of the known size"):format(what, name), 0) end
@@ -73,10 +72,10 @@ end
 -- Names of the landmark network's outputs that are read; the fifth, a segmentation, costs a fifth of the time and is left out.
 local wanted = { "Identity", "Identity_1", "Identity_3", "Identity_4" }
 
-local function load_network(path, precision, outputs)
+local function load_network(path, precision, name, outputs)
   local graph = require "libration.graph"
-  local network, err = graph.load(path, { precision = precision, outputs = outputs })
-  if not network and outputs then network, err = graph.load(path, { precision = precision }) end -- a user's own file may name them otherwise
+  local network, err = graph.load(path, { precision = precision, outputs = outputs, device = name })
+  if not network and outputs then network, err = graph.load(path, { precision = precision, device = name }) end -- a user's own file may name them otherwise
   if not network then error(err, 0) end
   return network
 end
@@ -93,95 +92,166 @@ function Landmarker.weight_files(options)
   }
 end
 
+-- A tensor that Lua writes, and its twin on the landmarker's device: itself on the CPU.
+local function pair(shape, dtype, name)
+  local here = tensor.zeros(shape, dtype)
+  return { here = here, p = here:ptr(), there = tensor.constant(here, name) }
+end
+
+local function send(both)
+  both.here:touch()
+  if not rawequal(both.here, both.there) then core.check(C.lbr_transfer(both.here, both.there)) end
+  return both.there
+end
+
 --- A landmarker for one stream of frames.
----@param options? table model "full" | "lite" | "heavy"; precision "f32" | "bf16"; kernel 9 | 7 (heat-map surroundings; 9 is what MediaPipe's Python package
----  uses, 7 what its graph file says); smooth "one-euro" (as MediaPipe), "none" or "offline" (raw here; filter the whole sequence with smoothing.offline
+---@param options? table model "full" | "lite" | "heavy"; precision "f32" | "bf16" | "f16" (CUDA); kernel 9 | 7 (heat-map surroundings; 9 is what MediaPipe's Python
+---  package uses, 7 what its graph file says); smooth "one-euro" (as MediaPipe), "none" or "offline" (raw here; filter the whole sequence with smoothing.offline
 ---  afterwards); clock "video" (the times given to process) or "mediapipe" (33333 us a frame); person "best" (highest score, as MediaPipe), "largest" or
 ---  "central": whom to follow where the detector finds several; static: true runs the detector on every frame and tracks nothing;
----  weights: file of the landmark network, folder with both, or {detector = file, landmark = file}; threads; networks: {detector =, landmark =}, ready objects with :run
+---  weights: file of the landmark network, folder with both, or {detector = file, landmark = file}; threads; device "cpu" (default), "cuda", "cuda:N";
+---  networks: {detector =, landmark =}, ready objects with :run on that device
 ---@return Landmarker
 local function landmarker(options)
   local o = read_options(options or {})
-  local self = setmetatable({ options = o }, Landmarker)
+  local self = setmetatable({ options = o, device = device.name(device.id(o.device)) }, Landmarker)
+  if o.precision == "f16" and self.device == "cpu" then error("pose.landmarker: precision f16 is for CUDA devices, on the CPU there is bf16", 2) end
   if o.threads then C.lbr_set_threads(o.threads) end
   if o.networks then
     self.detector, self.marker = o.networks.detector, o.networks.landmark
   else
     self.files = Landmarker.weight_files(o)
-    self.detector = load_network(self.files.detector, o.precision)
-    self.marker = load_network(self.files.landmark, o.precision, wanted)
+    self.detector = load_network(self.files.detector, o.precision, self.device)
+    self.marker = load_network(self.files.landmark, o.precision, self.device, wanted)
   end
-  local n = blazepose.landmarks
-  self.detector_input = tensor.empty({ 1, blazepose.detector_size, blazepose.detector_size, 3 })
-  self.landmark_input = tensor.empty({ 1, blazepose.landmark_size, blazepose.landmark_size, 3 })
-  self.pose = blazepose.new_pose()
-  self.whole, self.square, self.rect, self.next_rect = ffi.new("lbr_region"), ffi.new("lbr_region"), ffi.new("float[5]"), ffi.new("float[5]")
-  self.picture_filter = smoothing.one_euro(n * 3, .05, 80)
-  self.auxiliary_filter = smoothing.one_euro(4, .01, 10)
-  self.world_filter = smoothing.one_euro(n * 3, .1, 40)
-  self.visibility_filter = smoothing.low_pass(n, .1)
-  self.picture, self.auxiliary, self.space = ffi.new("float[?]", n * 3), ffi.new("float[4]"), ffi.new("float[?]", n * 3)
+  self.following = regions.following(blazepose.landmarks, self.device)
+  self.place = pair({ 2, 5 }, "f32", self.device) -- rect and region of a mark
+  self.whole = pair({ 1, 5 }, "f32", self.device) -- region of the detector: the whole frame
+  self.time = pair({ 1 }, "f64", self.device)
+  self.square, self.rect, self.next_rect = ffi.new("lbr_region"), ffi.new("float[5]"), ffi.new("float[5]")
   self:reset()
   return self
 end
 
 --- Forgets the person and every filter: the next frame is a first one.
 function Landmarker:reset()
-  self.tracked, self.region, self.detected, self.flag, self.frames = nil, nil, false, 0, 0
-  self.picture_filter:reset()
-  self.auxiliary_filter:reset()
-  self.world_filter:reset()
-  self.visibility_filter:reset()
+  self.tracked, self.region, self.detected, self.flag, self.frames = false, nil, false, 0, 0
+  self.following.clock:fill_(0 / 0)
 end
 
-local function crop(frame, h, w, region, border, scale, shift, into, size)
-  core.check(C.lbr_crop_f32(frame:ptr(), h, w, w * 3, region, border, scale, shift, into:ptr(), size, size))
-  into:touch()
+-- The frame on the device; nil: the one that was seen last, as long as its memory is what it was.
+local function see(self, frame)
+  if frame then
+    if not frame:is_contiguous() then frame = tensor.unscoped(frame.contiguous, frame) end
+    if self.device == "cpu" then
+      self.picture = frame
+    else
+      local picture = self.picture
+      if not picture or picture:size(1) ~= frame:size(1) or picture:size(2) ~= frame:size(2) then
+        picture = tensor.unscoped(tensor.empty, frame.shape, "u8", self.device)
+        self.picture = picture
+      end
+      core.check(C.lbr_transfer(frame, picture))
+    end
+  end
+  return self.picture, self.picture:size(1), self.picture:size(2)
 end
 
---- All people in a frame, after suppression.
----@param frame Tensor u8 [H,W,3] RGB
----@return number[][] detections in pixels, best first: x0, y0, x1, y1, then mid hip, a point on the circle round the body, mid shoulder and a point on the
----  circle round the upper body (x, y each), score
-function Landmarker:detect(frame)
-  local h, w = frame:size(1), frame:size(2)
-  local whole, side = self.whole, math.max(w, h)
-  whole.x, whole.y, whole.width, whole.height, whole.angle = w / 2, h / 2, side, side, 0
-  crop(frame, h, w, whole, C.LBR_BORDER_ZERO, f32(2 / 255), -1, self.detector_input, blazepose.detector_size)
-  local out = by_size(self.detector:run(self.detector_input), detector_outputs, "detector")
-  local detections = blazepose.decode(out.boxes, out.scores)
+-- Rect and region that the landmark network is to look at.
+local function look_at(self, rect, w, h)
+  local place = self.place
+  ffi.copy(place.p, rect, 20)
+  ffi.copy(place.p + 5, blazepose.square(rect, w, h, self.square), 20)
+  return send(place)
+end
+
+local function detect(self, frame)
+  local picture, h, w = see(self, frame)
+  local whole, side, size = self.whole, math.max(w, h), blazepose.detector_size
+  whole.p[0], whole.p[1], whole.p[2], whole.p[3], whole.p[4] = w / 2, h / 2, side, side, 0
+  local input = regions.crop(picture, send(whole), { size = { size, size }, scale = f32(2 / 255), shift = -1 })
+  local out = by_size(self.detector:run(input), detector_outputs, "detector")
+  local boxes, scores = out.boxes:to "cpu", out.scores:to "cpu"
+  local detections = blazepose.decode(boxes:ptr(), scores:ptr())
   for _, d in ipairs(detections) do blazepose.to_picture(d, w, h) end
   return detections
 end
 
---- The landmark network's answer in one region, neither tracked nor smoothed.
----@param frame Tensor u8 [H,W,3] RGB
----@param rect ffi.cdata* float[5] as blazepose.rect gives it: centre x, y, width, height in fractions of the frame, angle
----@return Pose|nil pose as blazepose.project gives it, valid until the next call; nil where the network says that nobody is there
----@return number flag probability that somebody is there
-function Landmarker:mark(frame, rect)
-  local h, w = frame:size(1), frame:size(2)
-  local region, beside, above = blazepose.square(rect, w, h, self.square)
-  crop(frame, h, w, region, C.LBR_BORDER_REPLICATE, f32(1 / 255), 0, self.landmark_input, blazepose.landmark_size)
-  local out = by_size(self.marker:run(self.landmark_input), landmark_outputs, "landmark")
-  local flag = out.flag[0]
-  if flag > .5 then return blazepose.project(out, rect, beside, above, self.options.kernel, self.pose), flag end
+-- Points and flag of the landmark network, on the device, where place [2,5] says.
+local function look(self, place)
+  local picture, h, w = see(self)
+  local size = blazepose.landmark_size
+  local input = regions.crop(picture, place:narrow(1, 2, 1), { size = { size, size }, border = "replicate", scale = f32(1 / 255) })
+  local out = by_size(self.marker:run(input), landmark_outputs, "landmark")
+  return blazepose.project(out, place:narrow(1, 1, 1), w, h, self.options.kernel), out.flag
+end
+
+local function mark(self, frame, rect)
+  local _, h, w = see(self, frame)
+  local points, flag = look(self, look_at(self, rect, w, h))
+  flag = flag:to("cpu"):ptr()[0]
+  if flag > .5 then return points:select(1, 1):to "cpu", flag end
   return nil, flag
 end
 
--- Smooths the auxiliary points and derives the next frame's region. Returns 1 / size of the body in pixels; infinite where it has none.
-local function follow(self, w, h, time)
-  local lm, a = self.pose.landmarks, self.auxiliary
-  for i = 0, 1 do
-    local p = (blazepose.landmarks + i) * 5
-    a[2 * i], a[2 * i + 1] = lm[p] * w, lm[p + 1] * h
+--- All people in a frame, after suppression.
+---@param frame Tensor|nil u8 [H,W,3] RGB; nil: the frame that was seen last, whose memory is what it was
+---@return number[][] detections in pixels, best first: x0, y0, x1, y1, then mid hip, a point on the circle round the body, mid shoulder and a point on the
+---  circle round the upper body (x, y each), score
+function Landmarker:detect(frame) return tensor.scope(detect, self, frame) end
+
+--- The landmark network's answer in one region, neither tracked nor smoothed.
+---@param frame Tensor|nil u8 [H,W,3] RGB; nil: as of detect
+---@param rect ffi.cdata* float[5] as blazepose.rect gives it: centre x, y, width, height in fractions of the frame, angle
+---@return Tensor|nil points f32 [35,8] as blazepose.project gives them; nil where the network says that nobody is there
+---@return number flag probability that somebody is there
+function Landmarker:mark(frame, rect) return tensor.scope(mark, self, frame, rect) end
+
+-- Landmarks and world of y's first rows.
+local function answer(y)
+  local n = blazepose.landmarks
+  local landmarks, world = tensor.empty({ n, 5 }), tensor.empty({ n, 3 })
+  local l, d = landmarks:ptr(), world:ptr()
+  for i = 0, n - 1 do
+    ffi.copy(l + 5 * i, y + 8 * i, 20)
+    ffi.copy(d + 3 * i, y + 8 * i + 5, 12)
   end
-  local _, size = blazepose.rect(a[0], a[1], a[2], a[3], w, h, self.next_rect)
-  local scale = size < 1e-6 and math.huge or f32(1 / size)
-  if scale < math.huge then self.auxiliary_filter:apply(a, time, scale) end
-  local x, y, far_x, far_y = f32(a[0] / w) * w, f32(a[1] / h) * h, f32(a[2] / w) * w, f32(a[3] / h) * h
-  self.tracked = blazepose.rect(x, y, far_x, far_y, w, h, self.next_rect)
-  return scale
+  return landmarks, world
+end
+
+local function process(self, frame, time)
+  local o, following = self.options, self.following
+  local _, h, w = see(self, frame)
+  local rect = self.rect
+  self.region, self.detected, self.flag = nil, false, 0
+  local place = following.place
+  if self.tracked then
+    ffi.copy(rect, self.next_rect, 20)
+    blazepose.square(rect, w, h, self.square)
+    self.region = self.square
+  else
+    local found = detect(self)
+    if #found > 0 then
+      local d = found[blazepose.choose(found, o.person, w, h)]
+      blazepose.rect(d[5], d[6], d[7], d[8], w, h, rect)
+      place = look_at(self, rect, w, h)
+      self.region, self.detected = self.square, true
+    end
+  end
+  self.tracked = false
+  if not (self.region and rect[2] > 0) then
+    following.clock:narrow(1, 1, 2):fill_(0 / 0) -- the filters of visibility and of world coordinates go on, as MediaPipe's do
+    return nil
+  end
+  local points, flag = look(self, place)
+  self.time.p[0] = time
+  local y = regions.follow_points(following, points, flag, send(self.time),
+    { width = w, height = h, follow = not o.static, smooth = o.smooth == "one-euro", filters = FILTERS, alpha = ALPHA }):to "cpu" -- the only wait for the device
+  local p = y:ptr()
+  local tail = p + 8 * blazepose.landmarks
+  self.flag, self.tracked = tail[5], tail[6] == 1
+  ffi.copy(self.next_rect, tail, 20)
+  if self.flag > .5 then return answer(p) end
 end
 
 --- Landmarks of the person in a frame.
@@ -193,60 +263,13 @@ function Landmarker:process(frame, time)
   if frame.dtype ~= "u8" or frame:dim() ~= 3 or frame:size(3) ~= 3 then
     error(("landmarker:process: frame is %s [%s], want u8 [H,W,3]"):format(frame.dtype, table.concat(frame.shape, ",")), 2)
   end
-  local o, h, w = self.options, frame:size(1), frame:size(2)
   self.frames = self.frames + 1
-  if o.clock == "mediapipe" then
+  if self.options.clock == "mediapipe" then
     time = self.frames * .033333
-  elseif not time and not o.static then
+  elseif not time and not self.options.static then
     error("landmarker:process: a time in seconds is wanted (or clock = \"mediapipe\")", 2)
   end
-  frame = frame:contiguous()
-  self.region, self.detected, self.flag = nil, false, 0
-  local rect = self.rect
-  if self.tracked then
-    ffi.copy(rect, self.tracked, 20)
-    self.region = self.square
-  else
-    local found = self:detect(frame)
-    if #found > 0 then
-      local d = found[blazepose.choose(found, o.person, w, h)]
-      blazepose.rect(d[5], d[6], d[7], d[8], w, h, rect)
-      self.region, self.detected = self.square, true
-    end
-  end
-  self.tracked = nil
-  local pose
-  if self.region and rect[2] > 0 then pose, self.flag = self:mark(frame, rect) end
-  if not pose then
-    self.picture_filter:reset() -- the filters of visibility and of world coordinates go on, as MediaPipe's do
-    self.auxiliary_filter:reset()
-    return nil
-  end
-  local n, picture, space = blazepose.landmarks, self.picture, self.space
-  for i = 0, n - 1 do
-    picture[3 * i] = pose.landmarks[5 * i] * w
-    picture[3 * i + 1] = pose.landmarks[5 * i + 1] * h
-    picture[3 * i + 2] = pose.landmarks[5 * i + 2] * w
-    for k = 0, 2 do space[3 * i + k] = pose.world[4 * i + k] end
-  end
-  if not o.static then
-    local scale = follow(self, w, h, time)
-    if o.smooth == "one-euro" then
-      if scale < math.huge then self.picture_filter:apply(picture, time, scale) end
-      self.world_filter:apply(space, time, 1)
-      self.visibility_filter:apply(pose.landmarks + 3, 5)
-    end
-  end
-  local landmarks, world = tensor.empty({ n, 5 }), tensor.empty({ n, 3 })
-  local l, d = landmarks:ptr(), world:ptr()
-  for i = 0, n - 1 do
-    for k = 0, 2 do
-      l[5 * i + k] = picture[3 * i + k]
-      d[3 * i + k] = space[3 * i + k]
-    end
-    l[5 * i + 3], l[5 * i + 4] = pose.landmarks[5 * i + 3], pose.landmarks[5 * i + 4]
-  end
-  return landmarks, world
+  return tensor.scope(process, self, frame, time or 0)
 end
 
 return landmarker

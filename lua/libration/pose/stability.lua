@@ -25,7 +25,7 @@ function stability.new(every)
 end
 
 --- Takes the frame that the landmarker has just processed, where its turn has come.
----@param frame Tensor u8 [H,W,3] RGB
+---@param frame Tensor u8 [H,W,3] RGB, the one it was
 ---@param number integer of the frame from 1
 ---@param landmarker Landmarker
 function Stability:take(frame, number, landmarker)
@@ -36,10 +36,11 @@ function Stability:take(frame, number, landmarker)
   local h, w, rect, base, sums = frame:size(1), frame:size(2), self.rect, self.base, self.sums
   local from = ffi.new("float[5]")
   ffi.copy(from, landmarker.rect, 20)
-  local pose = landmarker:mark(frame, from)
-  if not pose then return end
+  local points = landmarker:mark(nil, from)
+  if not points then return end
+  local p = points:ptr()
   for j = 0, J - 1 do
-    base[2 * j], base[2 * j + 1], sums[j] = pose.landmarks[5 * j] * w, pose.landmarks[5 * j + 1] * h, 0
+    base[2 * j], base[2 * j + 1], sums[j] = p[8 * j] * w, p[8 * j + 1] * h, 0
   end
   local function between(a, b, c) return (base[2 * a + c] + base[2 * b + c]) / 2 end
   local torso = math.sqrt((between(11, 12, 0) - between(23, 24, 0)) ^ 2 + (between(11, 12, 1) - between(23, 24, 1)) ^ 2)
@@ -47,11 +48,12 @@ function Stability:take(frame, number, landmarker)
     ffi.copy(rect, from, 20)
     rect[0], rect[1] = from[0] + jitter[1] * from[2] / 256, from[1] + jitter[2] * from[3] / 256
     rect[2], rect[3] = from[2] * jitter[3], from[3] * jitter[3]
-    pose = landmarker:mark(frame, rect)
+    points = landmarker:mark(nil, rect)
+    p = points and points:ptr()
     for j = 0, J - 1 do
       -- a person who is lost by a fraction of a pixel is as uncertain as a torso is long
       local dx, dy = torso, 0
-      if pose then dx, dy = pose.landmarks[5 * j] * w - base[2 * j], pose.landmarks[5 * j + 1] * h - base[2 * j + 1] end
+      if points then dx, dy = p[8 * j] * w - base[2 * j], p[8 * j + 1] * h - base[2 * j + 1] end
       sums[j] = sums[j] + dx * dx + dy * dy
     end
   end

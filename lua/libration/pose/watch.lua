@@ -226,7 +226,7 @@ end
 ---@param frame Tensor u8 [H,W,3] RGB
 ---@param time number seconds
 ---@param points Tensor|nil f32 [33,5] landmarks in pixels of the frame; nil where nobody was found
----@param landmarker Landmarker its detector looks for other people
+---@param landmarker Landmarker that was given the frame: its detector looks for other people
 function Watch:look(frame, time, points, landmarker)
   local clock = require "libration.progress".clock
   local begin = clock()
@@ -273,7 +273,7 @@ function Watch:look(frame, time, points, landmarker)
     self.looked, self.behind, self.box_before = time, behind, self.box
   end
   if points and (not self.asked or time >= self.asked + PEOPLE - 1e-6 or time < self.asked) then
-    local others, over = other_people(landmarker:detect(frame), points, x0, y0, x1, y1)
+    local others, over = other_people(landmarker:detect(), points, x0, y0, x1, y1)
     put("others", others)
     put("over", over)
     self.asked = time

@@ -1,0 +1,132 @@
+-- pose_cases.lua: what the pose specs of the CPU and of the device share: made-up networks, and MediaPipe's own numbers step by step. Judges nothing.
+local ffi = require "ffi"
+local assert = require "luassert"
+local helper = require "helper"
+local lr = require "libration"
+local npy = require "libration.formats.npy"
+local regions = require "libration.regions"
+local blazepose = require "libration.pose.blazepose"
+
+local cases = {}
+
+--- Sizes of the pictures of goldens/stages.
+cases.stages = {
+  ta_chi_f040 = { 340, 256 }, ta_chi_f200 = { 340, 256 }, sports2d_walk_f060 = { 1768, 994 }, sports2d_walk_f150 = { 1768, 994 },
+  pose2sim_cam02_f050 = { 1080, 1920 }, ["000000000785_f000"] = { 640, 425 },
+}
+
+--- Widths and heights of the golden videos.
+cases.videos = {
+  { "ta_chi", 340, 256 }, { "sports2d_walk", 1768, 994 }, { "pose2sim_cam02", 1080, 1920 }, { "egoblur_face", 2560, 1920 },
+  { "again", 640, 480 }, { "book", 640, 480 }, { "help", 640, 480 }, { "thanks", 640, 480 },
+}
+
+--- An array of goldens/FOLDER; nil where ../shared is absent.
+function cases.golden(path)
+  local full = helper.shared("goldens/" .. path)
+  return full and assert(npy.load(full))
+end
+
+--- Networks that answer what a script says, on the device of their input: the detector sees people at places (script.people), the landmark network is sure or not
+--- (script.flag(run)), its auxiliary points drift (script.drift).
+---@return table networks for pose.landmarker
+---@return table seen runs of each
+function cases.networks(script)
+  local seen = { detector = 0, landmark = 0 }
+  local boxes, scores = lr.zeros({ 1, 2254, 12 }), lr.full({ 1, 2254, 1 }, -80)
+  local a = blazepose.anchors()
+  local function place(i, x, y, radius, logit)
+    local b = boxes:ptr() + 12 * i
+    local cx, cy = (x - a[2 * i]) * 224, (y - a[2 * i + 1]) * 224
+    b[0], b[1], b[2], b[3] = cx, cy, 50, 50
+    b[4], b[5], b[6], b[7] = cx, cy, cx, cy - radius * 224
+    scores:ptr()[i] = logit
+  end
+  local detector = {}
+  function detector.run(_, input)
+    seen.detector = seen.detector + 1
+    assert.same({ 1, 224, 224, 3 }, input.shape)
+    for i = 0, 2253 do scores:ptr()[i] = -80 end
+    for k, person in ipairs(script.people or { { .5, .5, .25, 3 } }) do place(500 * k, unpack(person)) end
+    return { a = boxes:to(input.device), b = scores:to(input.device) }
+  end
+  local points, flag, heat, world = lr.zeros({ 1, 195 }), lr.zeros({ 1, 1 }), lr.full({ 1, 64, 64, 39 }, -20), lr.zeros({ 1, 117 })
+  for i = 0, 116 do world:ptr()[i] = math.sin(i) end
+  local marker = {}
+  function marker.run(_, input)
+    seen.landmark = seen.landmark + 1
+    assert.same({ 1, 256, 256, 3 }, input.shape)
+    local p = points:ptr()
+    for i = 0, 38 do p[5 * i], p[5 * i + 1], p[5 * i + 2], p[5 * i + 3], p[5 * i + 4] = 128 + i, 128 - i, i, 4, 4 end
+    local drift = script.drift or 0
+    p[33 * 5], p[33 * 5 + 1], p[34 * 5], p[34 * 5 + 1] = 128 + drift, 128, 128 + drift, 128 - 256 / 2.5
+    flag:ptr()[0] = script.flag and script.flag(seen.landmark) or 1
+    local out = { Identity = points, Identity_1 = flag, Identity_2 = lr.zeros({ 1, 256, 256, 1 }), Identity_3 = heat, Identity_4 = world }
+    for name, t in pairs(out) do out[name] = t:to(input.device) end
+    return out
+  end
+  return { detector = detector, landmark = marker }, seen
+end
+
+--- A grey frame.
+function cases.frame(w, h) return lr.full({ h, w, 3 }, 90, "u8") end
+
+--- Refinement and projection of a golden stage on a device: largest differences in pixels, of probabilities, in metres, and of kernel 7 in fractions of the crop's side.
+function cases.projection(stage, device)
+  local w, h = unpack(cases.stages[stage])
+  local function load(key) return cases.golden(("stages/%s/%s.npy"):format(stage, key)):contiguous() end
+  local roi = load("roi"):ptr()
+  local rect = lr.tensor({ { roi[0] / w, roi[1] / h, roi[2] / w, roi[2] / h, roi[3] } }):to(device)
+  local out = { ld_3d = load("ld_3d"):reshape(1, 195):to(device), heatmap = load("heatmap"):reshape(1, 64, 64, 39):to(device), world = load("world_raw"):reshape(1, 117):to(device) }
+  local got = blazepose.project(out, rect, w, h, 9):to "cpu"
+  local l, landmarks, aux, world = got:ptr(), load "landmarks", load "aux", load "world"
+  local worst, sure, metres, seven = 0, 0, 0, 0
+  for i = 0, 34 do
+    local want, p = i < 33 and landmarks:ptr() + 5 * i or aux:ptr() + 5 * (i - 33), l + 8 * i
+    worst = math.max(worst, math.abs(p[0] - want[0]) * w, math.abs(p[1] - want[1]) * h, math.abs(p[2] - want[2]) * w)
+    sure = math.max(sure, math.abs(p[3] - want[3]), math.abs(p[4] - want[4]))
+    for k = 0, i < 33 and 2 or -1 do metres = math.max(metres, math.abs(p[5 + k] - world:ptr()[4 * i + k])) end
+  end
+  -- an upright region as large as the picture leaves the crop's own fractions
+  local refined = load "refined_xy_kernel7"
+  got = blazepose.project(out, lr.tensor({ { .5, .5, 1, 1, 0 } }):to(device), 256, 256, 7):to "cpu"
+  for i = 0, 34 do
+    for k = 0, 1 do seven = math.max(seven, math.abs(got:ptr()[8 * i + k] - refined:ptr()[2 * i + k])) end
+  end
+  return worst, sure, metres, seven
+end
+
+--- MediaPipe's raw landmarks of a golden video through follow_points on a device, at most so many frames: largest differences from its smoothed ones in pixels, metres, of
+--- visibility.
+function cases.smoothing(video, device, most)
+  local name, w, h = unpack(video)
+  local function load(key) return cases.golden(("video/%s.%s.npy"):format(name, key)):contiguous() end
+  local raw, aux, smooth, raw_world, smooth_world = load "raw.landmarks", load "aux", load "smooth.landmarks", load "raw.world", load "smooth.world"
+  local l, a, g, rw, gw = raw:ptr(), aux:ptr(), smooth:ptr(), raw_world:ptr(), smooth_world:ptr()
+  local following = regions.following(33, device)
+  local options = { width = w, height = h, follow = true, smooth = true, filters = { .05, 80, .01, 10, .1, 40 }, alpha = .1 }
+  local points, flag, time = lr.zeros({ 35, 8 }), lr.zeros({ 1 }), lr.zeros({ 1 }, "f64")
+  local p = points:ptr()
+  local worst, metres, visibility = 0, 0, 0
+  for t = 0, math.min(most or 1e9, raw:size(1)) - 1 do
+    local there = l[t * 165] == l[t * 165]
+    flag:ptr()[0], time:ptr()[0] = there and 1 or 0, (t + 1) * .033333
+    for i = 0, 32 do
+      ffi.copy(p + 8 * i, l + t * 165 + 5 * i, 20)
+      ffi.copy(p + 8 * i + 5, rw + t * 132 + 4 * i, 12)
+    end
+    for i = 0, 1 do p[8 * (33 + i)], p[8 * (33 + i) + 1] = a[t * 8 + 4 * i], a[t * 8 + 4 * i + 1] end
+    for _, tensor in ipairs { points, flag, time } do tensor:touch() end
+    local y = regions.follow_points(following, points:to(device), flag:to(device), time:to(device), options):to "cpu":ptr()
+    assert.equal(there, y[0] == y[0])
+    for i = 0, there and 32 or -1 do
+      local want, have = g + t * 165 + 5 * i, y + 8 * i
+      worst = math.max(worst, math.abs(have[0] - want[0] * w), math.abs(have[1] - want[1] * h), math.abs(have[2] - want[2] * w))
+      visibility = math.max(visibility, math.abs(have[3] - want[3]))
+      for k = 0, 2 do metres = math.max(metres, math.abs(have[5 + k] - gw[t * 132 + 4 * i + k])) end
+    end
+  end
+  return worst, metres, visibility
+end
+
+return cases
