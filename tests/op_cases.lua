@@ -221,10 +221,9 @@ case.crop = function()
   return {I({int(1, 20), int(1, n), 3}, 0, 255):to("u8"), regions}, {size = {int(1, 20), int(1, drawn == LARGE and 140 or 30)}, border = int(0, 1), scale = 2, shift = -1}
 end
 case.place_points = function()
-  local B, M, n = int(0, 3), int(1, 9), 0
-  n = int(1, M)
+  local B, M = int(0, 3), int(1, 9)
   return {F({B, 5 * M}, -3, 40), F({B, int(1, 9), int(1, 9), M}, -3, 3), F {B, M, 3}, F({B, 5}, .1, 2)},
-    {n = n, width = int(1, 300), height = int(1, 300), size = 32, kernel = 2 * int(0, 7) + 1, least = .5}
+    {n = int(1, M), width = int(1, 300), height = int(1, 300), size = 32, kernel = 2 * int(0, 7) + 1, least = .5}
 end
 case.follow_points = function()
   local n = pick {1, 5, 70}

@@ -77,7 +77,8 @@ function cases.projection(stage, device)
   local function load(key) return cases.golden(("stages/%s/%s.npy"):format(stage, key)):contiguous() end
   local roi = load("roi"):ptr()
   local rect = lr.tensor({ { roi[0] / w, roi[1] / h, roi[2] / w, roi[2] / h, roi[3] } }):to(device)
-  local out = { ld_3d = load("ld_3d"):reshape(1, 195):to(device), heatmap = load("heatmap"):reshape(1, 64, 64, 39):to(device), world = load("world_raw"):reshape(1, 117):to(device) }
+  local out = { ld_3d = load("ld_3d"):reshape(1, 195), heatmap = load("heatmap"):reshape(1, 64, 64, 39), world = load("world_raw"):reshape(1, 117) }
+  for name, t in pairs(out) do out[name] = t:to(device) end
   local got = blazepose.project(out, rect, w, h, 9):to "cpu"
   local l, landmarks, aux, world = got:ptr(), load "landmarks", load "aux", load "world"
   local worst, sure, metres, seven = 0, 0, 0, 0

@@ -262,7 +262,8 @@ end
 ---@param input string
 ---@param options? table model, precision, kernel, smooth ("one-euro", "none", "offline": zero-phase Butterworth with `cutoff` Hz, default 6), clock, person, weights
 ---  (as pose.landmarker takes them), start, stop (seconds; stop 0: to the end), fps (folders), crop {x, y, width, height}, rotate (degrees clockwise, after the crop),
----  threads, device ("cpu", "cuda:N"), cache (false: neither look nor remember), watch (false: do not look at the frames themselves, see pose/watch.lua), on_open(source), on_frame(frames, found),
+---  threads, device ("cpu", "cuda:N"), cache (false: neither look nor remember), watch (false: do not look at the frames themselves, see pose/watch.lua),
+---  on_open(source), on_frame(frames, found),
 ---  stability (frames from one to the next at which the landmark network looks again at shifted crops, see pose/stability.lua; 0: never),
 ---  on_size(width, height): of the upright source picture, before the first frame, also of a remembered answer,
 ---  sink(time, landmarks, world): takes each frame in order, float[33*5] and float[33*3] that are valid during the call; the recording then holds neither, and

@@ -1,0 +1,232 @@
+-- device_pose_spec.lua: pose on a CUDA device against the CPU and MediaPipe: crops, points and filters step by step, the tracker on made-up networks, one BlazePose frame,
+-- and a device that fills up or vanishes. Runs on whichever CUDA library is found, emulated or real.
+local ffi = require "ffi"
+local cjson = require "cjson"
+local lr = require "libration"
+local cases = require "pose_cases"
+local device = require "libration.device"
+local files = require "libration.files"
+local helper = require "helper"
+local pose = require "libration.pose"
+local regions = require "libration.regions"
+local shell = require "shell"
+
+local count, reason = device.count()
+local emulator = helper.emulator()
+
+-- What the networks' specs lack, or nil.
+local function missing()
+  local weights = require "libration.weights"
+  if not helper.shared "data/video/ta_chi.mp4" then return "needs ../shared" end
+  if not (weights.find "pose_detection" and weights.find "pose_landmark_full") then return "needs the networks' weights: make models" end
+end
+
+local function first_frame(path)
+  local source = assert(require("libration.media").open(helper.shared(path)))
+  local frame = source:next():clone()
+  source:close()
+  return frame
+end
+
+describe("pose on a device", function()
+  if count == 0 then
+    it("is the CPU's", function() pending(reason) end)
+    return
+  end
+
+  it("crops OpenCV's bytes: odd sizes, turned, half outside, both borders; regions of one picture at once", function()
+    local H, W = 23, 31 -- the made-up picture of golden/warp.py
+    local picture = lr.empty({ H, W, 3 }, "u8")
+    for i = 0, H * W * 3 - 1 do picture:ptr()[i] = (i * i * 7 + i * 31 + 11) % 251 end
+    picture = picture:to "cuda"
+    for k, g in ipairs(cjson.decode((assert(files.read "tests/golden/warp.json")))) do
+      local options = { size = { g.rows, g.cols }, border = g.border == 0 and "zero" or "replicate" }
+      local y = regions.crop(picture, lr.tensor({ { 15, 11, 9, 9, .5 }, g.region }):to "cuda", options):select(1, 2):to "cpu":contiguous():ptr()
+      for i = 0, g.rows * g.cols * 3 - 1 do
+        if y[i] ~= tonumber(g.hex:sub(2 * i + 1, 2 * i + 2), 16) then error(("crop %d, byte %d"):format(k, i)) end
+      end
+    end
+  end)
+
+  it("a region without an area, or not finite, is told when something is read, once", function()
+    local picture = lr.zeros({ 4, 5, 3 }, "u8"):to "cuda"
+    for _, bad in ipairs { { 2, 2, 0, 0, 0 }, { 2, 0 / 0, 1, 1, 0 } } do
+      local y = regions.crop(picture, lr.tensor({ { 2, 2, 3, 3, 0 }, bad }):to "cuda", { size = { 3, 3 } })
+      helper.refuses("crop: region 2 of 2 is not finite or has no area", y.to, y, "cpu")
+      assert.equal(0, y:to("cpu"):sum():item())
+    end
+  end)
+
+  for stage in pairs(cases.stages) do
+    it(("bound: refinement and projection %s within .01 px, 1e-5 m"):format(stage), function()
+      if not helper.shared("goldens/stages/" .. stage) then return pending "needs ../shared" end
+      local worst, sure, metres, seven = cases.projection(stage, "cuda")
+      io.write(("bound: projection on a device %s %.5f px visibility %.1e world %.1e m kernel 7 %.1e of the crop\n"):format(stage, worst, sure, metres, seven))
+      assert.is_true(worst <= .01 and sure <= 1e-6 and metres <= 1e-5 and seven <= 1e-6)
+    end)
+  end
+
+  it("bound: smoothing within .01 px, world 1e-5 m, visibility 1e-5; 60 frames of sports2d_walk, 40 of thanks", function()
+    if not helper.shared "goldens/video" then return pending "needs ../shared" end
+    for name, most in pairs { sports2d_walk = 60, thanks = 40 } do
+      for _, video in ipairs(cases.videos) do
+        if video[1] == name then
+          local worst, metres, visibility = cases.smoothing(video, "cuda", most)
+          io.write(("bound: smoothing on a device %s %.5f px world %.1e m visibility %.1e\n"):format(name, worst, metres, visibility))
+          assert.is_true(worst <= .01 and metres <= 1e-5 and visibility <= 1e-5)
+        end
+      end
+    end
+  end)
+
+  it("tracks, loses, finds again and smooths as the CPU does (1e-3 px), the detector called as often", function()
+    for _, options in ipairs { { smooth = "one-euro" }, { smooth = "none" }, { smooth = "none", static = true } } do
+      local answers, runs = {}, {}
+      for _, name in ipairs { "cpu", "cuda" } do
+        local script = { flag = function(n) return n == 4 and .5 or .9 end }
+        local networks, seen = cases.networks(script)
+        local l = pose.landmarker { networks = networks, device = name, smooth = options.smooth, static = options.static }
+        assert.equal(name == "cpu" and "cpu" or "cuda:0", l.device)
+        for i = 1, 8 do
+          script.drift = 9 * (i % 3)
+          if i == 7 then l:reset() end
+          local landmarks, world = l:process(cases.frame(320, 200), i / 30)
+          answers[i] = answers[i] or {}
+          table.insert(answers[i], { landmarks, world, l.region.x, l.region.width, l.region.angle, l.detected, l.flag })
+        end
+        runs[#runs + 1] = seen
+      end
+      assert.same(runs[1], runs[2])
+      for i, pair in ipairs(answers) do
+        local a, b = unpack(pair)
+        assert.equal(a[1] == nil, b[1] == nil)
+        for k = 1, a[1] and 2 or 0 do assert.is_true(helper.difference(a[k], b[k]) <= 1e-3, ("%s frame %d"):format(options.smooth, i)) end
+        for k = 3, 5 do assert.near(a[k], b[k], 1e-3) end
+        assert.same({ a[6], a[7] }, { b[6], b[7] })
+      end
+    end
+  end)
+
+  it("a tracked frame makes nothing that stays", function()
+    local l = pose.landmarker { networks = cases.networks {}, device = "cuda" }
+    local frame = cases.frame(64, 48)
+    for i = 1, 2 do l:process(frame, i / 30) end
+    for _ = 1, 3 do collectgarbage() end
+    local before = lr.memory "cuda"
+    for i = 3, 9 do l:process(frame, i / 30) end
+    for _ = 1, 3 do collectgarbage() end
+    local after = lr.memory "cuda"
+    assert.same({ before.live, before.storages }, { after.live, after.storages })
+  end)
+
+  it("one BlazePose frame, detector and landmark network: within .02 px and 1e-5 m of the CPU; the landmark network's graph again, the same bits; f16 within 1 px", function()
+    local why = missing()
+    if why then return pending(why) end
+    local frame, found = first_frame "data/video/ta_chi.mp4", {}
+    local there
+    for _, name in ipairs { "cpu", "cuda" } do
+      there = pose.landmarker { device = name }
+      found[#found + 1] = { there:process(frame, 0) }
+    end
+    local off, metres = helper.difference(found[1][1]:narrow(2, 1, 2), found[2][1]:narrow(2, 1, 2)), helper.difference(found[1][2], found[2][2])
+    local rest = helper.difference(found[1][1]:narrow(2, 4, 2), found[2][1]:narrow(2, 4, 2))
+    io.write(("bound: one frame on a device %.5f px, world %.1e m, visibility %.1e\n"):format(off, metres, rest))
+    assert.is_true(off <= .02 and metres <= 1e-5 and rest <= 1e-5)
+    -- the first run was eager, the next two are replays of one graph
+    local rect = ffi.new("float[5]")
+    ffi.copy(rect, there.rect, 20)
+    local once, again = there:mark(nil, rect), there:mark(nil, rect)
+    assert.equal(0, helper.difference(once, again))
+    for j = 0, 32 do
+      assert.near(once:get(j + 1, 1) * frame:size(2), found[2][1]:get(j + 1, 1), 1e-3)
+      assert.near(once:get(j + 1, 2) * frame:size(1), found[2][1]:get(j + 1, 2), 1e-3)
+    end
+    local half = pose.landmarker { device = "cuda", precision = "f16" }:mark(frame, rect)
+    local distances = {}
+    for j = 1, 33 do
+      distances[j] = math.sqrt(((half:get(j, 1) - once:get(j, 1)) * frame:size(2)) ^ 2 + ((half:get(j, 2) - once:get(j, 2)) * frame:size(1)) ^ 2)
+    end
+    table.sort(distances)
+    io.write(("f16: one frame median %.3f px max %.3f\n"):format(distances[17], distances[33]))
+    assert.is_true(distances[33] <= 1)
+  end)
+
+  it("precision f16 is refused on the CPU, an input of another device by name", function()
+    helper.refuses("precision f16 is for CUDA devices", pose.landmarker, { precision = "f16" })
+    local why = missing()
+    if why then return pending(why) end
+    local network = assert(require("libration.graph").load(require("libration.weights").path "pose_detection", { device = "cuda" }))
+    helper.refuses("is on cpu, the network on cuda:0", network.run, network, lr.zeros { 1, 224, 224, 3 })
+  end)
+end)
+
+describe("pose on a device that fails", function()
+  if count == 0 or not emulator then
+    it("ends in one line", function() pending(count == 0 and reason or "asked of the emulated device alone") end)
+    return
+  end
+  after_each(function()
+    emulator.lbr_emu_heal()
+    emulator.lbr_emu_memory(2 ^ 30)
+  end)
+
+  local function one_line(message, ...)
+    assert(not tostring(message):find("\n", 1, true), message)
+    for _, text in ipairs { ... } do assert(tostring(message):find(text, 1, true), message) end
+  end
+
+  it("vanishes in the middle of a video, or a kernel fails: one line, at each of the first kernels of a frame; the CPU goes on", function()
+    for _, fault in ipairs { { "lbr_emu_lose_device", "cudaErrorDevicesUnavailable" }, { "lbr_emu_fail_launch", "cudaErrorLaunchFailure" } } do
+      for n = 1, 5 do
+        local l = pose.landmarker { networks = cases.networks {}, device = "cuda" }
+        for i = 1, 2 do assert(l:process(cases.frame(64, 48), i / 30)) end
+        emulator[fault[1]](n)
+        local ok, message = pcall(function()
+          for i = 3, 5 do l:process(cases.frame(64, 48), i / 30) end
+        end)
+        assert.is_false(ok)
+        one_line(message, fault[2])
+        assert(pose.landmarker { networks = cases.networks {} }:process(cases.frame(64, 48), 0))
+        emulator.lbr_emu_heal()
+      end
+    end
+  end)
+
+  it("has no room for the networks: one line with the sizes, nothing kept", function()
+    local why = missing()
+    if why then return pending(why) end
+    for _ = 1, 3 do collectgarbage() end
+    lr.core.C.lbr_memory_trim(device.id "cuda")
+    local before = lr.memory "cuda"
+    emulator.lbr_emu_memory(emulator.lbr_emu_in_use() + 3e6)
+    local ok, message = pcall(pose.landmarker, { device = "cuda" })
+    assert.is_false(ok)
+    one_line(message, "out of memory on cuda:0: ", " live, ")
+    for _ = 1, 3 do collectgarbage() end
+    local after = lr.memory "cuda"
+    assert.same({ before.live, before.storages }, { after.live, after.storages })
+  end)
+
+  it("vanishes under the recipe: one line, a status, no file under its name and none beside it #process", function()
+    local why = missing()
+    if why then return pending(why) end
+    local folder = files.temporary_folder()
+    local out = folder .. "/out"
+    -- a kernel of the second frame: the first has about 110 of the detector and 96 more
+    local text, code = shell(([[luajit -e '
+      package.path = "lua/?.lua;lua/?/init.lua;" .. package.path
+      local lr, ffi = require "libration", require "ffi"
+      assert(lr.device.count() > 0)
+      ffi.cdef "void lbr_emu_lose_device(long n);"
+      ffi.load((lr.core.find_library "libration_cuda")).lbr_emu_lose_device(260)' \
+      recipes/landmarks.lua %s --device cuda --check off --no-cache --output %s]]):format(files.quote(helper.shared "data/video/ta_chi.mp4"), files.quote(out)))
+    local left = files.list(out)
+    files.remove(folder)
+    assert.is_true(code ~= 0, text)
+    assert.matches("1/300 frames", text)
+    local last = text:match "([^\n]+)\n$"
+    one_line(last, "landmarks: ", "cudaErrorDevicesUnavailable")
+    assert.equal(1, select(2, text:gsub("cudaError", "")), text)
+    assert.same({}, left or {}, text)
+  end)
+end)
