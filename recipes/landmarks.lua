@@ -211,7 +211,7 @@ options.main(function()
     files.write(files.join(folder, "run.json"), cjson.encode {
       recipe = "landmarks", version = lr.version, device = device, input = o.input, options = o, key = r.key, cached = r.cached, frames = r.frames, found = r.found,
       width = r.width, height = r.height, fps = r.fps, jumps = #r.jumps > 0 and r.jumps or nil, seconds = r.seconds, frames_per_second = rate,
-      recording_check = check,
+      recording_check = check, peak_memory_gpu = device ~= "cpu" and lr.memory(device).peak or nil,
     } .. "\n")
     if check then log.info("recording check: %s", recording_check.line(check)) end
     log.info("%s: a pose in %d of %d frames%s -> %s", o.input, r.found, r.frames,

@@ -192,6 +192,37 @@ describe("pose on a device that fails", function()
     end
   end)
 
+  it("has no memory at the nth allocation of two frames, and after it: one line, nothing kept; then as if nothing had been", function()
+    local C, networks, frame = lr.core.C, cases.networks {}, cases.frame(64, 48)
+    local function run()
+      local l = pose.landmarker { networks = networks, device = "cuda" }
+      for i = 1, 2 do l:process(frame, i / 30) end
+      return (l:process(frame, .1))
+    end
+    local function left()
+      for _ = 1, 3 do collectgarbage() end
+      local m = lr.memory "cuda"
+      return m.storages, m.live
+    end
+    local want = run()
+    local storages, live = left()
+    local n, failures, ok, found = 0, 0
+    repeat
+      n = n + 1
+      C.lbr_device_fail_at(-n)
+      ok, found = pcall(run)
+      C.lbr_device_fail_at(0)
+      if not ok then
+        failures = failures + 1
+        one_line(found, "out of memory")
+      end
+      local s, l = left()
+      assert(s == storages and l == live, ("%d storages and %d bytes before, %d and %d after allocation %d failed: %s"):format(storages, live, s, l, n, tostring(found)))
+    until ok or n == 200
+    assert.is_true(ok and failures > 20, failures)
+    assert.equal(0, helper.difference(want, found))
+  end)
+
   it("has no room for the networks: one line with the sizes, nothing kept", function()
     local why = missing()
     if why then return pending(why) end
