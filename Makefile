@@ -138,12 +138,12 @@ models:
 repl: all
 	@$(HERE) $(LUAJIT) -l libration -i
 
-# Warnings are errors here, with both compilers and the flags of the build; objects stay in build/lint-*, so a second run is quick (those of build/emu serve the tests).
+# Warnings are errors here, with both compilers. Objects stay, so a second run is quick; those of gcc and of the emulator are the ones that the tests link.
 # clang reads gcc's omp.h, last in its search, as it brings none of its own.
 lint:
 	@tools/setup build run lint
 	@failed=; luacheck -q . || failed=1; \
-	$(MAKE) --no-print-directory -k -s -j$(JOBS) objects CC=gcc BUILD=build/lint-gcc CFLAGS="-O2 -Werror" || failed=1; \
+	$(MAKE) --no-print-directory -k -s -j$(JOBS) objects CC=gcc CFLAGS="$(CFLAGS) -Werror" || failed=1; \
 	$(MAKE) --no-print-directory -k -s -j$(JOBS) objects CC=clang BUILD=build/lint-clang CFLAGS="-O2 -Werror" \
 	  OPENMP="-fopenmp -idirafter $$(gcc -print-file-name=include)" || failed=1; \
 	[ "$$(uname -m)" != x86_64 ] || $(MAKE) --no-print-directory -k -s -j$(JOBS) emu-objects CXX="g++ -Werror" || failed=1; \

@@ -118,7 +118,7 @@ function M.kill_after(command, seconds)
   return text:find("ended 137", 1, true) ~= nil
 end
 
----Kills a command at `count` moments of its life, runs it again to the end each time, and compares with a run that nobody disturbed.
+---Kills a command at `count` moments of its life (a run that had ended by then does not count), runs it again to the end each time, and compares with a run that nobody disturbed.
 ---@param command fun(output: string): string
 ---@param folder string scratch
 ---@param count integer
@@ -126,13 +126,17 @@ end
 ---@return table {killed=, finished= before the kill, files= that were whole after kills, compared=, seconds= of the whole run}
 function M.kill_and_repeat(command, folder, count, seed)
   local clock = require "libration.progress".clock
+  local line = command(folder .. "/undisturbed") -- may make its inputs
   local begin = clock()
-  local text, code = shell(command(folder .. "/undisturbed"))
+  local text, code = shell(line)
   if code ~= 0 then error(text, 0) end
   local sum = { killed = 0, finished = 0, files = 0, compared = 0, seconds = clock() - begin }
   local want = M.results(folder .. "/undisturbed")
   for _ in pairs(want) do sum.compared = sum.compared + 1 end
-  for i = 1, count do
+  local i = 0
+  while sum.killed < count do -- a moment after the end is no kill
+    i = i + 1
+    if sum.finished > 3 * count then error(("%d runs of %d ended before they were killed"):format(sum.finished, i), 0) end
     local torn = folder .. "/torn"
     seed = seed * 16807 % 2147483647
     local moment = (.05 + .95 * seed / 2147483647) * sum.seconds

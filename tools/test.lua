@@ -46,8 +46,7 @@ local CHECKED = {
 local function environment(pass)
   local paths = {}
   for build in pass.build:gmatch "%S+" do paths[#paths + 1] = ("%s/%s/?.so"):format(HERE, build) end
-  local words = {"env", ("LUA_CPATH=%s"):format(quote(table.concat(paths, ";") .. ";;"))}
-  if pass.group == "checks" then words[#words + 1] = "OMP_WAIT_POLICY=passive" end -- they share the cores
+  local words = {"env", "OMP_WAIT_POLICY=passive", ("LUA_CPATH=%s"):format(quote(table.concat(paths, ";") .. ";;"))} -- passes share the cores
   if pass.seed then words[#words + 1] = "EMU_SEED=" .. pass.seed end
   if pass.checked then CHECKED[pass.checked](words) end
   return table.concat(words, " ")
@@ -56,11 +55,11 @@ end
 local DEVICE = "tests/device_spec.lua tests/device_sizes_spec.lua tests/device_tiles_spec.lua tests/lstm_device_spec.lua tests/device_training_spec.lua " ..
   "tests/device_train_spec.lua tests/device_pose_spec.lua tests/device_faults_spec.lua tests/ops_spec.lua"
 
+-- apart: a process for each file.
 local PASSES = {
-  {name = "plain", title = "all specs", build = "build", flags = ""},
-  {name = "interpreted", title = "without the JIT compiler (-joff), slow ones left out", build = "build", flags = "-joff", left_out = "slow,process", group = "checks"},
-  {name = "sanitized", title = "under AddressSanitizer and UBSan, slow ones left out", build = "build/asan", flags = "", left_out = "slow", checked = "address",
-    group = "checks"},
+  {name = "interpreted", title = "without the JIT compiler (-joff), slow ones left out", build = "build", flags = "-joff", left_out = "slow,process"},
+  {name = "sanitized", title = "under AddressSanitizer and UBSan, slow ones left out", build = "build/asan", flags = "", left_out = "slow", checked = "address"},
+  {name = "plain", title = "all specs", build = "build", flags = "", apart = true},
   {name = "emulated", title = "the CUDA device emulated, threads in order", build = "build/emu build", flags = "", specs = DEVICE},
   {name = "emulated, mixed", group = "emulated", title = "emulated, threads in another order", build = "build/emu build", flags = "", specs = "tests/device_spec.lua", seed = 7},
   {name = "emulated, address", group = "emulated", title = "emulated, under AddressSanitizer", build = "build/emu-asan build", flags = "", specs = "tests/device_spec.lua",
@@ -70,39 +69,46 @@ local PASSES = {
   {name = "cuda", title = "on the CUDA device", build = "build", flags = "", specs = DEVICE, asked = true},
 }
 
-local function report_of(pass) return ("build/test-%s.txt"):format((pass.name:gsub("%W+", "-"))) end
+local function report_of(name) return ("build/test-%s"):format((name:gsub("%W+", "-"))) end
 
-local function command(pass, specs)
-  os.remove(report_of(pass))
-  return ("%s timeout -k 10 1500 %s %s %s --ignore-lua -o tools/busted_report.lua -Xoutput %s %s %s </dev/null"):format(
-    environment(pass), quote(LUAJIT), pass.flags, quote(BUSTED), report_of(pass),
-    pass.left_out and "--exclude-tags=" .. pass.left_out or "", specs ~= "" and specs or pass.specs or "")
+-- The shell's line for one process: specs of a pass.
+local function command(pass, name, specs)
+  local report = report_of(name)
+  os.remove(report .. ".txt")
+  return ("%s timeout -k 10 1500 %s %s %s --ignore-lua -o tools/busted_report.lua -Xoutput %s.txt %s %s >%s.out 2>&1 </dev/null; echo $? >%s.code"):format(
+    environment(pass), quote(LUAJIT), pass.flags, quote(BUSTED), report, pass.left_out and "--exclude-tags=" .. pass.left_out or "", specs, report, report)
 end
 
--- Adds a pass to the counts by what its report says.
-local function count(pass, code, started)
-  local counted = false
-  local file = io.open(report_of(pass))
-  if file then
-    for line in file:lines() do
-      local name, reason = line:match("^pending\t(.-)\t(.*)$")
-      if name then
-        if not pendings[name] then order[#order + 1] = name end
-        pendings[name] = reason
-      end
-      local good, bad = line:match("^counts\t(%d+)\t(%d+)$")
-      if good then
-        counted = true
-        passed, failed = passed + good, failed + bad
-        if code ~= 0 and tonumber(bad) == 0 then failed = failed + 1 end
-        print(("%s: %s passed, %s failed in %d s"):format(pass.name, good, bad, os.time() - started))
-      end
+local function lines_of(path)
+  local file = io.open(path)
+  if not file then return {} end
+  local lines = {}
+  for line in file:lines() do lines[#lines + 1] = line end
+  file:close()
+  return lines
+end
+
+-- Adds a process to the counts by what its report says.
+local function count(pass, name)
+  local code, counted = tonumber(lines_of(report_of(name) .. ".code")[1]), false
+  for _, line in ipairs(lines_of(report_of(name) .. ".txt")) do
+    local test, reason = line:match("^pending\t(.-)\t(.*)$")
+    if test then
+      if not pendings[test] then order[#order + 1] = test end
+      pendings[test] = reason
     end
-    file:close()
+    local good, bad = line:match("^counts\t(%d+)\t(%d+)$")
+    if good then
+      counted = true
+      if code ~= 0 and tonumber(bad) == 0 then bad = 1 end
+      passed, failed = passed + good, failed + bad
+      pass.passed, pass.failed = (pass.passed or 0) + good, (pass.failed or 0) + bad
+    end
   end
   if not counted then
     failed = failed + 1
-    print(("%s: ended without a report (status %s): crashed, ran over 25 minutes, or the specs could not start"):format(pass.name, tostring(code)))
+    pass.failed = (pass.failed or 0) + 1
+    print(("%s: ended without a report (status %s): crashed, ran over 25 minutes, or the specs could not start"):format(name, tostring(code)))
   end
 end
 
@@ -114,47 +120,57 @@ end
 os.execute("mkdir -p build")
 local only, specs = nil, {} -- one pass or group of passes; spec files instead of all
 for _, word in ipairs(arg) do
-  if word:find("%.lua$") or word:find("/", 1, true) then specs[#specs + 1] = quote(word) else only = word end
+  if word:find("%.lua$") or word:find("/", 1, true) then specs[#specs + 1] = word else only = word end
 end
 
--- Runs passes at the same time (each keeps about one core busy); alone one shows its output as it comes, of several it follows when each has ended.
-local function run(passes)
-  local started, ends = os.time(), {}
-  for i, pass in ipairs(passes) do
-    local line = command(pass, table.concat(specs, " "))
-    if #passes > 1 then
-      ends[i] = io.popen(("{ %s; } >%s.out 2>&1; echo $?"):format(line, report_of(pass)))
-    else
-      print(("\n== %s =="):format(pass.title))
-      io.stdout:flush()
-      count(pass, os.execute(line), started)
-    end
+-- The files of a pass, those with most slow tests first.
+local function files_of(pass)
+  local list, slow = {}, {}
+  for file in capture("ls tests/*_spec.lua"):gmatch "%S+" do list[#list + 1] = file end
+  if #specs > 0 then list = specs
+  elseif pass.specs then
+    list = {}
+    for file in pass.specs:gmatch "%S+" do list[#list + 1] = file end
   end
-  for i, pass in ipairs(passes) do
-    if not ends[i] then break end
-    local code = tonumber(ends[i]:read "*a") or 1
-    ends[i]:close()
-    print(("\n== %s =="):format(pass.title))
-    local file = io.open(report_of(pass) .. ".out")
-    if file then
-      io.write(file:read "*a")
-      file:close()
-    end
-    count(pass, code, started)
+  for i, file in ipairs(list) do
+    local _, times = table.concat(lines_of(file), "\n"):gsub("#slow", "")
+    slow[file] = times - i / 1000
   end
+  table.sort(list, function(a, b) return slow[a] > slow[b] end)
+  return list
 end
 
-local known, at_once = false, {}
+local known, jobs = false, {}
+local function add(pass, name, files)
+  jobs[#jobs + 1] = { pass = pass, name = name, line = command(pass, name, files) }
+end
 for _, pass in ipairs(PASSES) do
   if only and (only == pass.name or only == pass.group) or not (only or pass.asked) then
     known = true
-    if pass.build:find "emu" and capture "uname -m" ~= "x86_64" then print(("\n%s: left out, the emulator is for x86-64"):format(pass.name))
-    elseif pass.group == "checks" then at_once[#at_once + 1] = pass
-    else run {pass} end
+    if pass.build:find "emu" and capture "uname -m" ~= "x86_64" then print(("%s: left out, the emulator is for x86-64"):format(pass.name))
+    elseif pass.apart then
+      for _, file in ipairs(files_of(pass)) do add(pass, pass.name .. " " .. file:match "([^/]+)%.lua$", file) end
+    else
+      add(pass, pass.name, table.concat(files_of(pass), " "))
+    end
   end
 end
-run(at_once)
 if not known then print(("no pass is called %s: plain, interpreted, sanitized, emulated, cuda"):format(only)) end
+
+-- As many processes at once as there are cores, the longest first; the output of each follows when it has ended.
+local script = io.open("build/test-jobs.sh", "w")
+for _, job in ipairs(jobs) do
+  local title = job.pass.apart and "" or ("echo; echo %s; "):format(quote(("== %s =="):format(job.pass.title)))
+  script:write(("%s; { %scat %s.out; }\n"):format(job.line, title, report_of(job.name)))
+end
+script:close()
+local started = os.time()
+os.execute("xargs -d '\\n' -P \"$(nproc 2>/dev/null || echo 1)\" -I LINE sh -c LINE <build/test-jobs.sh")
+for _, job in ipairs(jobs) do count(job.pass, job.name) end
+print(("\n%d s"):format(os.time() - started))
+for _, pass in ipairs(PASSES) do
+  if pass.passed then print(("%s: %d passed, %d failed"):format(pass.name, pass.passed, pass.failed)) end
+end
 
 if #order > 0 then
   print(("\n%d pending:"):format(#order))

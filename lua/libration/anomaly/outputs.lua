@@ -5,6 +5,7 @@ local csv = require "libration.formats.csv"
 local audit = require "libration.data.audit"
 local files = require "libration.files"
 local json = require "libration.formats.json"
+local stream = require "libration.formats.stream"
 local attribution = require "libration.anomaly.attribution"
 local honesty = require "libration.anomaly.honesty"
 local measures = require "libration.anomaly.measures"
@@ -24,9 +25,8 @@ outputs.UNIT = "SD²"
 function outputs.frames(path, s, v)
   local names = { "frame", "time", "error", "p", "flag" }
   for _, joint in ipairs(s.joints) do names[#names + 1] = "error_" .. joint end
-  local writer = csv.writer(path, names)
   local J = #s.joints
-  local ok, err = pcall(function()
+  return stream.filled(csv.writer(path, names), function(writer)
     for t = 0, s.frames - 1 do
       local p = v.frame_p[t + 1]
       local row = { t, ("%.6f"):format(s.begin + t / s.fps), s.frame_error[t + 1], p or 0 / 0, v.frame_flag[t + 1] and 1 or 0 }
@@ -34,11 +34,6 @@ function outputs.frames(path, s, v)
       writer:row(row)
     end
   end)
-  if not ok then
-    writer:abort()
-    error(err, 0)
-  end
-  return writer:close()
 end
 
 -- A field's range over the calibration sequences.

@@ -187,15 +187,9 @@ function M.save(path, names, rows, format)
     end
     rows = rows:totable()
   end
-  local w = M.writer(path, names, format)
-  local ok, err = pcall(function()
+  return stream.filled(M.writer(path, names, format), function(w)
     for _, cells in ipairs(rows) do w:row(cells) end
   end)
-  if not ok then
-    w:abort()
-    error(err, 0)
-  end
-  return w:close()
 end
 
 ---@class LandmarkTable

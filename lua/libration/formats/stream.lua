@@ -65,22 +65,31 @@ function Stream:abort()
   os.remove(self.temporary)
 end
 
+---Closes a writer that `put` has filled; drops it where that raises, and raises the same.
+---@generic W
+---@param writer W {close: fun(self): string, abort: fun(self)}
+---@param put fun(writer: W)
+---@return string path
+function M.filled(writer, put)
+  local ok, err = pcall(put, writer)
+  if not ok then
+    writer:abort()
+    error(err, 0)
+  end
+  return writer:close()
+end
+
 ---Appends every frame to a writer and closes it; drops it where that fails.
 ---@param writer {append: fun(self, values: ffi.cdata*, time: number?), close: fun(self): string, abort: fun(self)}
 ---@param landmarks Tensor f32 [T,J,C]
 ---@param times number[]? seconds, one a frame
 ---@return string path
 function M.fill(writer, landmarks, times)
-  local ok, err = pcall(function()
+  return M.filled(writer, function()
     local flat, shape = landmarks:to("f32"):contiguous(), landmarks.shape
     local p, values = flat:ptr(), shape[2] * shape[3]
     for t = 0, shape[1] - 1 do writer:append(p + t * values, times and times[t + 1]) end
   end)
-  if not ok then
-    writer:abort()
-    error(err, 0)
-  end
-  return writer:close()
 end
 
 ---@class Spool rows that wait in a file without a name, gone with the process: what safetensors.save takes in place of a tensor
