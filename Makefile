@@ -34,7 +34,7 @@ CUDA_SRC := $(wildcard csrc/cuda/*.cu)
 CUDA_HDR := $(wildcard csrc/cuda/*.cuh) csrc/core.h csrc/device.h csrc/libration.h csrc/ops.def
 CUDA_FLAGS = -std=c++17 -Icsrc -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -Werror all-warnings
 CUDA_FULL = -O3 -lineinfo -gencode arch=compute_80,code=[sm_80,sm_86,sm_89,compute_80] -gencode arch=compute_90,code=[sm_90a,sm_100,sm_120,compute_90]
-CUDA_QUICK = $(shell $(NVCC) --help | grep -q Ofast-compile && echo -Ofast-compile max) -gencode arch=compute_80,code=[sm_80,sm_86,sm_89,sm_90a,sm_100,sm_120]
+CUDA_QUICK = $(shell $(NVCC) --help | grep -q Ofast-compile && echo -Ofc max) -gencode arch=compute_80,code=[sm_80,sm_86,sm_89,sm_90a,sm_100,sm_120]
 
 # For Lua started from here: this checkout's modules and libraries before any installed ones.
 HERE = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$$LUA_PATH;" LUA_CPATH="$(CURDIR)/$(BUILD)/?.so;$$LUA_CPATH;"
