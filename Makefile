@@ -26,14 +26,15 @@ CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/%.o)
 MEDIA_OBJ := $(MEDIA_SRC:%.c=$(BUILD)/%.o)
 LIBRARIES := $(BUILD)/libration_core.so $(BUILD)/libration_media.so
 
-# The CUDA device is a library of its own: `make cuda` builds it with nvcc (minutes: six GPU generations); the core opens it when a CUDA device is asked for.
+# The CUDA device is a library of its own, which the core opens when a CUDA device is asked for: `make cuda` builds it with nvcc for every GPU generation since 2020 and, as
+# PTX, for what comes later. Two front ends serve six machine codes, as nothing in csrc/cuda depends on the generation. It stands apart from `make`, as full optimisation
+# takes nvcc minutes; `make cuda-check`, part of `make test`, compiles the same sources for the same generations with little optimisation, only to see that they compile.
 NVCC ?= $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 CUDA_SRC := $(wildcard csrc/cuda/*.cu)
 CUDA_HDR := $(wildcard csrc/cuda/*.cuh) csrc/core.h csrc/device.h csrc/libration.h csrc/ops.def
-CUDA_ARCH ?= 80 86 89 90a 100 120
-CUDA_PTX ?= 80 120
-CUDA_FLAGS = -std=c++17 -O3 -lineinfo --threads 2 -Icsrc -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -Werror all-warnings \
-  $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) $(foreach a,$(CUDA_PTX),-gencode arch=compute_$(a),code=compute_$(a))
+CUDA_FLAGS = -std=c++17 -Icsrc -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -Werror all-warnings
+CUDA_FULL = -O3 -lineinfo -gencode arch=compute_80,code=[sm_80,sm_86,sm_89,compute_80] -gencode arch=compute_90,code=[sm_90a,sm_100,sm_120,compute_90]
+CUDA_QUICK = $(shell $(NVCC) --help | grep -q Ofast-compile && echo -Ofc max) -gencode arch=compute_80,code=[sm_80,sm_86,sm_89,sm_90a,sm_100,sm_120]
 
 # For Lua started from here: this checkout's modules and libraries before any installed ones.
 HERE = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$$LUA_PATH;" LUA_CPATH="$(CURDIR)/$(BUILD)/?.so;$$LUA_CPATH;"
@@ -43,6 +44,7 @@ objects: $(CORE_OBJ) $(MEDIA_OBJ)
 cuda: $(BUILD)/libration_core.so
 	@[ -n "$(NVCC)" ] || { echo "make cuda: there is no nvcc here (NVCC=path names one)" >&2; exit 1; }
 	@+$(MAKE) --no-print-directory -s -j$(JOBS) $(BUILD)/libration_cuda.so
+cuda-check: $(CUDA_SRC:csrc/cuda/%.cu=$(BUILD)/cuda-check/%.fatbin)
 
 # ---- generated text: the header as the C string that lbr_cdef() returns, the doors of ops.def ----
 EMBED = sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/'
@@ -77,7 +79,10 @@ $(BUILD)/libration_media.so: $(MEDIA_OBJ) $(BUILD)/libration_core.so
 $(BUILD)/csrc/cuda/points.o $(BUILD)/csrc/cuda/warp.o: csrc/points.h
 $(BUILD)/csrc/cuda/%.o: csrc/cuda/%.cu $(CUDA_HDR)
 	@mkdir -p $(@D)
-	$(NVCC) $(CUDA_FLAGS) -c $< -o $@
+	$(NVCC) $(CUDA_FLAGS) $(CUDA_FULL) -c $< -o $@
+$(BUILD)/cuda-check/%.fatbin: csrc/cuda/%.cu $(CUDA_HDR)
+	@mkdir -p $(@D)
+	$(NVCC) $(CUDA_FLAGS) $(CUDA_QUICK) -fatbin $< -o $@
 $(BUILD)/libration_cuda.so: $(CUDA_SRC:%.cu=$(BUILD)/%.o) $(BUILD)/libration_core.so
 	$(NVCC) -shared -cudart static -o $@.tmp $(CUDA_SRC:%.cu=$(BUILD)/%.o) -L$(BUILD) -l:libration_core.so -Xlinker -rpath,'$$ORIGIN',-soname,libration_cuda.so && mv $@.tmp $@
 
@@ -168,5 +173,5 @@ help:
 	@echo "make repl      LuaJIT with it   make install   PREFIX=/usr/local; make clean; make deps"
 
 -include $(CORE_OBJ:.o=.d) $(MEDIA_OBJ:.o=.d)
-.PHONY: all objects cuda $(EMU_BUILDS) $(EMU_BUILDS:%=%-objects) emu-flags deps test demo bench models repl lint install clean help
+.PHONY: all objects cuda cuda-check $(EMU_BUILDS) $(EMU_BUILDS:%=%-objects) emu-flags deps test demo bench models repl lint install clean help
 .DELETE_ON_ERROR:

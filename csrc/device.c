@@ -11,13 +11,13 @@ int lbr_device_open(const char *library)
 {
     if (cuda) return cuda->devices;
     void *handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
-    if (!handle) return lbr_fail(LBR_EDEVICE, "%s", dlerror());
+    if (!handle) return lbr_fail(LBR_EDEVICE, "found a library that does not open: %s; run make cuda", dlerror());
     lbr_backend_door door;
     *(void **)&door = dlsym(handle, LBR_BACKEND_DOOR);
-    if (!door) return lbr_fail(LBR_EDEVICE, "%s has no function %s", library, LBR_BACKEND_DOOR);
+    if (!door) return lbr_fail(LBR_EDEVICE, "%s has no function %s; run make cuda", library, LBR_BACKEND_DOOR);
     const lbr_backend *b = door();
     if (!b) return LBR_EDEVICE;
-    if (b->abi != LBR_ABI) return lbr_fail(LBR_EDEVICE, "%s has ABI %d, the core has %d; run make", library, b->abi, LBR_ABI);
+    if (b->abi != LBR_ABI) return lbr_fail(LBR_EDEVICE, "%s has ABI %d, the core has %d; run make cuda", library, b->abi, LBR_ABI);
     cuda = b;
     return b->devices;
 }

@@ -68,6 +68,67 @@ describe("without the CUDA library #process", function()
   end)
 end)
 
+-- Opening: the line that `--device cuda` ends with, in a process of its own.
+describe("opening the CUDA library #process", function()
+  local folder
+  setup(function() folder = files.temporary_folder() end)
+  teardown(function() files.remove(folder) end)
+
+  -- What choosing a device says when a libration_cuda.so of these C lines lies before any other.
+  local function with_library(lines)
+    files.write(folder .. "/cuda.c", lines)
+    local text, code = shell(("cc -shared -fPIC -Icsrc -o %s/libration_cuda.so %s/cuda.c"):format(folder, folder))
+    assert.equal(0, code, text)
+    return (shell(([[LUA_CPATH="%s/?.so;$LUA_CPATH" luajit -e 'print(require("libration.device").choose "cuda")']]):format(folder)):gsub("\n$", ""))
+  end
+
+  it("one of another ABI, without the door, that lacks a function, or that is no library: one line with its path and what to do", function()
+    local path = folder .. "/libration_cuda.so"
+    local backend = '#include "device.h"\nstatic lbr_backend b = {LBR_ABI + 1, 1};\nLBR_API const lbr_backend *lbr_cuda_backend(void) { return &b; }\n'
+    local text = with_library(backend)
+    assert.matches("^nil\t%-%-device cuda cannot be had: no CUDA device: %S+ has ABI %d+, the core has %d+; run make cuda$", text)
+    assert.truthy(text:find(path, 1, true), text)
+    one_line(with_library "int nothing;\n", path .. " has no function lbr_cuda_backend; run make cuda")
+    text = with_library "extern int lbr_of_another_version(void);\nint lbr_cuda_backend(void) { return lbr_of_another_version(); }\n"
+    one_line(text, "undefined symbol: lbr_of_another_version; run make cuda")
+    files.write(path, "no library")
+    text = shell(([[LUA_CPATH="%s/?.so;$LUA_CPATH" luajit -e 'print(require("libration.device").choose "cuda")']]):format(folder)):gsub("\n$", "")
+    one_line(text, "found a library that does not open: " .. path)
+  end)
+
+  if not emulator then
+    it("without a driver, with one that is too old, without a GPU", function() pending "asked of the emulated device alone" end)
+    return
+  end
+
+  local function with_devices(n, driver, generation, call)
+    return (shell(([[luajit -e '
+      package.path = "lua/?.lua;lua/?/init.lua;" .. package.path
+      local core, ffi = require "libration.core", require "ffi"
+      ffi.cdef "void lbr_emu_devices(int n, int version, int sm);"
+      ffi.load((core.find_library "libration_cuda")).lbr_emu_devices(%d, %d, %d)
+      print(%s)']]):format(n, driver, generation, call or [[require("libration.device").choose "cuda"]])):gsub("\n$", ""))
+  end
+
+  it("without a driver, with one that is too old, without a GPU, with one that is too old: what was looked for and found", function()
+    local cannot = "nil\t--device cuda cannot be had: no CUDA device: "
+    assert.equal(cannot .. "looked for an NVIDIA driver (libcuda.so.1) and found none", with_devices(1, 0, 90))
+    assert.equal(cannot .. "the NVIDIA driver is too old: it knows CUDA 11.4, this library was built with 13.0", with_devices(1, 11040, 90))
+    assert.matches("found an NVIDIA driver for CUDA 13.0, but no GPU: no CUDA%-capable device is detected", with_devices(0, 13000, 90))
+    assert.equal(cannot .. "found no GPU of sm_80 or later, only: emulated device (sm_75), emulated device (sm_75)", with_devices(2, 13000, 75))
+    assert.equal("nil\tno device cuda:7: there is one, cuda:0", with_devices(1, 13000, 80, [[require("libration.device").find "cuda:7"]]))
+    assert.equal("cpu\tthe CPU: looked for an NVIDIA driver (libcuda.so.1) and found none", with_devices(1, 0, 90, [[require("libration.device").choose "auto"]]))
+  end)
+end)
+
+describe("a recipe's --device #process", function()
+  it("ends in one line where the device is not there", function()
+    local text, code = shell "luajit recipes/train.lua --data tests/golden --device cuda:7"
+    assert.equal(1, code, text)
+    one_line(text:gsub("\n$", ""), "--device cuda:7 cannot be had: ")
+  end)
+end)
+
 describe("a device's faults", function()
   if count == 0 then
     it("are survived", function() pending(missing) end)

@@ -32,7 +32,8 @@ function helper.emulator()
       ffi.cdef [[
         void lbr_emu_seed(unsigned seed); int lbr_emu_build(void); long lbr_emu_barriers(char *text, long room); void lbr_emu_ignore(const char *barrier);
         void lbr_emu_fail_malloc(long n); void lbr_emu_fail_launch(long n); void lbr_emu_lose_device(long n); void lbr_emu_heal(void);
-        void lbr_emu_memory(double bytes); double lbr_emu_in_use(void); void lbr_emu_cublaslt(int on);]]
+        void lbr_emu_memory(double bytes); double lbr_emu_in_use(void); void lbr_emu_cublaslt(int on);
+        void lbr_emu_cudnn(int on); long lbr_emu_cudnn_runs(void);]]
       local library = ffi.load((lr.core.find_library "libration_cuda"))
       if pcall(function() return library.lbr_emu_build end) then emulator = library end
     end

@@ -236,6 +236,22 @@ describe("media", function()
       for name in require("lfs").dir(folder) do assert.is_nil(name:find("^%.tmp")) end
     end)
 
+    it("tells who decodes: NVDEC where the machine has it, else the CPU and why; decoder = cpu asks for the CPU and gives the same frames", function()
+      made.video(at("who.mp4"), 66, 50, made.steady(6, 25))
+      local function drained(decoder)
+        local source = assert(media.open(at("who.mp4"), { decoder = decoder }))
+        local _, sums = made.drain(source)
+        return source.decoder, sums
+      end
+      local who, frames = drained()
+      local cpu, same = drained "cpu"
+      assert.truthy(who == "NVDEC" or who:find "^the CPU: ." and not who:find "\n", who)
+      assert.equal("the CPU: as asked", cpu)
+      assert.equal(6, #frames)
+      assert.same(same, frames)
+      assert.error_matches(function() media.open(at("who.mp4"), { decoder = "gpu" }) end, 'decoder is "gpu", want "auto" or "cpu"')
+    end)
+
     it("falls back to MPEG-4 when asked, and refuses what it cannot do", function()
       made.video(at("old.mp4"), 64, 48, made.steady(5, 25), { codec = "mpeg4" })
       local source = assert(media.open(at("old.mp4")))
@@ -330,7 +346,7 @@ describe("media", function()
       refused(path .. "/" .. name, "no video in it")
     end)
     it("raises the caller's mistakes at the caller's line", function()
-      assert.error_matches(function() media.open(at("x.mp4"), { speed = 2 }) end, "media.open: unknown option 'speed', known are crop, fps, queue")
+      assert.error_matches(function() media.open(at("x.mp4"), { speed = 2 }) end, "media.open: unknown option 'speed', known are crop, decoder, fps, queue")
       assert.error_matches(function() media.open(at("x.mp4"), { fps = "25" }) end, "media.open: option 'fps' is a string, want a number")
       assert.error_matches(function() media.open(at("x.mp4"), { rotate = 45 }) end, "media.open: rotate is 45")
       assert.error_matches(function() media.open(at("x.mp4"), { crop = { 1, 2, 3 } }) end, "media.open: crop wants")

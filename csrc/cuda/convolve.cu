@@ -1,6 +1,7 @@
 // convolve.cu: conv2d in f32 and f64 as products whose operands are found, not laid out: no picture is unfolded, whatever stride, dilation and padding are. Its gradients are
 // in convolve_backward.cu, depthwise convolutions in depthwise.cu.
 #include "convolve.cuh"
+#include "cudnn.cuh"
 
 template <class T> static int forward(lbr_call *c, const lbr_cuda_window &g, int act)
 {
@@ -21,7 +22,8 @@ template <class T> static int forward(lbr_call *c, const lbr_cuda_window &g, int
 
 /* Four channels at a time where those of a group come in fours, else one by one (a picture's three). A group is a product of its own: groups of few channels leave
  * most of a tile unused, which is right for the two to eight groups that networks have; a group a channel is depthwise's.
- * f32 and f64 sum in the CPU's order with the CPU's fused steps, so that f32 answers are the CPU's to the bit where k is not shared among blocks. f16 and bf16: tensor cores. */
+ * f32 and f64 sum in the CPU's order with the CPU's fused steps, so that f32 answers are the CPU's to the bit where k is not shared among blocks.
+ * f16 and bf16: cuDNN where it is there and takes them, else tensor cores. */
 int lbr_cuda_conv2d(lbr_call *c)
 {
     const lbr_conv2d_attr *a = (const lbr_conv2d_attr *)c->attr;
@@ -30,6 +32,6 @@ int lbr_cuda_conv2d(lbr_call *c)
     switch (c->in[0].dtype) {
     case LBR_F64: return forward<double>(c, g, a->act);
     case LBR_F32: return forward<float>(c, g, a->act);
-    default: return lbr_cuda_convolve_halves(c, g, a->act);
+    default: return lbr_cuda_cudnn(c) ? 0 : lbr_cuda_convolve_halves(c, g, a->act);
     }
 }

@@ -141,6 +141,7 @@ Plan *plan_of(Session *s, const Key &key, const void *bias)
 {
     auto known = plans.find(key);
     if (known != plans.end()) return &known->second;
+    if (lbr_cuda_capturing(key.device)) return nullptr; // the workspace may have to be allocated
     Plan p = {};
     p.works = choose(s, key, bias, &p) && (s->workspace || cudaMalloc(&s->workspace, WORKSPACE) == cudaSuccess);
     cudaGetLastError();
@@ -174,7 +175,7 @@ bool lbr_cuda_cublaslt(int device, lbr_cuda_gemm d, const void *a, const void *b
     if (((uintptr_t)a | (uintptr_t)b | (uintptr_t)bias | (uintptr_t)y) % 16) return false;
     if (d.batch == 1) d.a_batch = d.b_batch = 0;
     Plan *p = plan_of(s, {device, bias != nullptr, d}, bias);
-    if (!p->works || (bias && library.desc_set(p->desc, DESC_BIAS, &bias, sizeof bias))) return false;
+    if (!p || !p->works || (bias && library.desc_set(p->desc, DESC_BIAS, &bias, sizeof bias))) return false;
     const double one64 = 1, zero64 = 0;
     const float one = 1, zero = 0;
     const bool wide = d.dtype == LBR_F64;

@@ -14,8 +14,8 @@ template <class T> static __device__ __forceinline__ void mean(double sum, doubl
 // Every thread of the grid brings a sum and a count. One block makes the mean of them, several leave their shares for `mean_end`.
 template <class T> static __device__ __forceinline__ void mean_of(Room &s, double sum, double count, double *partial, T *y, double *weight)
 {
-    sum = lbr_cuda_combine(s.value, sum, lbr_cuda_add());
-    count = lbr_cuda_combine(s.value, count, lbr_cuda_add());
+    sum = lbr_cuda_combine<true>(s.value, sum, lbr_cuda_add());
+    count = lbr_cuda_combine<false>(s.value, count, lbr_cuda_add());
     if (threadIdx.x) return;
     if (gridDim.x > 1) partial[2 * blockIdx.x] = sum, partial[2 * blockIdx.x + 1] = count;
     else mean(sum, count, y, weight);
@@ -156,7 +156,7 @@ template <class T> static __global__ void entropy_slope(int64_t rows, int n, con
     LBR_SHARED(Room, s);
     double mine = 0;
     for (int64_t r = threadIdx.x; r < rows; r += LBR_CUDA_BLOCK) mine += target[r] >= 0;
-    const double used = lbr_cuda_combine(s.value, mine, lbr_cuda_add()), d = (double)*dy;
+    const double used = lbr_cuda_combine<false>(s.value, mine, lbr_cuda_add()), d = (double)*dy;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < rows * n; i += (int64_t)gridDim.x * blockDim.x) {
         int64_t r = i / n;
         int wanted = target[r];

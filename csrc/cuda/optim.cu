@@ -67,7 +67,7 @@ template <class T> static __global__ void squares(Table<2> t)
     const Share s = share_of(t);
     double sum = 0;
     lbr_cuda_each<LBR_CUDA_BLOCK>((const T *)t.data[0][s.tensor] + s.begin, s.end - s.begin, [&](int64_t, T v) { sum += (double)v * (double)v; });
-    sum = lbr_cuda_combine(room.value, sum, lbr_cuda_add());
+    sum = lbr_cuda_combine<false>(room.value, sum, lbr_cuda_add());
     if (threadIdx.x == 0) ((double *)t.data[1][s.tensor])[s.begin / SHARE] = sum;
 }
 

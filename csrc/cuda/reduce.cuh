@@ -15,15 +15,15 @@ template <class T, class F> static __device__ __forceinline__ T lbr_cuda_combine
     return mine;
 }
 
-// The same for a block of 256 threads. room: LBR_CUDA_WARPS elements of shared memory.
-template <class T, class F> static __device__ __forceinline__ T lbr_cuda_combine(T *room, T mine, F join)
+// The same for a block of 256 threads. room: LBR_CUDA_WARPS elements of shared memory; AGAIN: it is written again.
+template <bool AGAIN, class T, class F> static __device__ __forceinline__ T lbr_cuda_combine(T *room, T mine, F join)
 {
     mine = lbr_cuda_combine_warp(mine, join);
     if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = mine;
     __syncthreads();
     T all = room[0];
     for (int w = 1; w < LBR_CUDA_WARPS; w++) all = join(all, room[w]);
-    __syncthreads(); // room may be written again
+    if (AGAIN) __syncthreads();
     return all;
 }
 
@@ -31,7 +31,7 @@ template <class T, class F> static __device__ __forceinline__ T lbr_cuda_combine
 template <int LANES, class T, class F> static __device__ __forceinline__ T lbr_cuda_combine_lanes(T *room, T mine, F join)
 {
     if (LANES == 1) return mine;
-    return LANES == 32 ? lbr_cuda_combine_warp(mine, join) : lbr_cuda_combine(room, mine, join);
+    return LANES == 32 ? lbr_cuda_combine_warp(mine, join) : lbr_cuda_combine<true>(room, mine, join);
 }
 // This thread's place among the LANES, the number of its group, and how many groups there are.
 template <int LANES> static __device__ __forceinline__ int lbr_cuda_lane() { return threadIdx.x % LANES; }

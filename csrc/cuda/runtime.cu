@@ -60,6 +60,11 @@ static int use(int device)
 
 cudaStream_t lbr_cuda_stream(int device) { return devices[device].stream; }
 lbr_cuda_fault *lbr_cuda_fault_of(int device) { return devices[device].fault; }
+bool lbr_cuda_capturing(int device)
+{
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    return cudaStreamIsCapturing(devices[device].stream, &status) || status != cudaStreamCaptureStatusNone;
+}
 int lbr_cuda_processors(int device) { return devices[device].properties.multiProcessorCount; }
 
 // ---- memory: blocks of four sizes an octave, kept when freed; one stream, so a freed block may be handed out at once ----
@@ -284,13 +289,13 @@ static void graph_free(int device, void *graph) { devices[device].ended.push_bac
 
 // ---- the door ----
 
-static int describe(int device, char *text, int room)
+int lbr_cuda_describe(int device, char *text, int room)
 {
     const cudaDeviceProp *p = &devices[device].properties;
     return snprintf(text, (size_t)room, "%s, %.0f GiB, sm_%d%d", p->name, (double)p->totalGlobalMem / (1 << 30), p->major, p->minor);
 }
 
-static lbr_backend backend = {LBR_ABI, 0, lbr_cuda_table, lbr_cuda_together, describe, allocate, release, memory, trim, reset_peak, fail_at, upload, download, copy, synchronize, check,
+static lbr_backend backend = {LBR_ABI, 0, lbr_cuda_table, lbr_cuda_together, lbr_cuda_describe, allocate, release, memory, trim, reset_peak, fail_at, upload, download, copy, synchronize, check,
                               graph_begin, graph_end, graph_run, graph_free};
 
 // Fills devices[] with the GPUs that the kernels were compiled for; what it looked at goes to text.

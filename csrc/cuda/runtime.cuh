@@ -6,6 +6,10 @@
 
 // The stream that all work of a device is queued on.
 cudaStream_t lbr_cuda_stream(int device);
+// Is a graph being made of what is queued? Nothing may be waited for or allocated then.
+bool lbr_cuda_capturing(int device);
+// One line about a device: name, memory, generation.
+int lbr_cuda_describe(int device, char *text, int room);
 // Number of multiprocessors, for grids that loop.
 int lbr_cuda_processors(int device);
 // 0, or LBR_EDEVICE / LBR_ENOMEM with "what: CUDA's words".

@@ -22,9 +22,9 @@ static __device__ double amplitude(const Job &j, const double *x, Shared &s)
         if (v == v) sum += v, square += v * v, n += 1;
     }
     auto add = [](double a, double b) { return a + b; };
-    sum = lbr_cuda_combine(s.sums, sum, add);
-    square = lbr_cuda_combine(s.sums, square, add);
-    n = lbr_cuda_combine(s.sums, n, add);
+    sum = lbr_cuda_combine<true>(s.sums, sum, add);
+    square = lbr_cuda_combine<true>(s.sums, square, add);
+    n = lbr_cuda_combine<false>(s.sums, n, add);
     double mean = sum / n, variance = square / n - mean * mean;
     return sqrt(variance > 0 ? variance : 0) + .02;
 }

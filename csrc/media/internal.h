@@ -67,6 +67,19 @@ int lbr_ffmpeg_status(int code);
 /* Opens path through the file protocol only and finds its streams. LBR_EIO, LBR_EFORMAT, LBR_ENOMEM. */
 int lbr_ffmpeg_input(const char *function, const char *path, const AVIOInterruptCB *interrupt, AVFormatContext **out);
 
+/* ---- NVDEC (hardware.c) ---- */
+struct lbr_hardware {
+    atomic_bool used;
+    enum AVPixelFormat planes;   /* what the CPU's decoder would give */
+    char reason[160];            /* why it is the CPU */
+};
+/* Before the decoder is opened: lets FFmpeg take NVDEC where the machine has it; h stays where it is as long as the decoder does. */
+void lbr_hardware_offer(struct lbr_hardware *h, AVCodecContext *decoder, const AVCodec *codec);
+/* "NVDEC", or "the CPU: " and why; settled with the first picture. */
+const char *lbr_hardware_decoder(struct lbr_hardware *h);
+/* A picture on the GPU becomes the planes that the CPU's decoder gives; others stay. An AVERROR. */
+int lbr_hardware_planes(const struct lbr_hardware *h, AVFrame *frame);
+
 /* Conversion to rgb24 that answers exactly as ffmpeg's automatic scale filter. */
 struct lbr_converter {
     struct SwsContext *sws;

@@ -21,6 +21,7 @@ typedef struct lbr_source_options {
     int crop[4];              /* x, y, width, height in the upright picture; width 0: all of it */
     int rotate;               /* 0, 90, 180, 270: degrees clockwise, after the crop */
     int threads;              /* decoder threads; 0: as many as there are cores, at most 16 */
+    int hardware;             /* videos: decode by NVDEC where there is one */
     int queue;                /* frames read ahead; 0: 8, and less when they would take more than 256 MiB */
 } lbr_source_options;
 
@@ -32,6 +33,7 @@ typedef struct lbr_source_info {
     double duration;                  /* seconds, 0 when unknown */
     int64_t frames;                   /* estimate of the frames between start and stop, 0 when unknown */
     char codec[32];
+    char decoder[160];                /* of a video: "NVDEC", or "the CPU: " and why */
 } lbr_source_info;
 
 /* Opens a video (any container and codec of the FFmpeg this is built with) and decodes its first frame.

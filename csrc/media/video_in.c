@@ -14,6 +14,7 @@ struct video {
     AVPacket *packet;
     AVFrame *frame;
     struct lbr_converter converter;
+    struct lbr_hardware hardware;
     int stream;
     double origin;             /* the container's start, seconds */
     double start, stop;        /* what is delivered */
@@ -112,7 +113,7 @@ static int decode(struct video *v)
             v->decoded++;
             if (v->frame->decode_error_flags || v->frame->flags & AV_FRAME_FLAG_CORRUPT) v->damaged++;
             v->clock = frame_time(v, v->frame);
-            return 0;
+            return lbr_hardware_planes(&v->hardware, v->frame);
         }
         if (code == AVERROR_EOF || code == AVERROR(ENOMEM)) return code;
         if (code != AVERROR(EAGAIN)) {
@@ -204,6 +205,7 @@ static void describe(void *state, lbr_source_info *info)
         info->frames = to <= 0 ? 0 : count < 1 ? 1 : (int64_t)count;
     }
     snprintf(info->codec, sizeof info->codec, "%s", avcodec_get_name(v->decoder->codec_id));
+    snprintf(info->decoder, sizeof info->decoder, "%s", lbr_hardware_decoder(&v->hardware));
 }
 
 static void cancel(void *state, bool on) { atomic_store(&((struct video *)state)->cancelled, on); }
@@ -229,7 +231,7 @@ static void close_video(void *state)
 
 static const struct lbr_producer producer = { produce, seek, describe, cancel, warning, close_video };
 
-static int open_decoder(struct video *v, int threads)
+static int open_decoder(struct video *v, int threads, bool hardware)
 {
     AVFormatContext *f = v->format;
     v->stream = av_find_best_stream(f, AVMEDIA_TYPE_VIDEO, -1, -1, NULL, 0);
@@ -247,6 +249,8 @@ static int open_decoder(struct video *v, int threads)
     v->decoder->pkt_timebase = stream->time_base;
     if (threads <= 0) threads = av_cpu_count();
     v->decoder->thread_count = threads > 16 ? 16 : threads;
+    snprintf(v->hardware.reason, sizeof v->hardware.reason, "the CPU: as asked");
+    if (hardware) lbr_hardware_offer(&v->hardware, v->decoder, codec);
     if (code >= 0) code = avcodec_open2(v->decoder, codec, NULL);
     if (code < 0) return lbr_fail(lbr_ffmpeg_status(code), "video_open: %s: %s", v->path, lbr_ffmpeg_text(code));
 
@@ -280,7 +284,7 @@ int lbr_video_open(const char *path, const lbr_source_options *options, lbr_sour
     v->from_beginning = true;
     AVIOInterruptCB interrupt = { interrupted, v };
     int status = lbr_ffmpeg_input("video_open", path, &interrupt, &v->format);
-    if (status == LBR_OK) status = open_decoder(v, options->threads);
+    if (status == LBR_OK) status = open_decoder(v, options->threads, options->hardware != 0);
     if (status == LBR_OK && options->start > 0) {
         if (v->duration > 0 && options->start >= v->duration)
             status = lbr_fail(LBR_EINVAL, "video_open: %s: start is %g s, but it lasts %.2f s", path, options->start, v->duration);

@@ -74,6 +74,7 @@ end
 ---@field frames integer estimate of the frames to come between start and stop; 0 when unknown
 ---@field duration number seconds; 0 when unknown
 ---@field codec string
+---@field decoder string of a video: "NVDEC", or "the CPU: " and why; "" of pictures
 ---@field has_audio boolean
 ---@field files string[]|nil the pictures of a folder, in order
 ---@field warning string|nil what was wrong with the file (truncated, damaged); complete after the last frame
@@ -107,13 +108,14 @@ function media.pictures(path)
   return found
 end
 
-local SOURCE_OPTIONS = { fps = "number", start = "number", stop = "number", crop = "table", rotate = "number", threads = "number", queue = "number" }
+local SOURCE_OPTIONS = { fps = "number", start = "number", stop = "number", crop = "table", rotate = "number", threads = "number", queue = "number", decoder = "string" }
 
 ---Opens a video, a picture or a folder of pictures as a source of frames.
 ---@param path string
----@param opts? {fps: number, start: number, stop: number, crop: table, rotate: integer, threads: integer, queue: integer} fps: for pictures
+---@param opts? {fps: number, start: number, stop: number, crop: table, rotate: integer, threads: integer, queue: integer, decoder: string} fps: for pictures
 ---  (25; a video has its own); start, stop: seconds, frames with start <= time < stop; crop: {x=,y=,w=,h=} in the upright picture; rotate: 90,
----  180, 270 degrees clockwise, after the crop; threads of the decoder; queue: frames read ahead (8)
+---  180, 270 degrees clockwise, after the crop; threads of the decoder; queue: frames read ahead (8); decoder: "auto" (NVDEC
+---  where the machine has it, else the CPU: Source.decoder tells) or "cpu"
 ---@return Source|nil source, or nil and one line that names the file
 function media.open(path, opts)
   if type(path) ~= "string" or path == "" then error("media.open: path is " .. (path == "" and "empty" or "a " .. type(path)) .. ", want a string", 2) end
@@ -124,6 +126,8 @@ function media.open(path, opts)
   if o.start < 0 then error("media.open: start is negative", 2) end
   if opts.stop and opts.stop <= o.start then error(("media.open: stop %g s is not after start %g s"):format(opts.stop, o.start), 2) end
   if opts.fps and not (opts.fps > 0 and opts.fps < math.huge) then error("media.open: fps wants a positive number", 2) end
+  if opts.decoder and opts.decoder ~= "auto" and opts.decoder ~= "cpu" then error(('media.open: decoder is "%s", want "auto" or "cpu"'):format(opts.decoder), 2) end
+  o.hardware = opts.decoder == "cpu" and 0 or 1
   o.rotate, o.threads, o.queue = opts.rotate or 0, opts.threads or 0, opts.queue or 0
   if o.rotate ~= (opts.rotate or 0) or o.rotate % 90 ~= 0 or o.rotate < 0 or o.rotate > 270 then
     error(("media.open: rotate is %s, want 0, 90, 180 or 270"):format(opts.rotate), 2)
@@ -149,7 +153,7 @@ function media.open(path, opts)
   return setmetatable({
     handle = handle, path = path, kind = kind, files = list,
     width = info.width, height = info.height, source_width = info.source_width, source_height = info.source_height,
-    fps = info.fps, duration = info.duration, frames = tonumber(info.frames), codec = ffi.string(info.codec), has_audio = info.has_audio ~= 0,
+    fps = info.fps, duration = info.duration, frames = tonumber(info.frames), codec = ffi.string(info.codec), decoder = ffi.string(info.decoder), has_audio = info.has_audio ~= 0,
     crop = opts.crop and { rectangle(opts.crop, "media.open") } or { 0, 0, info.source_width, info.source_height }, rotate = o.rotate,
     time_out = ffi.new("double[1]"), index_out = ffi.new("int64_t[1]"),
   }, Source)

@@ -1,8 +1,8 @@
-// libraries.cpp: the libraries that the device opens when it runs, as far as csrc/cuda calls them: cuBLASLt in plain loops, columns first as the real one counts.
+// libraries.cpp: the libraries that the device opens when it runs, as far as csrc/cuda calls them: here cuBLASLt in plain loops, columns first as the real one counts; cuDNN is in cudnn.cpp.
 // Takes nothing until a spec calls lbr_emu_cublaslt(1): products are our own kernels'.
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
-#include "cuda_runtime.h"
+#include "libraries.h"
 
 static bool takes;
 
@@ -11,7 +11,7 @@ struct Layout { int type; uint64_t rows, columns; int64_t step, stride; int batc
 struct Preference { uint64_t room; uint32_t alignment[4]; };
 struct Heuristic { uint64_t algorithm[8]; size_t workspace; int status; float waves; int reserved[4]; };
 
-static double load(int type, const void *p, int64_t i)
+double emu::load(int type, const void *p, int64_t i)
 {
     switch (type) {
     case 0: return ((const float *)p)[i];
@@ -20,7 +20,7 @@ static double load(int type, const void *p, int64_t i)
     default: return (double)__bfloat162float(((const __nv_bfloat16 *)p)[i]);
     }
 }
-static void store(int type, void *p, int64_t i, double v)
+void emu::store(int type, void *p, int64_t i, double v)
 {
     switch (type) {
     case 0: ((float *)p)[i] = (float)v; break;
@@ -80,7 +80,7 @@ static int heuristic(void *, const Desc *d, const Layout *a, const Layout *b, co
 static int matmul(void *, const Desc *desc, const void *alpha, const void *a, const Layout *la, const void *b, const Layout *lb, const void *beta, const void *, const Layout *, void *y,
                   const Layout *ly, const uint64_t *algorithm, void *workspace, size_t, cudaStream_t stream)
 {
-    if (algorithm[0] != 77 || !workspace || load(desc->scale, alpha, 0) != 1 || load(desc->scale, beta, 0) != 0) return 7;
+    if (algorithm[0] != 77 || !workspace || emu::load(desc->scale, alpha, 0) != 1 || emu::load(desc->scale, beta, 0) != 0) return 7;
     Desc d = *desc;
     Layout A = *la, B = *lb, Y = *ly;
     emu::launch(dim3(1), dim3(1), 0, stream, "cublasLtMatmul", [=] {
@@ -88,10 +88,10 @@ static int matmul(void *, const Desc *desc, const void *alpha, const void *a, co
         for (int z = 0; z < Y.batch; z++)
             for (int64_t j = 0; j < (int64_t)Y.columns; j++)
                 for (int64_t i = 0; i < (int64_t)Y.rows; i++) {
-                    double sum = d.epilogue == 4 ? load(Y.type, d.bias, i) : 0;
+                    double sum = d.epilogue == 4 ? emu::load(Y.type, d.bias, i) : 0;
                     for (int64_t k = 0; k < depth; k++)
-                        sum += load(A.type, a, z * A.stride + (d.turned_a ? i * A.step + k : k * A.step + i)) * load(B.type, b, z * B.stride + (d.turned_b ? k * B.step + j : j * B.step + k));
-                    store(Y.type, y, z * Y.stride + j * Y.step + i, sum);
+                        sum += emu::load(A.type, a, z * A.stride + (d.turned_a ? i * A.step + k : k * A.step + i)) * emu::load(B.type, b, z * B.stride + (d.turned_b ? k * B.step + j : j * B.step + k));
+                    emu::store(Y.type, y, z * Y.stride + j * Y.step + i, sum);
                 }
     });
     return 0;
@@ -108,7 +108,7 @@ void *emu::symbol(const char *name)
     };
     for (auto &row : table)
         if (!strcmp(row.name, name)) return row.function;
-    return nullptr;
+    return cudnn_symbol(name);
 }
 
 extern "C" EMU_DOOR void lbr_emu_cublaslt(int on) { takes = on != 0; } // shapes that were refused before stay refused

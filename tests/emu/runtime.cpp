@@ -2,6 +2,8 @@
 #include "cuda_runtime.h"
 
 #include <ctime>
+#include <set>
+#include <string>
 #include <vector>
 
 struct CUgraph_st { std::vector<std::function<void()>> nodes; };
@@ -14,7 +16,7 @@ struct CUevent_st { double time = 0; };
 
 static CUstream_st default_stream, *capturing;
 static cudaError_t last_error;
-static int devices = 2, chosen, driver = 13000;
+static int devices = 2, chosen, driver = 13000, generation = 90;
 static long fail_malloc_at, fail_launch_at, lose_at;
 static size_t in_use, total_memory = (size_t)1 << 30;
 
@@ -68,8 +70,11 @@ static void run_kernel(dim3 grid, dim3 block, size_t dynamic_bytes, const char *
         emu::run_grid(grid, block, dynamic_bytes, name, f);
 }
 
-void emu::launch(dim3 grid, dim3 block, size_t dynamic_bytes, cudaStream_t stream, const char *name, std::function<void()> f)
+static std::set<std::pair<const char *, const char *>> launched; // kernels and the files that launched them
+
+void emu::launch(dim3 grid, dim3 block, size_t dynamic_bytes, cudaStream_t stream, const char *name, std::function<void()> f, const char *file)
 {
+    launched.insert({name, file});
     unsigned long n = (unsigned long)block.x * block.y * block.z;
     if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535 || !n || n > 1024 || block.z > 64 || dynamic_bytes > 227 * 1024) {
         report(cudaErrorInvalidConfiguration);
@@ -130,7 +135,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device)
     if (device < 0 || device >= devices) return report(cudaErrorInvalidDevice);
     memset(p, 0, sizeof *p);
     snprintf(p->name, sizeof p->name, "emulated device");
-    p->totalGlobalMem = total_memory, p->sharedMemPerBlockOptin = 227 * 1024, p->major = 9, p->minor = 0, p->multiProcessorCount = 4, p->warpSize = 32;
+    p->totalGlobalMem = total_memory, p->sharedMemPerBlockOptin = 227 * 1024, p->major = generation / 10, p->minor = generation % 10, p->multiProcessorCount = 4, p->warpSize = 32;
     return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int *version) { return *version = driver, cudaSuccess; }
@@ -200,6 +205,11 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode)
     capturing = s;
     return cudaSuccess;
 }
+cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus *status)
+{
+    *status = !s->capture ? cudaStreamCaptureStatusNone : s->spoiled ? cudaStreamCaptureStatusInvalidated : cudaStreamCaptureStatusActive;
+    return cudaSuccess;
+}
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g)
 {
     *g = nullptr;
@@ -260,7 +270,17 @@ EMU_DOOR void lbr_emu_heal(void)                                    // as new, w
     fate = last_error = cudaSuccess;
     fail_malloc_at = fail_launch_at = lose_at = known_in = 0;
 }
+// Lines "kernel TAB file of the launch" of what was launched since the last call, and the length of the text.
+EMU_DOOR long lbr_emu_kernels(char *text, long room)
+{
+    std::string all;
+    for (auto &l : launched) all += std::string(l.first) + "\t" + l.second + "\n";
+    launched.clear();
+    snprintf(text, (size_t)room, "%s", all.c_str());
+    return (long)all.size();
+}
 EMU_DOOR void lbr_emu_memory(double bytes) { total_memory = (size_t)bytes; }
 EMU_DOOR double lbr_emu_in_use(void) { return (double)in_use; }
-EMU_DOOR void lbr_emu_devices(int n, int version) { devices = n, driver = version; } // before the library is asked for them
+// How many there are, for what CUDA their driver is (0: there is no driver) and of what generation they are; before the library is asked for them.
+EMU_DOOR void lbr_emu_devices(int n, int version, int sm) { devices = n, driver = version, generation = sm; }
 }
