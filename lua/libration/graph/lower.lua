@@ -80,15 +80,17 @@ end
 ---Runs a graph.
 ---@param g IrGraph
 ---@param inputs Tensor[] in the order of g.inputs
+---@param instead? table<IrValue, Tensor> constants that are not what the graph says
 ---@return Tensor[] outputs in the order of g.outputs
-function M.run(g, inputs)
+function M.run(g, inputs, instead)
   local values = {}
+  for v, t in pairs(instead or {}) do values[v] = t end
   for i, v in ipairs(g.inputs) do values[v] = inputs[i] end
   for number, node in ipairs(g.nodes) do
     local x = {}
     for i = 1, node.arity do
       local v = node.inputs[i]
-      x[i] = v and (v.data or values[v])
+      x[i] = v and (values[v] or v.data)
     end
     local results = { pcall(apply, node, x) }
     if not results[1] then error(("%s: node %d (%s): %s"):format(g.name, number, node.op, tostring(results[2])), 0) end

@@ -168,11 +168,12 @@ function Import:emit(op, inputs, attr, kind)
   local g, sources = self.state.graph, self.state.sources
   local node = { op = op, inputs = inputs, outputs = {}, attr = attr or {}, arity = 0 }
   for i in pairs(inputs) do node.arity = math.max(node.arity, i) end
-  local constant, from, dtypes = true, {}, {}
+  local constant, from, dtypes, learned = true, {}, {}, nil
   for i = 1, node.arity do
     local v = inputs[i]
     if v then
       constant = constant and v.data ~= nil
+      learned = learned or v.learned and v
       dtypes[i] = M.dtype(v)
       for number in pairs(sources[v] or {}) do from[number] = true end
     end
@@ -189,9 +190,9 @@ function Import:emit(op, inputs, attr, kind)
   end
   for i, o in ipairs(outlines) do
     local k = kind and carriers[kind] == o.dtype and kind or kind_of(o.dtype, inputs, node.arity)
-    local v = g:value(self.node.outputs[i] or label(self.node), o.shape, k, results and results[i + 1])
+    local v = g:value(constant and learned and learned.name or self.node.outputs[i] or label(self.node), o.shape, k, results and results[i + 1])
     node.outputs[i] = v
-    if not constant then sources[v] = from end
+    if constant then v.learned = learned and true or nil else sources[v] = from end
   end
   return unpack(node.outputs)
 end
@@ -359,6 +360,7 @@ function M.walk(state, graph, scope)
   for name, t in pairs(graph.constants) do
     if rawget(scope, name) then error(("%s: '%s' is an input and a constant"):format(state.model.name, name), 0) end
     scope[name] = state.graph:value(name, t.shape, t.kind, t.data)
+    scope[name].learned = t.kind == "f32" or nil
   end
   local nodes = ordered(state, graph, scope)
   for _, node in ipairs(nodes) do entry_of(state, node) end
