@@ -179,12 +179,12 @@ function Import:emit(op, inputs, attr, kind)
     end
   end
   local ok, outlines = pcall(lower.outline, node, dtypes)
-  if not ok then self:fail("%s", tostring(outlines)) end
+  if not ok then self:fail("%s", lower.plain(outlines)) end
   local results
   if constant then
     check_constant(self, outlines)
     results = { pcall(tensor.scope, lower.evaluate, node) }
-    if not results[1] then self:fail("%s", tostring(results[2])) end
+    if not results[1] then self:fail("%s", lower.plain(results[2])) end
   else
     g.nodes[#g.nodes + 1] = node
   end
@@ -342,13 +342,27 @@ local function entry_of(state, node)
   return entries[key] or error(("%s: node '%s' (%s): this operator is not supported"):format(state.model.name, label(node), key), 0)
 end
 
+-- The outputs of these names, all of them without names.
+local function chosen(model, names)
+  if not names then return model.graph.outputs end
+  local by_name, all, list = {}, {}, {}
+  for i, info in ipairs(model.graph.outputs) do by_name[info.name], all[i] = info, info.name end
+  for i, name in ipairs(names) do
+    list[i] = by_name[name] or error(("%s has no output '%s', but %s"):format(model.name, tostring(name), table.concat(all, ", ")), 0)
+  end
+  return list
+end
+
 ---Whether all operators of a model's main graph are known; those of graphs within it are looked up when they are reached.
 ---@param model OnnxModel
+---@param names? string[] outputs that must be there
 ---@return true? ok
----@return string? error names the first node
-function M.check(model)
+---@return string? error names the first node, or lists the outputs
+function M.check(model, names)
+  local ok, err = pcall(chosen, model, names)
+  if not ok then return nil, reader.one_line(err) end
   for _, node in ipairs(model.graph.nodes) do
-    local ok, err = pcall(entry_of, { model = model }, node)
+    ok, err = pcall(entry_of, { model = model }, node)
     if not ok then return nil, reader.one_line(err) end
   end
   return true
@@ -405,15 +419,7 @@ function M.import(model, given, names)
         g.inputs[#g.inputs + 1], g.numbers[#g.numbers + 1] = v, i
       end
     end
-    local wanted = model.graph.outputs
-    if names then
-      local by_name, all = {}, {}
-      for i, info in ipairs(wanted) do by_name[info.name], all[i] = info, info.name end
-      wanted = {}
-      for i, name in ipairs(names) do
-        wanted[i] = by_name[name] or error(("%s has no output '%s', but %s"):format(model.name, tostring(name), table.concat(all, ", ")), 0)
-      end
-    end
+    local wanted = chosen(model, names)
     local view = { nodes = model.graph.nodes, constants = model.graph.constants, outputs = wanted }
     for i, v in ipairs(M.walk(state, view, scope)) do
       if v.shape and not carriers[v.kind] then error(("%s: output '%s' is of kind %s, which is not supported"):format(model.name, wanted[i].name, v.kind), 0) end
