@@ -212,6 +212,19 @@ end
 backward.conv2d = convolution("conv2d", {"stride", "pad", "dilation", "groups"})
 backward.depthwise = convolution("depthwise", convolution_fields)
 
+uses.conv2d_backward_input = "dy w" -- a transposed convolution
+function backward.conv2d_backward_input(row, need, g)
+  local x, w, attr = row.inputs[1], row.inputs[2], row.attr
+  local fields, dx, dw = {"stride", "pad", "dilation", "groups"}, nil, nil
+  if need[1] then dx = raw.conv2d(g, w, nil, nil, nil, attr_copy("conv2d", attr, fields)) end
+  if need[2] then
+    local a = attr_copy("conv2d_backward_weight", attr, fields)
+    a.kernel[0], a.kernel[1] = w.shape_[1], w.shape_[2]
+    dw = raw.conv2d_backward_weight(x, g, a)
+  end
+  return dx, dw
+end
+
 for _, name in ipairs {"max_pool2d", "avg_pool2d"} do
   uses[name] = "x"
   backward[name] = function(row, _, dy)
@@ -251,9 +264,27 @@ end
 
 uses.gather = "index"
 function backward.gather(row, _, dy)
-  local attr = rows.gather_backward.attr()
-  attr.rows = row.inputs[1].shape_[0]
+  local attr = attr_copy("gather_backward", row.attr, {"dim"})
+  attr.rows = row.inputs[1].shape_[attr.dim]
   return raw.gather_backward(dy, row.inputs[2], attr)
+end
+
+-- What was read at the places of index, put back and added up.
+local function put_back(dy, x, index, dim)
+  local attr = rows.scatter_elements.attr()
+  attr.dim, attr.kind = dim, 1
+  return raw.scatter_elements(tensor.zeros(x.shape, dy.dtype, dy.device), index, dy, attr)
+end
+uses.gather_elements, uses.topk = "index", "index"
+function backward.gather_elements(row, _, dy) return put_back(dy, row.inputs[1], row.inputs[2], row.attr.dim) end
+function backward.topk(row, _, dy) return put_back(dy, row.inputs[1], row.outputs[2], row.attr.dim) end
+
+uses.scatter_elements = "index"
+function backward.scatter_elements(row, need, dy)
+  local attr, index = row.attr, row.inputs[2]
+  if attr.kind > 1 then raise "gradient: scatter_elements has none for mul, min and max" end
+  local dx = need[1] and (attr.kind == 1 and dy or raw.scatter_elements(dy, index, tensor.zeros(index.shape, dy.dtype, dy.device), attr))
+  return dx, nil, need[3] and raw.gather_elements(dy, index, attr_copy("gather_elements", attr, {"dim"}))
 end
 
 uses.softmax, uses.log_softmax = "y", "y"
@@ -306,6 +337,12 @@ function backward.permute(row, _, dy)
   local inverse = {}
   for i, k in ipairs(row.attr) do inverse[k + 1] = i end
   return dy:permute(inverse)
+end
+function backward.slice(row, _, dy)
+  local dx, d, start, count, step = tensor.zeros(row.inputs[1].shape, dy.dtype, dy.device), unpack(row.attr)
+  if step < 0 then start, step, dy = start + (count - 1) * step, -step, dy:flip(d) end
+  raw.copy_into(dy, dx:slice(d, start, count, step), nil)
+  return dx
 end
 function backward.flip(row, _, dy) return dy:flip(row.attr[1] + 1) end
 function backward.narrow(row, _, dy)

@@ -445,11 +445,16 @@ function ops.stack(list, d)
   return ops.concat(out, d or 1)
 end
 
---- Rows of x by index (i32, from 0).
+--- Positions of x along dim d (default the first) by index (i32, from 0).
 ---@param x Tensor [N,...]
 ---@param index Tensor i32 [...]
----@return Tensor [..., ...]
-function ops.gather(x, index) return raw.gather(x, index, nil) end
+---@param d integer|nil 1
+---@return Tensor [..., ...] index's dims in the place of d
+function ops.gather(x, index, d)
+  local attr = attr_of.gather()
+  attr.dim = dim_index(x, d or 1, "gather")
+  return raw.gather(x, index, attr)
+end
 --- Rows of a table by index (i32, from 0); gather under the name of its layer.
 ops.embedding = ops.gather
 
