@@ -46,13 +46,14 @@ function ops.dynamic_quantize(x)
   return ops.quantize(x, scale, zero), scale, zero
 end
 
---- Both operands minus their zeros as numbers in which a sum of n products is exact: f32 while it stays below 2^24, else f64.
+--- x minus its zero as numbers in which a sum of n products of two such is exact: f32 while it stays below 2^24, else f64.
+---@param x Tensor u8 or i32, of 8 bits
+---@param zero Tensor|nil broadcasts to x
 ---@param n integer products in a sum
----@return Tensor a, Tensor b
-function ops.exact(a, b, a_zero, b_zero, n)
+---@return Tensor
+function ops.exact(x, zero, n)
   local wide = n * 255 * 255 < 2 ^ 24 and "f32" or "f64"
-  a, b = a:to(wide), b:to(wide)
-  return a_zero and a - a_zero:to(wide) or a, b_zero and b - b_zero:to(wide) or b
+  return zero and x:to(wide) - zero:to(wide) or x:to(wide)
 end
 
 return ops
