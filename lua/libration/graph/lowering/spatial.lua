@@ -7,6 +7,7 @@ local rows = {
   conv_transpose2d = { run = function(x, a) return ops.conv_transpose2d(x[1], x[2], x[3], a) end },
   conv_transpose3d = { run = function(x, a) return ops.conv_transpose3d(x[1], x[2], x[3], a) end },
   pool = { run = function(x, a) return ops.pool(x[1], a.kind, a) end },
+  max_pool_index = { run = function(x, a) return ops.max_pool_index(x[1], a) end },
   resize = {
     run = function(x, a) return ops.resize(x[1], a.axes, a) end,
     layout = "same",

@@ -3,24 +3,6 @@ local space = require "libration.graph.onnx.space"
 
 local entries = {}
 
-local function resize(self, x, sizes, scales, attr)
-  local roi = self:integers(2)
-  if not (roi and #roi == 2 * #x.shape) then roi = nil end
-  attr.axes = {}
-  for d, n in ipairs(x.shape) do
-    local size = sizes and sizes[d] or math.floor(n * scales[d] + 1e-6) -- a scale such as 1.3 is a little less in f32
-    local scale = scales and scales[d] or sizes[d] / n
-    if size < 1 then self:fail("dim %d of [%s] to %s", d, table.concat(x.shape, ","), tostring(size)) end
-    if size ~= n or scale ~= 1 or attr.transform == "tf_crop_and_resize" and roi then
-      attr.axes[#attr.axes + 1] = { d = d, size = size, scale = scale, first = roi and roi[d] or 0, last = roi and roi[d + #x.shape] or 1 }
-    end
-  end
-  if #attr.axes == 0 then return x end
-  local whole = attr.mode ~= "nearest" and (self:dtype(x) == "u8" or self:dtype(x) == "i32")
-  local y = self:emit("resize", { whole and self:cast(x, "f32") or x }, attr, not whole and x.kind or nil)
-  return whole and self:cast(y, x.kind) or y
-end
-
 -- One number a dim of x from a list over `axes` (default all).
 local function by_axes(self, x, list, rest)
   if not list or #list == 0 then return nil end
@@ -29,6 +11,22 @@ local function by_axes(self, x, list, rest)
   if #list ~= #(axes or x.shape) then self:fail("%d numbers for %d axes", #list, #(axes or x.shape)) end
   for i, v in ipairs(list) do out[axes and self:dim(axes[i], #x.shape) or i] = v end
   return out
+end
+
+local function resize(self, x, sizes, scales, attr, roi)
+  attr.axes = {}
+  for d, n in ipairs(x.shape) do
+    local size = sizes and sizes[d] or math.floor(n * scales[d] + 1e-6) -- a scale such as 1.3 is a little less in f32
+    local scale = scales and scales[d] or sizes[d] / n
+    if size < 1 then self:fail("dim %d of [%s] to %s", d, table.concat(x.shape, ","), tostring(size)) end
+    if size ~= n or scale ~= 1 or attr.transform == "tf_crop_and_resize" and roi then
+      attr.axes[#attr.axes + 1] = { d = d, size = size, scale = scale, first = roi and roi[1][d] or 0, last = roi and roi[2][d] or 1 }
+    end
+  end
+  if #attr.axes == 0 then return x end
+  local whole = attr.mode ~= "nearest" and (self:dtype(x) == "u8" or self:dtype(x) == "i32")
+  local y = self:emit("resize", { whole and self:cast(x, "f32") or x }, attr, not whole and x.kind or nil)
+  return whole and self:cast(y, x.kind) or y
 end
 
 local modes = { nearest = "nearest", linear = "linear", cubic = "cubic", bilinear = "linear", bicubic = "cubic" }
@@ -52,14 +50,13 @@ function entries.Resize(self)
   end
   local transform = late and self:attribute("coordinate_transformation_mode", "half_pixel") or "asymmetric"
   local mode = self:attribute("mode", "nearest")
-  local roi = self:integers(2)
-  local axes = self:attribute("axes", nil, "table")
-  if late and roi and axes and #roi == 2 * #axes then self:fail("a region of some axes is not supported") end
+  local roi = late and transform == "tf_crop_and_resize" and self:integers(2) or nil
+  if roi then roi = { by_axes(self, x, { unpack(roi, 1, #roi / 2) }, 0), by_axes(self, x, { unpack(roi, #roi / 2 + 1) }, 1) } end
   return resize(self, x, sizes, scales, {
     mode = modes[mode] or self:fail("mode %s is not supported", mode), transform = transform,
     nearest = late and self:attribute("nearest_mode", "round_prefer_floor") or "floor", cubic = self:attribute("cubic_coeff_a", -.75),
     exclude_outside = self:attribute("exclude_outside", 0) ~= 0, antialias = self:attribute("antialias", 0) ~= 0, extrapolation = self:attribute("extrapolation_value", 0),
-  })
+  }, roi)
 end
 
 function entries.Upsample(self)
@@ -88,8 +85,7 @@ function entries.ConvTranspose(self)
       first = auto == "SAME_UPPER" and math.floor(total / 2) or math.ceil(total / 2)
       if asked and auto == "NOTSET" then first = math.floor(total / 2) end
       last = total - first
-      if first < 0 then self:fail("an output of %d from %d", size, full) end
-      if last < 0 then more[i], last = more[i] - last, 0 end
+      if total < 0 then more[i], first, last = more[i] - total, 0, 0 end
     elseif auto == "VALID" then
       first, last = 0, 0
     end
