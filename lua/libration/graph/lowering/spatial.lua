@@ -1,6 +1,7 @@
 -- Ops of the IR over one to three dims of space, channels last, as calls of our ops. Rows as in lowering/elementwise.lua.
 local ops = require "libration.ops"
 require "libration.ops.norm"
+require "libration.ops.sample"
 
 local rows = {
   conv3d = { run = function(x, a) return ops.conv3d(x[1], x[2], x[3], a) end },
@@ -23,6 +24,8 @@ local rows = {
       return out
     end,
   },
+  grid_sample = { run = function(x, a) return ops.grid_sample(x[1], x[2], a) end },
+  roi_align = { run = function(x, a) return ops.roi_align(x[1], x[2], x[3], a) end },
   group_norm = { run = function(x, a) return ops.group_norm(x[1], a.groups, x[2], x[3], a.eps) end },
   rms_norm = { run = function(x, a) return ops.rms_norm(x[1], x[2], a.eps) end, layout = "last" },
 }

@@ -66,6 +66,108 @@ function entries.Upsample(self)
   return resize(self, x, nil, scales, { mode = modes[mode] or self:fail("mode %s is not supported", mode), transform = "asymmetric", nearest = "floor" })
 end
 
+local samples = { bilinear = "linear", linear = "linear", nearest = "nearest", bicubic = "cubic", cubic = "cubic" }
+
+function entries.GridSample(self)
+  local x, grid, mode = self:input(1), self:input(2), self:attribute("mode", "linear")
+  space.count(self, x)
+  return space.emit(self, "grid_sample", { x, self:cast(grid, x.kind) }, { mode = samples[mode] or self:fail("mode %s is not supported", mode),
+    padding = self:attribute("padding_mode", "zeros"), corners = self:attribute("align_corners", 0) ~= 0 })
+end
+
+-- Places of an affine map for GridSample: theta [N,n,n+1] times the places of a plain grid.
+function entries.AffineGrid(self)
+  local theta, size = self:input(1), self:list(self:input(2))
+  local n, corners, places, count = #size - 2, self:attribute("align_corners", 0) ~= 0, {}, 1
+  if n < 1 or n > 3 or #theta.shape ~= 3 or theta.shape[2] ~= n or theta.shape[3] ~= n + 1 then
+    self:fail("[%s] for [%s]", table.concat(theta.shape, ","), table.concat(size, ","))
+  end
+  for d = 3, #size do count = count * size[d] end
+  if not (count >= 1 and count <= 2 ^ 22) then self:fail("a grid of [%s]", table.concat(size, ",")) end
+  for i = 1, count do
+    local rest, row = i - 1, {}
+    for d = n, 1, -1 do
+      local length = size[d + 2]
+      local at = rest % length
+      rest = (rest - at) / length
+      row[n + 1 - d] = corners and (length > 1 and 2 * at / (length - 1) - 1 or 0) or (2 * at + 1) / length - 1
+    end
+    row[n + 1] = 1
+    places[i] = row
+  end
+  local grid = self:emit("expand", { self:constant({ places }, theta.kind) }, { shape = { theta.shape[1], count, n + 1 } })
+  local shape = { theta.shape[1], unpack(size, 3) }
+  shape[#shape + 1] = n
+  return self:reshaped((self:emit("matmul", { grid, theta }, { transpose_b = true })), shape)
+end
+
+-- Windows [B,C*kernel,L] added up where they lie.
+function entries.Col2Im(self)
+  local x, image, kernel = self:input(1), self:list(self:input(2)), self:list(self:input(3))
+  local n, pads = #image, self:attribute("pads", nil, "table") or {}
+  local stride, dilation = space.by_dim(self, "strides", n, 1), space.by_dim(self, "dilations", n, 1)
+  local taps, windows, counts, pixels, padded = 1, 1, {}, 1, {}
+  for i = 1, n do
+    padded[i] = image[i] + (pads[i] or 0) + (pads[i + n] or 0)
+    counts[i] = math.floor((padded[i] - dilation[i] * (kernel[i] - 1) - 1) / stride[i]) + 1
+    taps, windows, pixels = taps * kernel[i], windows * counts[i], pixels * padded[i]
+  end
+  if #kernel ~= n or #x.shape ~= 3 or x.shape[3] ~= windows or x.shape[2] % taps ~= 0 or taps * windows > 2 ^ 22 then
+    self:fail("[%s] as windows of [%s] in [%s]", table.concat(x.shape, ","), table.concat(kernel, ","), table.concat(image, ","))
+  end
+  local index = {}
+  for t = 0, taps - 1 do
+    for w = 0, windows - 1 do
+      local at, step, tap, window = 0, 1, t, w
+      for i = n, 1, -1 do
+        local k, o = tap % kernel[i], window % counts[i]
+        tap, window = (tap - k) / kernel[i], (window - o) / counts[i]
+        at = at + (o * stride[i] + k * dilation[i]) * step
+        step = step * padded[i]
+      end
+      index[#index + 1] = at
+    end
+  end
+  local planes = x.shape[1] * x.shape[2] / taps
+  local where = self:emit("expand", { self:constant({ index }, "i64") }, { shape = { planes, taps * windows } })
+  local zeros = self:emit("expand", { self:constant({ { 0 } }, x.kind) }, { shape = { planes, pixels } })
+  local y = self:emit("scatter_elements", { zeros, where, self:reshaped(x, { planes, taps * windows }) }, { dim = 2, kind = "add" })
+  y = self:reshaped(y, { x.shape[1], x.shape[2] / taps, unpack(padded) })
+  local slice = { first = { 1, 1 }, last = { unpack(y.shape) }, step = { 1, 1 } }
+  for i = 1, n do slice.first[i + 2], slice.last[i + 2], slice.step[i + 2] = 1 + (pads[i] or 0), (pads[i] or 0) + image[i], 1 end
+  return (self:emit("slice", { y }, slice))
+end
+
+-- Regions of pictures as grids of equal size.
+function entries.RoiAlign(self)
+  local x, regions, picture = self:input(1), self:input(2), self:input(3)
+  local size, ratio = { self:attribute("output_height", 1), self:attribute("output_width", 1) }, self:attribute("sampling_ratio", 0)
+  if ratio < 1 then self:fail("a sampling_ratio of %d, which is another number of points for each region, is not supported", ratio) end
+  local half = self.opset >= 16 and self:attribute("coordinate_transformation_mode", "half_pixel") == "half_pixel"
+  return space.emit(self, "roi_align", { x, regions, picture }, { size = size, ratio = ratio, scale = self:attribute("spatial_scale", 1), shift = half and .5 or 0,
+    max = self:attribute("mode", "avg") == "max" })
+end
+
+-- The middle of x, or x in the middle of zeros.
+function entries.CenterCropPad(self)
+  local x, sizes, axes = self:input(1), self:list(self:input(2)), self:attribute("axes", nil, "table")
+  local slice, before, after, more = { first = {}, last = {}, step = {} }, {}, {}, false
+  for d, n in ipairs(x.shape) do slice.first[d], slice.last[d], slice.step[d], before[d], after[d] = 1, n, 1, 0, 0 end
+  for i, size in ipairs(sizes) do
+    local d = axes and self:dim(axes[i] or self:fail("%d axes for %d sizes", #axes, #sizes), #x.shape) or i
+    local rest = size - (x.shape[d] or self:fail("%d sizes for [%s]", #sizes, table.concat(x.shape, ",")))
+    if rest < 0 then
+      slice.first[d] = math.floor(-rest / 2) + 1
+      slice.last[d] = slice.first[d] + size - 1
+    else
+      before[d], after[d] = math.floor(rest / 2), math.ceil(rest / 2)
+      more = more or rest > 0
+    end
+  end
+  local y = self:emit("slice", { x }, slice)
+  return more and (self:emit("pad", { y }, { before = before, after = after, value = 0 })) or y
+end
+
 function entries.ConvTranspose(self)
   local x0, w, b = self:input(1), self:input(2), self:input(3, true)
   local n, groups = space.count(self, x0), self:attribute("group", 1)
