@@ -1,11 +1,10 @@
 // elementwise.cu: broadcasting ops of one, two and three inputs. One kernel a number type, the op is a switch that all threads take alike. Copies are in convert.cu.
+#include "activate.cuh"
 #include "walk.cuh"
 
 // ---- what each op does to values of the type that it computes in: float (also for f16, bf16), double, int (also for u8) ----
 
 static __device__ __forceinline__ int wrap(int64_t v) { return (int)(unsigned)v; }
-static __device__ __forceinline__ float erf_of(float v) { return erff(v); }
-static __device__ __forceinline__ double erf_of(double v) { return erf(v); }
 
 template <class T> static __device__ T power(T u, T v) { return pow(u, v); }
 template <> __device__ float power(float u, float v) { return powf(u, v); }
@@ -43,7 +42,7 @@ template <class T> static __device__ T real2(int op, T u, T v)
     case LBR_OP_minimum: return u < v || u != u ? u : v;
     case LBR_OP_pow: return power(u, v);
     case LBR_OP_prelu: return u > 0 ? u : u * v;
-    case LBR_OP_gelu_backward: return u * ((T).5 * (1 + erf_of(v * (T)0.7071067811865476)) + v * (T)0.3989422804014327 * exp((T)-.5 * v * v)); // u = dy, v = x
+    case LBR_OP_gelu_backward: return u * ((T).5 * (1 + lbr_cuda_erf(v * (T)0.7071067811865476)) + v * (T)0.3989422804014327 * exp((T)-.5 * v * v)); // u = dy, v = x
     }
     return 0;
 }
@@ -80,7 +79,7 @@ template <class T> static __device__ T real1(int op, T v, T p, T q)
     case LBR_OP_cos: return cos(v);
     case LBR_OP_sigmoid: return 1 / (1 + exp(-v));
     case LBR_OP_tanh: return tanh(v);
-    case LBR_OP_gelu: return (T).5 * v * (1 + erf_of(v * (T)0.7071067811865476));
+    case LBR_OP_gelu: return (T).5 * v * (1 + lbr_cuda_erf(v * (T)0.7071067811865476));
     case LBR_OP_silu: return v / (1 + exp(-v));
     }
     return v;
