@@ -174,8 +174,8 @@ describe("values", function()
     near(lr.sum(x * x, {2, 3, 4}), lr.einsum("b...,b...->b", {x, x}))
   end)
   it("local_response_norm against plain arithmetic", function()
-    local x, y = randn({2, 6}, 1), nil
-    y = lr.local_response_norm(x, 4, {alpha = .3, beta = .5, bias = 2})
+    local x = randn({2, 6}, 1)
+    local y = lr.local_response_norm(x, 4, {alpha = .3, beta = .5, bias = 2})
     for i = 1, 2 do
       for c = 1, 6 do
         local sum = 0
