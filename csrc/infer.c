@@ -191,12 +191,13 @@ static int reduce(lbr_call *c, uint32_t dims, int keep, int dtype)
 
 int lbr_infer_sum(lbr_call *c) { const lbr_sum_attr *a = c->attr; return reduce(c, a->dims, a->keep, c->in[0].dtype == LBR_U8 ? LBR_I32 : c->in[0].dtype); }
 int lbr_infer_prod(lbr_call *c) { const lbr_prod_attr *a = c->attr; return reduce(c, a->dims, a->keep, c->in[0].dtype == LBR_U8 ? LBR_I32 : c->in[0].dtype); }
-int lbr_infer_cumsum(lbr_call *c)
+static int cumulative(lbr_call *c, int dim)
 {
-    int dim = ((const lbr_cumsum_attr *)c->attr)->dim;
-    if (dim < 0 || dim >= c->in[0].ndim) return lbr_fail(LBR_ESHAPE, "cumsum: dim %d of %s", (int)(dim + 1u), lbr_describe(&c->in[0]));
+    if (dim < 0 || dim >= c->in[0].ndim) return lbr_fail(LBR_ESHAPE, "%s: dim %d of %s", NAME, (int)(dim + 1u), lbr_describe(&c->in[0]));
     return same(c);
 }
+int lbr_infer_cumsum(lbr_call *c) { return cumulative(c, ((const lbr_cumsum_attr *)c->attr)->dim); }
+int lbr_infer_cumprod(lbr_call *c) { return cumulative(c, ((const lbr_cumprod_attr *)c->attr)->dim); }
 int lbr_infer_mean(lbr_call *c)
 {
     const lbr_mean_attr *a = c->attr;

@@ -126,7 +126,9 @@ for _, name in ipairs {"sum", "mean", "max", "min", "prod"} do
     return {F(s)}, {dims = int(0, 2 ^ #s - 1), keep = int(0, 1)}
   end
 end
-case.cumsum = function() local s = shape(1, 5) return {F(s)}, {dim = int(0, #s - 1), exclusive = int(0, 1), reverse = int(0, 1)} end
+for _, name in ipairs {"cumsum", "cumprod"} do
+  case[name] = function() local s = shape(1, 5) return {F(s)}, {dim = int(0, #s - 1), exclusive = int(0, 1), reverse = int(0, 1)} end
+end
 case.argmax = function() local s = shape(1, 5, 1) return {F(s)}, {dim = int(0, #s - 1), keep = int(0, 1)} end
 case.matmul = function()
   local ta, tb, m, k, n, lead = int(0, 1), int(0, 1), size(), size(), size(), drawn == LARGE and {} or shape(0, 3)

@@ -217,6 +217,8 @@ function backward.cumsum(row, _, dy)
   attr.reverse = 1 - row.attr.reverse
   return raw.cumsum(dy, attr)
 end
+uses.cumprod = "x y"
+function backward.cumprod(row, need, dy) return backward.cumsum(row, need, dy * row.outputs[1]) / row.inputs[1] end
 
 ---------------------------------------------------------------------------------------------------- products and layers
 

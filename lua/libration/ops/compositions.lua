@@ -37,15 +37,19 @@ return function(ops, shared)
     return ops.argmax(x.dtype_ >= 4 and ops.bit_not(x) or ops.neg(x), d, keep, last)
   end
 
-  --- Sums of the elements up to each along dim d. options: exclusive = true: without the element itself, reverse = true: from the end.
-  ---@param d integer|nil default the last
-  ---@return Tensor
-  function ops.cumsum(x, d, options)
-    options = options or {}
-    local attr = attr_of.cumsum()
-    attr.dim, attr.exclusive, attr.reverse = dim_index(x, d or -1, "cumsum"), options.exclusive and 1 or 0, options.reverse and 1 or 0
-    return raw.cumsum(x, attr)
+  local function cumulative(name)
+    return function(x, d, options)
+      options = options or {}
+      local attr = attr_of[name]()
+      attr.dim, attr.exclusive, attr.reverse = dim_index(x, d or -1, name), options.exclusive and 1 or 0, options.reverse and 1 or 0
+      return raw[name](x, attr)
+    end
   end
+
+  --- Sums of the elements up to each along dim d (default the last): cumsum(x, d, {exclusive = true: without the element itself, reverse = true: from the end}).
+  ops.cumsum = cumulative "cumsum"
+  --- Products of the elements up to each along dim d. Its gradient wants no 0 among them. See cumsum.
+  ops.cumprod = cumulative "cumprod"
 
   --- 1 where the first largest element along dim d (default the last) is, else 0.
   function ops.hardmax(x, d)
