@@ -33,8 +33,10 @@ local rows = {
   log_sum_exp = elementwise.reduction(function(x, a) return ops.log_sum_exp(x[1], a.dims, a.keep) end),
   einsum = { run = function(x, a) return ops.einsum(a.equation, x) end },
 }
-for _, name in ipairs { "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "erf", "ceil", "floor", "round", "trunc", "softplus", "softsign", "mish", "gelu_tanh",
-  "hard_swish", "bit_not" } do
+for _, name in ipairs {
+  "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "erf", "ceil", "floor", "round", "trunc", "softplus", "softsign", "mish", "gelu_tanh", "hard_swish",
+  "bit_not",
+} do
   local op = ops[name]
   rows[name] = pointwise(function(x) return op(x[1]) end)
 end
