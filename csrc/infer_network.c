@@ -9,8 +9,8 @@ int lbr_infer_matmul(lbr_call *c)
 {
     const lbr_matmul_attr *attr = c->attr;
     const lbr_tensor *a = &c->in[0], *b = &c->in[1];
-    if (a->ndim < 2 || b->ndim < 2 || (b->ndim != a->ndim && b->ndim != 2) || a->dtype != b->dtype || a->dtype > LBR_BF16)
-        return lbr_fail(LBR_ESHAPE, "matmul: %s and %s, want [..,M,K] and [..,K,N] or [K,N] of one floating dtype", lbr_describe(a), lbr_describe(b));
+    if (a->ndim < 2 || b->ndim < 2 || (b->ndim != a->ndim && b->ndim != 2) || a->dtype != b->dtype || a->dtype == LBR_U8)
+        return lbr_fail(LBR_ESHAPE, "matmul: %s and %s, want [..,M,K] and [..,K,N] or [K,N] of one dtype that is not u8", lbr_describe(a), lbr_describe(b));
     if (attr->ta && a->ndim != b->ndim) return lbr_fail(LBR_ESHAPE, "matmul: a transposed a wants b with as many dims");
     int32_t shape[LBR_MAX_DIMS];
     for (int i = 0; i < a->ndim - 2; i++) {
@@ -33,7 +33,7 @@ int lbr_infer_linear(lbr_call *c)
     if (lbr_present(b) && (b->ndim != 1 || b->shape[0] != w->shape[0] || b->dtype != x->dtype))
         return lbr_fail(LBR_ESHAPE, "linear: b is %s, want [%d]", lbr_describe(b), w->shape[0]);
     int act = ((const lbr_linear_attr *)c->attr)->act;
-    if (act < 0 || act > 2) return lbr_fail(LBR_EINVAL, "linear: act %d, want 0..2", act);
+    if (act < 0 || act >= LBR_ACTS || act == LBR_ACT_PRELU) return lbr_fail(LBR_EINVAL, "linear: act %d, want 0..%d, not %d", act, LBR_ACTS - 1, LBR_ACT_PRELU);
     int32_t shape[LBR_MAX_DIMS];
     memcpy(shape, x->shape, sizeof shape);
     shape[x->ndim - 1] = w->shape[0];
@@ -72,8 +72,8 @@ static int epilogue(lbr_call *c, int act)
     int32_t channels = y->shape[3];
     if ((rc = optional_row(c, &c->in[2], "b", channels))) return rc;
     if (lbr_present(&c->in[3]) && (!lbr_same_shape(&c->in[3], y) || c->in[3].dtype != y->dtype)) return lbr_fail(LBR_ESHAPE, "%s: residual is %s, want the output's shape", NAME, lbr_describe(&c->in[3]));
-    if (act < 0 || act > 3) return lbr_fail(LBR_EINVAL, "%s: act %d, want 0..3", NAME, act);
-    if ((act == 3) != lbr_present(&c->in[4])) return lbr_fail(LBR_EINVAL, "%s: a slope goes with act 3 (prelu) and only with it", NAME);
+    if (act < 0 || act >= LBR_ACTS) return lbr_fail(LBR_EINVAL, "%s: act %d, want 0..%d", NAME, act, LBR_ACTS - 1);
+    if ((act == LBR_ACT_PRELU) != lbr_present(&c->in[4])) return lbr_fail(LBR_EINVAL, "%s: a slope goes with act 3 (prelu) and only with it", NAME);
     return optional_row(c, &c->in[4], "slope", channels);
 }
 
