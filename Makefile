@@ -65,8 +65,8 @@ $(BUILD)/csrc/%.o: csrc/%.c $(BUILD)/cdef.inc $(BUILD)/doors.inc
 	$(CC) $(ALL_CFLAGS) $(OPENMP) -c $< -o $@
 
 # Linked beside and renamed, so that a running process keeps the library it has mapped.
-# A bilinear enlargement is rounded step by step, as other engines round it.
-$(BUILD)/csrc/cpu/image_ops.o: ALL_CFLAGS += -ffp-contract=off
+# A bilinear enlargement is rounded step by step, as other engines round it; activations are, so that processors agree.
+$(BUILD)/csrc/cpu/image_ops.o $(BUILD)/csrc/cpu/activate.o: ALL_CFLAGS += -ffp-contract=off
 $(BUILD)/libration_core.so: $(CORE_OBJ)
 	$(CC) -shared $(OPENMP) $(CFLAGS) $(CHECKS) $(LDFLAGS) -Wl,-soname,libration_core.so -o $@.tmp $^ -ldnnl -lm -lpthread -ldl && mv $@.tmp $@
 $(BUILD)/libration_media.so: $(MEDIA_OBJ) $(BUILD)/libration_core.so

@@ -1,7 +1,6 @@
 -- Elementwise and reducing ops of the IR as calls of our ops. A row: {run = fn(inputs, attr, node) -> tensors, layout = how a change of the order of dims goes through}.
 -- layout: "pointwise", "reduction" and "same" (remap(attr, order) -> attr of the op whose input dim order[d] is this one's d), "last" (works on the last dim alone), "reshape",
 -- "product"; without one the op takes its inputs as they are.
-local tensor = require "libration.tensor"
 local ops = require "libration.ops"
 
 local M = {}
@@ -30,10 +29,8 @@ end
 local rows = {
   relu6 = pointwise(function(x) return ops.clamp(x[1], 0, 6) end),
   relu_n1_to_1 = pointwise(function(x) return ops.clamp(x[1], -1, 1) end),
-  -- x * clamp(x / 6 + 1/2, 0, 1)
-  hard_swish = pointwise(function(x) return ops.mul(x[1], ops.clamp(ops.affine(x[1], 1 / 6, 0.5), 0, 1)) end),
   prelu = pointwise(function(x) return ops.prelu(x[1], x[2]) end),
-  leaky_relu = pointwise(function(x, a) return ops.prelu(x[1], tensor.full({ 1 }, a.alpha, x[1].dtype)) end),
+  leaky_relu = pointwise(function(x, a) return ops.leaky_relu(x[1], a.alpha) end),
   affine = pointwise(function(x, a) return ops.affine(x[1], a.scale, a.shift) end),
   clamp = pointwise(function(x, a) return ops.clamp(x[1], a.low, a.high) end),
   where = pointwise(function(x) return ops.where(x[1], x[2], x[3]) end),

@@ -27,7 +27,8 @@ local rows = {
     run = function(x, a) return ops.resize_bilinear(x[1], a.size, { align_corners = a.align_corners, half_pixel = a.half_pixel }) end,
   },
   depth_to_space = { run = function(x, a) return ops.depth_to_space(x[1], a.block) end },
-  argmax = { run = function(x, a) return ops.argmax(x[1], a.dim, a.keep) end },
+  argmax = { run = function(x, a) return ops.argmax(x[1], a.dim, a.keep, a.last) end },
+  argmin = { run = function(x, a) return ops.argmin(x[1], a.dim, a.keep, a.last) end },
   lstm = { run = function(x) return ops.lstm(x[1], x[2], x[3], x[4], x[5], x[6]) end },
 }
 

@@ -39,14 +39,6 @@ for name, op in pairs { Max = "maximum", Min = "minimum", Sum = "add", Mean = "a
   end
 end
 
--- max(x, 0) + scale * (exp(min(x, 0) * inner) - 1)
-local function elu(self, x, positive, scale, inner)
-  local low = self:emit("affine", { (self:emit("clamp", { x }, { low = -math.huge, high = 0 })) }, { scale = inner, shift = 0 })
-  low = self:emit("affine", { (self:emit("exp", { low })) }, { scale = scale, shift = -scale })
-  local high = self:emit("affine", { (self:emit("relu", { x })) }, { scale = positive, shift = 0 })
-  return self:emit("add", { high, low })
-end
-
 function entries.Identity(self) return self:input(1) end
 
 function entries.Not(self) return self:emit("affine", { self:input(1) }, { scale = -1, shift = 1 }, "bool") end
@@ -80,28 +72,6 @@ end
 function entries.LeakyRelu(self) return self:emit("leaky_relu", { self:input(1) }, { alpha = self:attribute("alpha", .01) }) end
 
 function entries.PRelu(self) return self:emit("prelu", { self:input(1), self:input(2) }) end
-
-function entries.HardSigmoid(self)
-  local y = self:emit("affine", { self:input(1) }, { scale = self:attribute("alpha", .2), shift = self:attribute("beta", .5) })
-  return self:emit("clamp", { y }, { low = 0, high = 1 })
-end
-
-function entries.Elu(self) return elu(self, self:input(1), 1, self:attribute("alpha", 1), 1) end
-
-function entries.Celu(self)
-  local alpha = self:attribute("alpha", 1)
-  return elu(self, self:input(1), 1, alpha, 1 / alpha)
-end
-
-function entries.Selu(self)
-  local gamma = self:attribute("gamma", 1.0507010221481323)
-  return elu(self, self:input(1), gamma, gamma * self:attribute("alpha", 1.6732631921768188), 1)
-end
-
-function entries.Softsign(self)
-  local x = self:input(1)
-  return self:emit("div", { x, (self:emit("affine", { (self:emit("abs", { x })) }, { scale = 1, shift = 1 })) })
-end
 
 function entries.Cast(self)
   return self:cast(self:input(1), onnx_format.kind(self:attribute("to", 0)))

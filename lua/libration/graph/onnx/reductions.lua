@@ -23,6 +23,26 @@ end
 
 local function same(_, x) return x end
 
+local function empty(x, dims)
+  for _, d in ipairs(dims) do
+    if x.shape[d] == 0 then return true end
+  end
+  return false
+end
+
+-- What is left of x after a reduction of dims, all of it `value` (of whole numbers the nearest there is).
+local function constant(self, x, dims, value)
+  local shape, gone = {}, {}
+  for _, d in ipairs(dims) do gone[d] = true end
+  for d, size in ipairs(x.shape) do
+    if not gone[d] then shape[#shape + 1] = size elseif self:attribute("keepdims", 1) ~= 0 then shape[#shape + 1] = 1 end
+  end
+  if x.kind == "bool" then value = value > 0 and 1 or 0 end
+  return (self:emit("expand", { self:constant(tensor.full({}, value, self:dtype(x)), x.kind) }, { shape = shape }))
+end
+
+local neutral = { max = -math.huge, min = math.huge, log_sum_exp = -math.huge } -- over no elements; sums and products have theirs
+
 -- A Reduce operator: before(x), the IR's reduction, after(y).
 local function reduction(op, before, after)
   before, after = before or same, after or same
@@ -30,6 +50,7 @@ local function reduction(op, before, after)
     local x = self:input(1)
     local dims = reduced(self, x)
     local y = before(self, x)
+    if dims and neutral[op] and empty(x, dims) then return constant(self, x, dims, neutral[op]) end
     if not dims then return op == "sum" and after(self, y) or x end
     if #dims > 0 then y = self:emit(op, { y }, { dims = dims, keep = self:attribute("keepdims", 1) ~= 0 }, x.kind) end
     return after(self, y)
@@ -47,26 +68,9 @@ entries.ReduceMin = reduction "min"
 entries.ReduceL1 = reduction("sum", unary "abs")
 entries.ReduceL2 = reduction("sum", unary "square", unary "sqrt")
 entries.ReduceSumSquare = reduction("sum", unary "square")
+entries.ReduceProd = reduction "prod"
+entries.ReduceLogSumExp = reduction "log_sum_exp"
 entries.ReduceLogSum = reduction("sum", nil, unary "log")
-
--- log(sum(exp(x - max))) + max
-function entries.ReduceLogSumExp(self)
-  local x = self:input(1)
-  local dims = reduced(self, x)
-  if not dims then return x end
-  local function of(op, v, keep) return (self:emit(op, { v }, { dims = dims, keep = keep })) end
-  local keep = self:attribute("keepdims", 1) ~= 0
-  local high = self:emit("clamp", { of("max", x, true) }, { low = -3e38, high = 3e38 })
-  local y = self:emit("log", { of("sum", self:emit("exp", { (self:emit("sub", { x, high })) }), true) })
-  y = self:emit("add", { y, high })
-  if keep then return y end
-  local shape, gone = {}, {}
-  for _, d in ipairs(dims) do gone[d] = true end
-  for d, size in ipairs(x.shape) do
-    if not gone[d] then shape[#shape + 1] = size end
-  end
-  return self:reshaped(y, shape)
-end
 
 -- Calls fn on x with dim d as its last one.
 local function along(self, x, d, fn)
@@ -76,17 +80,20 @@ local function along(self, x, d, fn)
   return self:transposed(fn(self:transposed(x, order)), order)
 end
 
+-- Before opset 13 everything from the axis on counts as one dim.
+local function flattened(x, axis)
+  local outer, inner = 1, 1
+  if axis < 0 then axis = axis + #x.shape end
+  for d, size in ipairs(x.shape) do
+    if d <= axis then outer = outer * size else inner = inner * size end
+  end
+  return { outer, inner }
+end
+
 local function softmax(op)
   return function(self)
     local x = self:input(1)
-    if self.opset < 13 then -- everything from the axis on counts as one
-      local axis, outer, inner = self:attribute("axis", 1), 1, 1
-      if axis < 0 then axis = axis + #x.shape end
-      for d, size in ipairs(x.shape) do
-        if d <= axis then outer = outer * size else inner = inner * size end
-      end
-      return self:reshaped((self:emit(op, { self:reshaped(x, { outer, inner }) })), x.shape)
-    end
+    if self.opset < 13 then return self:reshaped((self:emit(op, { self:reshaped(x, flattened(x, self:attribute("axis", 1))) })), x.shape) end
     local d = self:dim(self:attribute("axis", -1), #x.shape)
     return along(self, x, d, function(v) return (self:emit(op, { v })) end)
   end
@@ -94,34 +101,20 @@ end
 entries.Softmax = softmax "softmax"
 entries.LogSoftmax = softmax "log_softmax"
 
--- Position of the first largest element; of the last one: that of the reversed list, counted back.
-local function argument(sign)
+local function argument(op)
   return function(self)
     local x = self:input(1)
-    local d = self:dim(self:attribute("axis", 0), #x.shape)
-    local last = self:attribute("select_last_index", 0) ~= 0
-    if sign < 0 then x = self:emit("neg", { x }) end
-    if last then
-      local attr = { first = {}, last = {}, step = {} }
-      for i, size in ipairs(x.shape) do attr.first[i], attr.last[i], attr.step[i] = 1, size, 1 end
-      attr.first[d], attr.last[d], attr.step[d] = x.shape[d], 1, -1
-      x = self:emit("slice", { x }, attr)
-    end
-    local y = self:emit("argmax", { x }, { dim = d, keep = self:attribute("keepdims", 1) ~= 0 }, "i64")
-    return last and self:emit("affine", { y }, { scale = -1, shift = x.shape[d] - 1 }) or y
+    local attr = { dim = self:dim(self:attribute("axis", 0), #x.shape), keep = self:attribute("keepdims", 1) ~= 0, last = self:attribute("select_last_index", 0) ~= 0 }
+    return self:emit(op, { x }, attr, "i64")
   end
 end
-entries.ArgMax = argument(1)
-entries.ArgMin = argument(-1)
+entries.ArgMax = argument "argmax"
+entries.ArgMin = argument "argmin"
 
--- 1 at the first largest element along the axis, else 0.
 function entries.Hardmax(self)
-  local x = self:input(1)
-  local d = self:dim(self:attribute("axis", self.opset < 13 and 1 or -1), #x.shape)
-  local at = self:emit("argmax", { x }, { dim = d, keep = true })
-  local positions, shape = tensor.arange(x.shape[d], "i32"), {}
-  for i = 1, #x.shape do shape[i] = i == d and x.shape[d] or 1 end
-  return self:cast(self:emit("eq", { at, self:constant(positions:reshape(shape), "i64") }), x.kind)
+  local x, axis = self:input(1), self:attribute("axis", self.opset < 13 and 1 or -1)
+  if self.opset >= 13 then return self:emit("hardmax", { x }, { dim = self:dim(axis, #x.shape) }) end
+  return self:reshaped((self:emit("hardmax", { self:reshaped(x, flattened(x, axis)) }, { dim = 2 })), x.shape)
 end
 
 return entries

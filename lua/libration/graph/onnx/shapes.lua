@@ -229,15 +229,7 @@ end
 
 -- Entries of x along dim d by index, a value of whole numbers of 0 or more.
 local function gather(self, x, d, index)
-  local front, back, n = { d }, {}, #index.shape
-  for i = 1, #x.shape do
-    if i ~= d then front[#front + 1] = i end
-  end
-  local y = self:emit("gather", { self:transposed(x, front), index }, nil, x.kind)
-  for i = 1, d - 1 do back[i] = n + i end
-  for i = 1, n do back[#back + 1] = i end
-  for i = d + 1, #x.shape do back[#back + 1] = n + i - 1 end
-  return self:transposed(y, back)
+  return (self:emit("gather", { x, index }, { dim = d }, x.kind))
 end
 
 -- index with negative positions counted from the end.
@@ -331,7 +323,8 @@ function entries.SpaceToDepth(self)
   local x, r = self:input(1), self:attribute("blocksize", 1)
   local b, c, h, w = unpack(x.shape)
   if #x.shape ~= 4 or r < 1 or h % r ~= 0 or w % r ~= 0 then self:fail("[%s] in blocks of %d", table.concat(x.shape, ","), r) end
-  local y = self:transposed(self:reshaped(x, { b, c, h / r, r, w / r, r }), { 1, 4, 6, 2, 3, 5 })
+  local depth_first = self:attribute("mode", "DCR") == "DCR"
+  local y = self:transposed(self:reshaped(x, { b, c, h / r, r, w / r, r }), depth_first and { 1, 4, 6, 2, 3, 5 } or { 1, 2, 4, 6, 3, 5 })
   return self:reshaped(y, { b, c * r * r, h / r, w / r })
 end
 
