@@ -67,8 +67,8 @@ $(BUILD)/csrc/%.o: csrc/%.c $(BUILD)/cdef.inc $(BUILD)/doors.inc
 	$(CC) $(ALL_CFLAGS) $(OPENMP) -c $< -o $@
 
 # Linked beside and renamed, so that a running process keeps the library it has mapped.
-# A bilinear enlargement, and what is done with points (points.h), is rounded step by step, as other engines round it.
-$(BUILD)/csrc/cpu/image_ops.o $(BUILD)/csrc/cpu/points.o $(BUILD)/csrc/cpu/warp.o: ALL_CFLAGS += -ffp-contract=off
+# A bilinear enlargement, and what is done with points (points.h), is rounded step by step, as other engines round it; activations are, so that processors agree.
+$(BUILD)/csrc/cpu/image_ops.o $(BUILD)/csrc/cpu/points.o $(BUILD)/csrc/cpu/warp.o $(BUILD)/csrc/cpu/activate.o: ALL_CFLAGS += -ffp-contract=off
 $(BUILD)/csrc/cuda/points.o $(BUILD)/csrc/cuda/warp.o: CUDA_FLAGS += -fmad=false
 $(BUILD)/libration_core.so: $(CORE_OBJ)
 	$(CC) -shared $(OPENMP) $(CFLAGS) $(CHECKS) $(LDFLAGS) -Wl,-soname,libration_core.so -o $@.tmp $^ -ldnnl -lm -lpthread -ldl && mv $@.tmp $@
@@ -136,6 +136,12 @@ bench:
 	@+$(MAKE) --no-print-directory -s -j$(JOBS) all
 	@$(HERE) $(LUAJIT) tools/bench.lua $(if $(filter 1,$(PEERS)),--peers)
 
+# The cases come from the onnx Python package (pip install onnx), once; running them needs no Python.
+PYTHON ?= python3
+conformance: all
+	@[ -f $(BUILD)/conformance/cases.txt ] || $(PYTHON) tools/onnx_cases.py $(BUILD)/conformance
+	@$(HERE) $(LUAJIT) tools/conformance.lua $(BUILD)/conformance --write docs/ONNX.md
+
 models:
 	@tools/setup run
 	@$(HERE) $(LUAJIT) recipes/models.lua
@@ -169,9 +175,10 @@ help:
 	@echo "make           build            make test      every test, installs packages where missing"
 	@echo "make demo      the whole path   make models    fetch the networks' weights"
 	@echo "make bench     speed, PEERS=1   make lint      luacheck, gcc and clang, warnings are errors"
+	@echo "make conformance   ONNX operators against the cases of the onnx package -> docs/ONNX.md"
 	@echo "make cuda      the CUDA library make test DEVICE=emu: its specs without a GPU, DEVICE=cuda: on one"
 	@echo "make repl      LuaJIT with it   make install   PREFIX=/usr/local; make clean; make deps"
 
 -include $(CORE_OBJ:.o=.d) $(MEDIA_OBJ:.o=.d)
-.PHONY: all objects cuda cuda-check $(EMU_BUILDS) $(EMU_BUILDS:%=%-objects) emu-flags deps test demo bench models repl lint install clean help
+.PHONY: all objects cuda cuda-check $(EMU_BUILDS) $(EMU_BUILDS:%=%-objects) emu-flags deps test demo bench conformance models repl lint install clean help
 .DELETE_ON_ERROR:
