@@ -76,7 +76,7 @@ $(BUILD)/libration_media.so: $(MEDIA_OBJ) $(BUILD)/libration_core.so
 	$(CC) -shared $(CFLAGS) $(CHECKS) $(LDFLAGS) -Wl,-soname,libration_media.so -o $@.tmp $(MEDIA_OBJ) -L$(BUILD) -l:libration_core.so \
 	  -Wl,-rpath,'$$ORIGIN' $(MEDIA_LIBS) -lm -lpthread && mv $@.tmp $@
 
-$(BUILD)/csrc/cuda/points.o $(BUILD)/csrc/cuda/warp.o: csrc/points.h
+$(BUILD)/csrc/cuda/points.o $(BUILD)/csrc/cuda/warp.o $(BUILD)/cuda-check/points.fatbin $(BUILD)/cuda-check/warp.fatbin: csrc/points.h
 $(BUILD)/csrc/cuda/%.o: csrc/cuda/%.cu $(CUDA_HDR)
 	@mkdir -p $(@D)
 	$(NVCC) $(CUDA_FLAGS) $(CUDA_FULL) -c $< -o $@

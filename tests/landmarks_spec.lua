@@ -60,7 +60,7 @@ local function from_golden_regions(name, most)
     if (found ~= nil) ~= (g[0] == g[0]) then flags = flags + 1 end
     if found and g[0] == g[0] then
       for k = 0, 32 do
-        local d = math.sqrt(((found:ptr()[8 * k] - g[5 * k]) * w) ^ 2 + ((found:ptr()[8 * k + 1] - g[5 * k + 1]) * h) ^ 2)
+        local d = math.sqrt(((found.landmarks[5 * k] - g[5 * k]) * w) ^ 2 + ((found.landmarks[5 * k + 1] - g[5 * k + 1]) * h) ^ 2)
         off[#off + 1], sum = d, sum + d
         if d > .5 then above = above + 1 end
       end
@@ -124,7 +124,7 @@ describe("landmarks", function()
       local h, w, g = frame:size(1), frame:size(2), raw:ptr() + 165 * i
       local found = landmarker:mark(frame, roi:ptr() + 6 * i)
       for k = 0, 32 do
-        off[#off + 1] = math.sqrt(((found:ptr()[8 * k] - g[5 * k]) * w) ^ 2 + ((found:ptr()[8 * k + 1] - g[5 * k + 1]) * h) ^ 2)
+        off[#off + 1] = math.sqrt(((found.landmarks[5 * k] - g[5 * k]) * w) ^ 2 + ((found.landmarks[5 * k + 1] - g[5 * k + 1]) * h) ^ 2)
       end
     end)
     local median, p95 = percentile(off, 50), percentile(off, 95)

@@ -7,17 +7,18 @@ local stability = require "libration.pose.stability"
 
 -- A landmarker whose joint j moves j times as far as the crop does.
 local function made_up(script)
-  local points = lr.zeros({ 35, 8 })
+  local pose = { landmarks = ffi.new("float[?]", 39 * 5) }
   local landmarker = { rect = ffi.new("float[5]", .5, .5, .4, .8, 0), runs = 0 }
   function landmarker:mark(_, rect)
     self.runs = self.runs + 1
     if script and script(self.runs) then return nil end
     for j = 0, 32 do
-      local p = points:ptr() + 8 * j
+      local p = pose.landmarks + 5 * j
       p[0], p[1] = .5 + j * (rect[0] - .5), .5 + j * (rect[1] - .5)
     end
-    for j, y in pairs { [11] = .25, [12] = .25, [23] = .5, [24] = .5 } do points:ptr()[8 * j + 1] = y end
-    return points
+    pose.landmarks[5 * 11 + 1], pose.landmarks[5 * 12 + 1] = .25, .25
+    pose.landmarks[5 * 23 + 1], pose.landmarks[5 * 24 + 1] = .5, .5
+    return pose
   end
   return landmarker
 end

@@ -101,8 +101,9 @@ end
 
 local function blazepose(h, o)
   local landmarker = require("libration.pose.landmarker") {model = "full", clock = "mediapipe"}
-  h:row("BlazePose detector", "[1,224,224,3]", h:measure(function() landmarker.detector:run(landmarker.detector_input) end, 1), {count = 1, unit = "runs"})
-  h:row("BlazePose landmarks full", "[1,256,256,3]", h:measure(function() landmarker.marker:run(landmarker.landmark_input) end, 1), {count = 1, unit = "runs"})
+  local small, large = lr.zeros {1, 224, 224, 3}, lr.zeros {1, 256, 256, 3}
+  h:row("BlazePose detector", "[1,224,224,3]", h:measure(function() landmarker.detector:run(small) end, 1), {count = 1, unit = "runs"})
+  h:row("BlazePose landmarks full", "[1,256,256,3]", h:measure(function() landmarker.marker:run(large) end, 1), {count = 1, unit = "runs"})
   local pictures, from = workloads.pictures(o.root, o.quick and 20 or 60)
   local list = {}
   lr.scope(function()

@@ -10,6 +10,10 @@ local blazepose = require "libration.pose.blazepose"
 local C = core.C
 local f32 = blazepose.f32
 
+---@class Pose one frame's answer, before any smoothing: 33 landmarks and the two points that give the next region
+---@field landmarks ffi.cdata* float[35*5] x, y, z as fractions (x and z of the picture's width, y of its height), visibility, presence
+---@field world ffi.cdata* float[35*3] x, y, z metres
+
 ---@class Landmarker
 ---@field device string where it runs: "cpu", "cuda:N"
 ---@field region ffi.cdata*|nil lbr_region in pixels that the landmark network saw in the last frame; nil where nobody was detected
@@ -126,8 +130,10 @@ local function landmarker(options)
   end
   self.following = regions.following(blazepose.landmarks, self.device)
   self.place = pair({ 2, 5 }, "f32", self.device) -- rect and region of a mark
-  self.whole = pair({ 1, 5 }, "f32", self.device) -- region of the detector: the whole frame
+  self.whole = pair({ 1, 5 }, "f32", self.device) -- region of the detector
   self.time = pair({ 1 }, "f64", self.device)
+  local n = blazepose.landmarks + 2
+  self.pose = { landmarks = ffi.new("float[?]", 5 * n), world = ffi.new("float[?]", 3 * n) }
   self.square, self.rect, self.next_rect = ffi.new("lbr_region"), ffi.new("float[5]"), ffi.new("float[5]")
   self:reset()
   return self
@@ -165,15 +171,21 @@ local function look_at(self, rect, w, h)
   return send(place)
 end
 
-local function detect(self, frame)
+local function detect(self, frame, least, view)
   local picture, h, w = see(self, frame)
-  local whole, side, size = self.whole, math.max(w, h), blazepose.detector_size
-  whole.p[0], whole.p[1], whole.p[2], whole.p[3], whole.p[4] = w / 2, h / 2, side, side, 0
+  local whole, side, size = self.whole, view and view.side or math.max(w, h), blazepose.detector_size
+  whole.p[0], whole.p[1], whole.p[2], whole.p[3], whole.p[4] = view and view.x or w / 2, view and view.y or h / 2, side, side, 0
   local input = regions.crop(picture, send(whole), { size = { size, size }, scale = f32(2 / 255), shift = -1 })
   local out = by_size(self.detector:run(input), detector_outputs, "detector")
   local boxes, scores = out.boxes:to "cpu", out.scores:to "cpu"
-  local detections = blazepose.decode(boxes:ptr(), scores:ptr())
-  for _, d in ipairs(detections) do blazepose.to_picture(d, w, h) end
+  local detections = blazepose.decode(boxes:ptr(), scores:ptr(), least)
+  for _, d in ipairs(detections) do
+    if view then
+      for k = 1, 11, 2 do d[k], d[k + 1] = view.x + (d[k] - .5) * side, view.y + (d[k + 1] - .5) * side end
+    else
+      blazepose.to_picture(d, w, h)
+    end
+  end
   return detections
 end
 
@@ -190,20 +202,27 @@ local function mark(self, frame, rect)
   local _, h, w = see(self, frame)
   local points, flag = look(self, look_at(self, rect, w, h))
   flag = flag:to("cpu"):ptr()[0]
-  if flag > .5 then return points:select(1, 1):to "cpu", flag end
-  return nil, flag
+  if not (flag > .5) then return nil, flag end
+  local p, pose = points:to("cpu"):ptr(), self.pose
+  for i = 0, points:size(2) - 1 do
+    ffi.copy(pose.landmarks + 5 * i, p + 8 * i, 20)
+    ffi.copy(pose.world + 3 * i, p + 8 * i + 5, 12)
+  end
+  return pose, flag
 end
 
 --- All people in a frame, after suppression.
 ---@param frame Tensor|nil u8 [H,W,3] RGB; nil: the frame that was seen last, whose memory is what it was
+---@param least? number smallest score, default .5
+---@param view? {x: number, y: number, side: number} square to look at instead of the whole frame: centre and side in pixels
 ---@return number[][] detections in pixels, best first: x0, y0, x1, y1, then mid hip, a point on the circle round the body, mid shoulder and a point on the
 ---  circle round the upper body (x, y each), score
-function Landmarker:detect(frame) return tensor.scope(detect, self, frame) end
+function Landmarker:detect(frame, least, view) return tensor.scope(detect, self, frame, least, view) end
 
 --- The landmark network's answer in one region, neither tracked nor smoothed.
 ---@param frame Tensor|nil u8 [H,W,3] RGB; nil: as of detect
 ---@param rect ffi.cdata* float[5] as blazepose.rect gives it: centre x, y, width, height in fractions of the frame, angle
----@return Tensor|nil points f32 [35,8] as blazepose.project gives them; nil where the network says that nobody is there
+---@return Pose|nil pose valid until the next call; nil where the network says that nobody is there
 ---@return number flag probability that somebody is there
 function Landmarker:mark(frame, rect) return tensor.scope(mark, self, frame, rect) end
 

@@ -36,11 +36,10 @@ function Stability:take(frame, number, landmarker)
   local h, w, rect, base, sums = frame:size(1), frame:size(2), self.rect, self.base, self.sums
   local from = ffi.new("float[5]")
   ffi.copy(from, landmarker.rect, 20)
-  local points = landmarker:mark(nil, from)
-  if not points then return end
-  local p = points:ptr()
+  local pose = landmarker:mark(nil, from)
+  if not pose then return end
   for j = 0, J - 1 do
-    base[2 * j], base[2 * j + 1], sums[j] = p[8 * j] * w, p[8 * j + 1] * h, 0
+    base[2 * j], base[2 * j + 1], sums[j] = pose.landmarks[5 * j] * w, pose.landmarks[5 * j + 1] * h, 0
   end
   local function between(a, b, c) return (base[2 * a + c] + base[2 * b + c]) / 2 end
   local torso = math.sqrt((between(11, 12, 0) - between(23, 24, 0)) ^ 2 + (between(11, 12, 1) - between(23, 24, 1)) ^ 2)
@@ -48,12 +47,11 @@ function Stability:take(frame, number, landmarker)
     ffi.copy(rect, from, 20)
     rect[0], rect[1] = from[0] + jitter[1] * from[2] / 256, from[1] + jitter[2] * from[3] / 256
     rect[2], rect[3] = from[2] * jitter[3], from[3] * jitter[3]
-    points = landmarker:mark(nil, rect)
-    p = points and points:ptr()
+    pose = landmarker:mark(nil, rect)
     for j = 0, J - 1 do
       -- a person who is lost by a fraction of a pixel is as uncertain as a torso is long
       local dx, dy = torso, 0
-      if points then dx, dy = p[8 * j] * w - base[2 * j], p[8 * j + 1] * h - base[2 * j + 1] end
+      if pose then dx, dy = pose.landmarks[5 * j] * w - base[2 * j], pose.landmarks[5 * j + 1] * h - base[2 * j + 1] end
       sums[j] = sums[j] + dx * dx + dy * dy
     end
   end
