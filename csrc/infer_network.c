@@ -285,32 +285,6 @@ int lbr_infer_concat(lbr_call *c)
     return 0;
 }
 
-int lbr_infer_gather(lbr_call *c)
-{
-    const lbr_tensor *x = &c->in[0], *index = &c->in[1];
-    int32_t shape[2 * LBR_MAX_DIMS];
-    if (index->dtype != LBR_I32 || x->ndim < 1 || index->ndim + x->ndim - 1 > LBR_MAX_DIMS) return lbr_fail(LBR_ESHAPE, "gather: x is %s, index %s, want index i32", lbr_describe(x), lbr_describe(index));
-    for (int i = 0; i < index->ndim; i++) shape[i] = index->shape[i];
-    for (int i = 1; i < x->ndim; i++) shape[index->ndim + i - 1] = x->shape[i];
-    lbr_out(c, 0, x->dtype, index->ndim + x->ndim - 1, shape);
-    return 0;
-}
-
-int lbr_infer_gather_backward(lbr_call *c)
-{
-    const lbr_gather_backward_attr *a = c->attr;
-    const lbr_tensor *dy = &c->in[0], *index = &c->in[1];
-    int32_t shape[LBR_MAX_DIMS];
-    bool fits = index->dtype == LBR_I32 && dy->ndim >= index->ndim && dy->ndim - index->ndim < LBR_MAX_DIMS && dy->dtype <= LBR_F64 && a->rows >= 0;
-    for (int i = 0; fits && i < index->ndim; i++) fits = dy->shape[i] == index->shape[i];
-    if (!fits) return lbr_fail(LBR_ESHAPE, "gather_backward: dy %s, index %s, rows %d", lbr_describe(dy), lbr_describe(index), a->rows);
-    int n = 0;
-    shape[n++] = a->rows;
-    for (int i = index->ndim; i < dy->ndim; i++) shape[n++] = dy->shape[i];
-    lbr_out(c, 0, dy->dtype, n, shape);
-    return 0;
-}
-
 /* ---- normalisation ---- */
 
 static int like_second(lbr_call *c)

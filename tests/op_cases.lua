@@ -205,12 +205,42 @@ case.concat = function()
   end
   return list, {dim = d - 1}
 end
-case.gather = function() local s = shape(1, 3, 1) return {F(s), I(shape(0, 3), 0, s[1] - 1)} end
+case.gather = function()
+  local s = shape(1, 3, 1)
+  local d = int(1, #s)
+  return {F(s), I(shape(0, 3), 0, s[d] - 1)}, {dim = d - 1}
+end
 case.gather_backward = function()
   local index, n, s = shape(0, 3), int(1, 9), shape(0, 2)
-  local dy = {unpack(index)}
-  for i = 1, #s do dy[#dy + 1] = s[i] end
-  return {F(dy), I(index, 0, n - 1)}, {rows = n}
+  local d, dy = int(0, #s), {}
+  for i = 1, d do dy[i] = s[i] end
+  for i = 1, #index do dy[#dy + 1] = index[i] end
+  for i = d + 1, #s do dy[#dy + 1] = s[i] end
+  return {F(dy), I(index, 0, n - 1)}, {rows = n, dim = d}
+end
+local function elements()
+  local s, own = shape(1, 4, 1), {}
+  local d = int(1, #s)
+  for i = 1, #s do own[i] = i == d and size() or int(0, s[i]) end
+  return s, own, d
+end
+case.gather_elements = function()
+  local s, own, d = elements()
+  return {F(s), I(own, 0, s[d] - 1)}, {dim = d - 1}
+end
+case.scatter_elements = function()
+  local s, own, d = elements()
+  return {F(s), I(own, 0, s[d] - 1), F(own)}, {dim = d - 1, kind = int(0, 4)}
+end
+case.topk = function()
+  local s = shape(1, 4)
+  local d = int(1, #s)
+  return {F(s)}, {dim = d - 1, k = int(0, s[d]), largest = int(0, 1)}
+end
+case.nonzero = function() return {F(shape(0, 4)):relu()} end
+case.nms = function()
+  local B, N = int(0, 2), size()
+  return {F({B, N, 4}, 0, 1), F {B, int(0, 3), N}}, {iou = int(0, 10) / 10, score = -.5, most = int(0, 9), centre = int(0, 1)}
 end
 case.windows = function()
   local groups, per, T, n = int(1, 5), int(1, 3), int(1, 6), int(0, 4)

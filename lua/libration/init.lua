@@ -5,6 +5,13 @@ local ops = require "libration.ops"
 local record = require "libration.record"
 local device = require "libration.device"
 local autograd = require "libration.autograd"
+require "libration.ops.functions"
+require "libration.ops.reductions"
+require "libration.ops.products"
+require "libration.ops.index"
+require "libration.ops.norm"
+require "libration.ops.recurrent"
+require "libration.ops.quantise"
 
 local libration = {version = "0.1.0", core = core, threads = core.threads, device = device}
 

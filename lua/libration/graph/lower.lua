@@ -7,7 +7,7 @@ local M = {}
 
 -- Rows of lowering/: op -> {run = fn(inputs, attr, node) -> tensors, layout = ...}
 local rows = {}
-for _, subject in ipairs { "elementwise", "functions", "layers", "shapes" } do
+for _, subject in ipairs { "elementwise", "functions", "layers", "shapes", "index", "spatial", "recurrent", "quantised" } do
   for op, row in pairs(require("libration.graph.lowering." .. subject).rows) do
     assert(not rows[op], op)
     rows[op] = row

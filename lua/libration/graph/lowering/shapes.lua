@@ -90,8 +90,8 @@ local rows = {
     end,
     layout = "same", remap = reordered("first", "last", "step"),
   },
-  -- rows of x by an index that is 0 or more
-  gather = { run = function(x) return ops.gather(x[1], x[2]) end },
+  -- positions of x along a dim by an index that is 0 or more
+  gather = { run = function(x, a) return ops.gather(x[1], x[2], a.dim) end },
   dequantize = { run = function(x) return x[1]:to("f32") end },
   densify = { run = function(x, a) return densify.densify(a.name, x[1], a.shape, a.sparsity) end },
 }

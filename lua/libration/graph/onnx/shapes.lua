@@ -229,15 +229,7 @@ end
 
 -- Entries of x along dim d by index, a value of whole numbers of 0 or more.
 local function gather(self, x, d, index)
-  local front, back, n = { d }, {}, #index.shape
-  for i = 1, #x.shape do
-    if i ~= d then front[#front + 1] = i end
-  end
-  local y = self:emit("gather", { self:transposed(x, front), index }, nil, x.kind)
-  for i = 1, d - 1 do back[i] = n + i end
-  for i = 1, n do back[#back + 1] = i end
-  for i = d + 1, #x.shape do back[#back + 1] = n + i - 1 end
-  return self:transposed(y, back)
+  return (self:emit("gather", { x, index }, { dim = d }, x.kind))
 end
 
 -- index with negative positions counted from the end.
