@@ -1,6 +1,7 @@
 -- ONNX's functions of one and two numbers beyond arithmetic, sums along an axis, Einstein sums and norms over neighbours. Entries as in onnx/elementwise.lua.
 local tensor = require "libration.tensor"
 local onnx_format = require "libration.formats.onnx"
+local space = require "libration.graph.onnx.space"
 
 local entries = {}
 
@@ -43,6 +44,8 @@ function entries.Swish(self)
   return self:emit("mul", { x, (self:emit("sigmoid", { (self:emit("affine", { x }, { scale = alpha, shift = 0 })) })) })
 end
 
+function entries.SwiGLU(self) return self:emit("mul", { entries.Swish(self), self:input(2) }) end
+
 function entries.IsInf(self)
   local x = self:input(1)
   local negative, positive = self:attribute("detect_negative", 1) ~= 0, self:attribute("detect_positive", 1) ~= 0
@@ -62,6 +65,7 @@ end
 
 -- Bits of a kind that is carried in a wider one; nil: it has all bits of its carrier.
 local masks = { u16 = 65535 }
+local unused = { i8 = 24, i16 = 16 } -- bits of the carrier above a signed kind
 
 function entries.BitwiseNot(self)
   local x = self:input(1)
@@ -74,7 +78,10 @@ function entries.BitShift(self)
   local x, direction = self:input(1), self:attribute("direction", nil, "string")
   if direction ~= "LEFT" and direction ~= "RIGHT" then self:fail("direction is '%s', want LEFT or RIGHT", tostring(direction)) end
   local y = self:emit(direction == "LEFT" and "shift_left" or "shift_right", { x, self:input(2) })
-  return masks[x.kind] and self:emit("bit_and", { y, self:constant(masks[x.kind], x.kind) }) or y
+  if masks[x.kind] then return self:emit("bit_and", { y, self:constant(masks[x.kind], x.kind) }) end
+  if not unused[x.kind] then return y end
+  local far = self:constant(unused[x.kind], x.kind)
+  return self:emit("shift_right", { (self:emit("shift_left", { y, far })), far })
 end
 
 local function cumulative(op)
@@ -100,6 +107,17 @@ function entries.LRN(self)
     beta = self:attribute("beta", .75), bias = self:attribute("bias", 1) })
 end
 
+-- The p-th root of the sum of |x|^p over a window.
+function entries.LpPool(self)
+  local x, p = self:input(1), self:attribute("p", 2)
+  local attr = space.window(self, x)
+  attr.kind, attr.ceil = "sum", self:attribute("ceil_mode", 0) ~= 0
+  local function power(v, exponent) return (self:emit("pow", { v, self:constant(exponent, x.kind) })) end
+  if p < 1 then self:fail("p is %s, want 1 or more", tostring(p)) end
+  local y = space.emit(self, "pool", { power((self:emit("abs", { x })), p) }, attr)
+  return power(y, 1 / p)
+end
+
 -- x / (sum of |x|^p along the axis)^(1/p); 0 where all are 0.
 function entries.LpNormalization(self)
   local x, p = self:input(1), self:attribute("p", 2)
@@ -109,17 +127,6 @@ function entries.LpNormalization(self)
   if p == 2 then norm = self:emit("sqrt", { norm }) end
   local zero = self:constant(0, x.kind)
   return self:emit("where", { (self:emit("eq", { norm, zero }, nil, "bool")), zero, (self:emit("div", { x, norm })) }, nil, x.kind)
-end
-
--- (x - mean) / (standard deviation + 1e-9) over the axes.
-function entries.MeanVarianceNormalization(self)
-  local x = self:input(1)
-  local dims = {}
-  for i, axis in ipairs(self:attribute("axes", { 0, 2, 3 })) do dims[i] = self:dim(axis, #x.shape) end
-  local attr = { dims = dims, keep = true }
-  local centred = self:emit("sub", { x, (self:emit("mean", { x }, attr)) })
-  local spread = self:emit("sqrt", { (self:emit("mean", { (self:emit("square", { centred })) }, attr)) })
-  return self:emit("div", { centred, (self:emit("affine", { spread }, { scale = 1, shift = 1e-9 })) })
 end
 
 function entries.EyeLike(self)
