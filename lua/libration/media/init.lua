@@ -7,6 +7,9 @@ for _, room in ipairs { "source", "picture", "writer", "hash" } do
   for name, value in pairs(require("libration.media." .. room)) do media[name] = value end
 end
 
+--- Masks: ellipses, boxes and polygons over pixels.
+media.mask = require "libration.media.mask"
+
 --- The opened C library, for rooms that draw with its scene renderer.
 ---@return ffi.namespace*
 media.library = library.open

@@ -14,7 +14,8 @@ function library.open()
 end
 
 -- The C text without the C function's name: these lines are read by people who gave a file.
-local OWN = { video_open = true, video_seek = true, pictures_open = true, picture = true, picture_read = true, png_write = true, writer = true, sha256 = true }
+local OWN = { video_open = true, video_seek = true, pictures_open = true, picture = true, picture_read = true, png_write = true, writer = true, sha256 = true,
+  mask = true, transcode = true, jpeg_write = true }
 
 ---The last error's text.
 ---@return string
@@ -36,17 +37,18 @@ end
 ---@param given table|nil
 ---@param known table<string, string> type of each option
 ---@param name string of the function, for errors
+---@param level integer|nil where an error stands (3: the caller's caller)
 ---@return table
-function library.options(given, known, name)
+function library.options(given, known, name, level)
   for key, value in pairs(given or {}) do
     local want = known[key]
     if not want then
       local list = {}
       for k in pairs(known) do list[#list + 1] = k end
       table.sort(list)
-      error(("%s: unknown option '%s', known are %s"):format(name, tostring(key), table.concat(list, ", ")), 3)
+      error(("%s: unknown option '%s', known are %s"):format(name, tostring(key), table.concat(list, ", ")), level or 3)
     elseif type(value) ~= want then
-      error(("%s: option '%s' is a %s, want a %s"):format(name, key, type(value), want), 3)
+      error(("%s: option '%s' is a %s, want a %s"):format(name, key, type(value), want), level or 3)
     end
   end
   return given or {}
