@@ -24,7 +24,7 @@ struct lbr_audio {
     AVFrame *frame;
     struct lbr_voice *voice;      /* NULL: left as they are */
     bool begun;
-    int64_t next_pts;             /* samples */
+    int64_t next_pts, left;       /* samples; that belong to the stream from here on: a codec's last frame is longer */
 };
 
 static int channels_of(const AVCodecContext *context)
@@ -209,6 +209,8 @@ static int resample(struct lbr_audio *a, const AVFrame *frame)
     int code = av_samples_alloc(planes, NULL, channels, room, AV_SAMPLE_FMT_FLTP, 0);
     if (code < 0) return code;
     int got = swr_convert(a->resampler, planes, room, frame ? (const uint8_t **)frame->extended_data : NULL, count);
+    if (got > a->left) got = (int)a->left;
+    a->left -= got > 0 ? got : 0;
     if (got > 0 && a->voice) got = lbr_voice_run(a->voice, (float **)planes, got);
     if (got > 0 && av_audio_fifo_write(a->fifo, (void **)planes, got) < got) got = AVERROR(ENOMEM);
     av_freep(&planes[0]);
@@ -235,7 +237,12 @@ static int transcode(struct lbr_audio *a, const AVPacket *packet)
         double t = a->frame->best_effort_timestamp != AV_NOPTS_VALUE
                        ? (double)a->frame->best_effort_timestamp * av_q2d(a->from->time_base) - a->origin - a->start : 0;
         if (!a->begun && t < 0 && a->start > 0) continue;
-        if (!a->begun) a->next_pts = llrint(t * a->encoder->sample_rate);
+        if (!a->begun) {
+            double end = a->from->duration > 0 ? (double)a->from->duration * av_q2d(a->from->time_base) - a->origin - a->start : INFINITY;
+            if (a->from->start_time != AV_NOPTS_VALUE) end += (double)a->from->start_time * av_q2d(a->from->time_base);
+            a->next_pts = llrint(t * a->encoder->sample_rate);
+            a->left = isfinite(end) && end > t ? llrint((end - t) * a->encoder->sample_rate) : INT64_MAX;
+        }
         a->begun = true;
         if (!a->resampler && (code = make_resampler(a, a->frame)) < 0) return code;
         if ((code = resample(a, a->frame)) < 0) return code;

@@ -247,7 +247,8 @@ struct lbr_planes {
     struct SwsContext *sws;
 };
 enum AVPixelFormat lbr_planes_format(int format);             /* without the "j" formats */
-enum AVColorRange lbr_planes_range(const AVFrame *frame);     /* of its planes; RGB becomes limited range */
+enum AVColorRange lbr_planes_range(const AVFrame *frame);     /* of its planes; RGB becomes limited range, BT.601 or BT.709 by its height */
+enum AVColorSpace lbr_planes_space(const AVFrame *frame);
 /* Moves a decoded frame into out: as it is where it can stay so, else turned, converted, scaled or padded. In is empty then. */
 int lbr_planes_take(struct lbr_planes *planes, AVFrame *in, AVFrame *out);
 /* Copies a frame that others refer to, so that it can be changed. */

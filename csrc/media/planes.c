@@ -18,11 +18,22 @@ enum AVPixelFormat lbr_planes_format(int format)
     return format;
 }
 
-enum AVColorRange lbr_planes_range(const AVFrame *frame)
+static bool is_rgb(const AVFrame *frame)
 {
     const AVPixFmtDescriptor *format = av_pix_fmt_desc_get(frame->format);
-    bool rgb = format && format->flags & AV_PIX_FMT_FLAG_RGB;
-    return lbr_planes_format(frame->format) != (enum AVPixelFormat)frame->format ? AVCOL_RANGE_JPEG : rgb ? AVCOL_RANGE_MPEG : frame->color_range;
+    return format && format->flags & (AV_PIX_FMT_FLAG_RGB | AV_PIX_FMT_FLAG_PAL);
+}
+
+enum AVColorRange lbr_planes_range(const AVFrame *frame)
+{
+    if (is_rgb(frame)) return AVCOL_RANGE_MPEG;
+    return lbr_planes_format(frame->format) != (enum AVPixelFormat)frame->format ? AVCOL_RANGE_JPEG : frame->color_range;
+}
+
+enum AVColorSpace lbr_planes_space(const AVFrame *frame)
+{
+    if (!is_rgb(frame)) return frame->colorspace;
+    return frame->height >= 720 ? AVCOL_SPC_BT709 : AVCOL_SPC_SMPTE170M;   /* what players take where nothing is said */
 }
 
 static int no_memory(void) { return lbr_fail(LBR_ENOMEM, "transcode: no memory for a frame"); }
@@ -46,7 +57,7 @@ static int lend(struct lbr_planes *p, int width, int height, AVFrame *out)
 static void copy_colours(AVFrame *to, const AVFrame *from)
 {
     to->color_range = lbr_planes_range(from);
-    to->colorspace = from->colorspace;
+    to->colorspace = lbr_planes_space(from);
     to->color_primaries = from->color_primaries;
     to->color_trc = from->color_trc;
     to->chroma_location = from->chroma_location;
@@ -58,9 +69,10 @@ static int convert(struct lbr_planes *p, const AVFrame *in, AVFrame *out)
     if (!p->sws) return lbr_fail(LBR_EUNSUPPORTED, "transcode: no conversion of %s to %s", av_get_pix_fmt_name(in->format), av_get_pix_fmt_name(p->format));
     int *inverse, *table, in_full, out_full, brightness, contrast, saturation;
     if (sws_getColorspaceDetails(p->sws, &inverse, &in_full, &table, &out_full, &brightness, &contrast, &saturation) >= 0) {
-        int space = in->colorspace < 1 || in->colorspace > 10 || in->colorspace == 8 ? AVCOL_SPC_BT470BG : in->colorspace;
+        int space = out->colorspace < 1 || out->colorspace > 10 || out->colorspace == 8 ? AVCOL_SPC_BT470BG : out->colorspace;
         const int *coefficients = sws_getCoefficients(space);
-        if (in->color_range != AVCOL_RANGE_UNSPECIFIED) in_full = in->color_range == AVCOL_RANGE_JPEG;
+        if (is_rgb(in)) in_full = 1;
+        else if (in->color_range != AVCOL_RANGE_UNSPECIFIED) in_full = in->color_range == AVCOL_RANGE_JPEG;
         sws_setColorspaceDetails(p->sws, coefficients, in_full, coefficients, out->color_range == AVCOL_RANGE_JPEG, brightness, contrast, saturation);
     }
     int rows = sws_scale(p->sws, (const uint8_t *const *)in->data, in->linesize, 0, in->height, out->data, out->linesize);

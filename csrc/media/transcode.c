@@ -35,7 +35,7 @@ struct lbr_transcode {
     bool writing;
     int orientation;          /* of the frames in the ring */
     AVRational base;
-    int64_t origin, last_pts; /* ticks */
+    int64_t origin, last_pts; /* ticks; of the input */
     char *dropped, text[1040];
     AVFrame *blank;
     bool first;               /* decoder.frame holds the first frame */
@@ -87,11 +87,11 @@ static struct place *free_place(lbr_transcode *t)
 
 static void push(lbr_transcode *t, struct place *place, int64_t pts, int64_t duration, int damaged)
 {
-    pts -= t->origin;
     if (t->read > 0 && pts <= t->last_pts) pts = t->last_pts + 1;   /* broken timestamps: order is kept */
-    t->last_pts = place->pts = pts;
+    t->last_pts = pts;
+    place->pts = pts - t->origin;
     place->duration = duration;
-    place->time = (double)pts * av_q2d(t->base);
+    place->time = (double)pts * t->base.num / t->base.den - t->decoder.origin;
     place->damaged = damaged;
     place->index = t->read;
     place->masks = NULL;
@@ -299,7 +299,7 @@ static int open_output(lbr_transcode *t, const lbr_transcode_options *o)
     struct lbr_encoder_options options = {
         .width = turned && t->orientation & 1 ? f->height : f->width, .height = turned && t->orientation & 1 ? f->width : f->height,
         .format = format, .base = t->base, .rate = rate.num > 0 && rate.den > 0 ? rate : (AVRational){ 25, 1 },
-        .aspect = aspect.num > 0 && aspect.den > 0 ? aspect : (AVRational){ 0, 1 }, .range = lbr_planes_range(f), .space = f->colorspace,
+        .aspect = aspect.num > 0 && aspect.den > 0 ? aspect : (AVRational){ 0, 1 }, .range = lbr_planes_range(f), .space = lbr_planes_space(f),
         .primaries = f->color_primaries, .transfer = f->color_trc, .chroma = f->chroma_location, .crf = o->crf,
         .threads = threads > 16 ? 16 : threads, .preset = o->preset, .matrix = shown ? matrix : NULL, .exact = true,
     };
