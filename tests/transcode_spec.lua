@@ -229,7 +229,7 @@ describe("transcode", function()
     for y = 0, 17 do assert.is_true(frame:byte(3 * (y * 34 + 33) + 1) < 3) end
   end)
 
-  it("takes 8K", function()
+  it("takes 8K #slow", function()
     local input = clip("8k.mkv", "-f lavfi -i color=gray:s=7680x4320:r=10:d=0.2 -pix_fmt yuv420p -c:v libx264 -preset ultrafast")
     if not input then return end
     local t, list = run({ input = input, output = at("8k.mp4"), decoder_threads = 1, threads = 1 }, { { shape = "ellipse", x = 4000, y = 2000, width = 900, height = 1200 } })

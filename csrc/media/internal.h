@@ -157,6 +157,10 @@ int lbr_turn_of_frame(const AVFrame *frame, const AVStream *stream, bool *exact)
 /* The display matrix behind it; false where there is none. */
 bool lbr_turn_matrix(const AVFrame *frame, const AVStream *stream, int32_t matrix[9]);
 
+/* Quarter turns that an EXIF block (with or without "Exif" before it; a TIFF file is one) asks for; 0 where it has no orientation. */
+int lbr_exif_orientation(const uint8_t *tiff, size_t size);
+/* The same of a WebP file. */
+int lbr_exif_of_webp(const uint8_t *data, size_t size);
 /* Decodes a JPEG in memory (jpeg.c). Errors: LBR_EFORMAT (broken, cut), LBR_EUNSUPPORTED (CMYK), LBR_ENOMEM. */
 int lbr_jpeg_decode(const char *function, const char *path, const uint8_t *data, size_t size, struct lbr_frame *picture);
 /* Bytes of pixels that a byte of PNG or JPEG can stand for at most: a claim beyond it is refused before memory is taken. Deflate: 1032; a JPEG without any
