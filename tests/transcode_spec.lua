@@ -289,6 +289,19 @@ describe("transcode", function()
     assert.matches("cut.mkv: the file is truncated", t.warning)
   end)
 
+  it("keeps a beginning that is a little late, and takes off a late one", function()
+    for offset, want in pairs { [.3] = .3, [5] = 0 } do
+      local input = clip("late" .. offset .. ".mkv", ("-f lavfi -i testsrc2=s=64x48:r=10:d=0.5 -f lavfi -i sine=d=0.5 -c:v libx264 -preset ultrafast -bf 0 -c:a pcm_s16le " ..
+        "-output_ts_offset %g"):format(offset))
+      if not input then return end
+      local _, list = run({ input = input, output = at("late.mkv") }, MASK)
+      assert.near(0, list[1].time, .001)
+      local b = probe(at("late.mkv"))
+      assert.near(want, tonumber(b.video.start_time), .002)
+      assert.near(want, tonumber(b.audio.start_time), .002)
+    end
+  end)
+
   it("without sound, with it dropped, and made AAC where mp4 cannot hold it; container() says which fits", function()
     local silent = clip("silent.mp4", "-f lavfi -i testsrc2=s=64x48:r=10:d=0.3 -c:v libx264 -preset ultrafast")
     local flac = clip("flac.mkv", "-f lavfi -i testsrc2=s=64x48:r=10:d=0.5 -f lavfi -i sine=d=0.5 -c:v libx264 -preset ultrafast -c:a flac")
@@ -306,6 +319,22 @@ describe("transcode", function()
     assert.same({ "pcm_s16le", "5" }, { probe(at("pcm.mkv")).audio.codec_name, probe(at("pcm.mkv")).video.nb_read_frames })
     run { input = pcm, output = at("pcm out.mov") }
     assert.same(packets(pcm, "a"), packets(at("pcm out.mov"), "a"))
+  end)
+
+  it("empties the tags inside a copied Vorbis header, which decodes as before", function()
+    local ogg = clip("tagged.ogg", "-f lavfi -i sine=d=0.5 -c:a libvorbis -metadata LOCATION=ourgarden")
+    local input = ogg and clip("tagged.mkv", "-f lavfi -i testsrc2=s=64x48:r=10:d=0.5 -i " .. ogg .. " -c:v libx264 -preset ultrafast -c:a copy")
+    if not input then return end
+    -- whatever that ffmpeg wrote there: a tag of ours, as long as its own
+    local text = assert(files.read(input))
+    local from, to = text:find("\3vorbis....[^%c]+", 1)
+    assert.truthy(from)
+    files.write(input, text:sub(1, from + 10) .. ("G"):rep(to - from - 10) .. text:sub(to + 1))
+    run { input = input, output = at("untagged.mkv") }
+    assert.truthy(assert(files.read(input)):find "GGGGG")
+    assert.is_nil(assert(files.read(at("untagged.mkv"))):find "GGGGG")
+    assert.is_true(made.ffmpeg(("-i %s -map 0:a -f s16le %s"):format(input, at("v1.raw"))) and made.ffmpeg(("-i %s -map 0:a -f s16le %s"):format(at("untagged.mkv"), at("v2.raw"))))
+    assert.equal(assert(media.sha256(at("v1.raw"))), assert(media.sha256(at("v2.raw"))))
   end)
 
   it("distorts voices: as long, as loud over time, the waveform gone, the same bytes again", function()

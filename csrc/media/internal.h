@@ -174,6 +174,7 @@ struct lbr_audio;
 struct lbr_audio_options {
     int stream;               /* of the file; < 0: its best */
     double start, stop;       /* seconds: what is kept, and taken off the times; stop <= 0: to the end */
+    bool in_place;            /* times stay those of the file; otherwise its beginning is 0 */
     bool distort;             /* voices made unrecognisable (voice.c) and encoded anew */
     bool exact;               /* the same bytes from every version */
 };

@@ -35,7 +35,7 @@ struct lbr_transcode {
     bool writing;
     int orientation;          /* of the frames in the ring */
     AVRational base;
-    int64_t origin, last_pts; /* ticks; of the input */
+    int64_t origin, shift, last_pts;   /* ticks of the input: its beginning; what the output takes off its times; of the last frame */
     char *dropped, text[1040];
     AVFrame *blank;
     bool first;               /* decoder.frame holds the first frame */
@@ -89,7 +89,7 @@ static void push(lbr_transcode *t, struct place *place, int64_t pts, int64_t dur
 {
     if (t->read > 0 && pts <= t->last_pts) pts = t->last_pts + 1;   /* broken timestamps: order is kept */
     t->last_pts = pts;
-    place->pts = pts - t->origin;
+    place->pts = pts - t->shift;
     place->duration = duration;
     place->time = (double)pts * t->base.num / t->base.den - t->decoder.origin;
     place->damaged = damaged;
@@ -274,6 +274,7 @@ static int first_frame(lbr_transcode *t)
     t->first = true;
     t->base = d->format->streams[d->stream]->time_base;
     t->origin = llrint(d->origin / av_q2d(t->base));
+    t->shift = d->origin >= 0 && d->origin <= 1 ? 0 : t->origin;   /* a stream cut out of a broadcast begins at any hour */
     bool exact;
     t->orientation = lbr_turn_of_frame(d->frame, d->format->streams[d->stream], &exact);
     if (!exact) lbr_decoder_warn(d, "its display matrix turns by an angle that is no quarter turn; the picture is left as stored");
@@ -313,7 +314,7 @@ static int open_output(lbr_transcode *t, const lbr_transcode_options *o)
     t->planes.padded_height = t->encoder.context->height;
     for (unsigned i = 0; i < input->nb_streams && o->sound != LBR_SOUND_DROP; i++)
         if (lbr_keep_sound(input->streams[i])) {
-            struct lbr_audio_options sound = { .stream = (int)i, .distort = o->sound == LBR_SOUND_DISTORT, .exact = true };
+            struct lbr_audio_options sound = { .stream = (int)i, .in_place = t->shift == 0, .distort = o->sound == LBR_SOUND_DISTORT, .exact = true };
             lbr_encoder_sound(&t->encoder, t->name, &sound);
         }
     t->info.sounds = t->encoder.audio_count;
