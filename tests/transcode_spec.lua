@@ -1,5 +1,6 @@
 -- A video encoded anew with masks: what is kept bit for bit, what is kept by value, what is dropped, what is refused; broken and odd inputs.
-require "helper"
+local helper = require "helper"
+local mutate = require "mutate"
 local json = require "cjson"
 local made = require "helper_media"
 local files = require "libration.files"
@@ -370,6 +371,38 @@ describe("transcode", function()
       best = math.max(best, math.abs(ab) / math.sqrt(aa * bb))
     end
     assert.is_true(best < .35, best) -- a sine that was left alone has 1
+  end)
+
+  it("broken copies: an output with all the frames that were given, or one line and no file", function()
+    for _, ending in ipairs { "mp4", "mkv" } do
+      local input = clip("small." .. ending, "-f lavfi -i testsrc2=s=48x32:r=10:d=0.8 -f lavfi -i sine=d=0.8 -metadata location=+1 -c:v libx264 -preset ultrafast -c:a aac")
+      if not input then return end
+      local finished = 0
+      local count = helper.full() and 300 or 12
+      mutate.survive(assert(files.read(input)), count, function(copy)
+        local file = assert(io.open(at("copy." .. ending), "wb"))
+        file:write(copy)
+        file:close()
+        files.remove(at("copied.mkv"))
+        local t, err = media.transcode { input = at("copy." .. ending), output = at("copied.mkv"), preset = "ultrafast", threads = 1, decoder_threads = 1 }
+        if not t then return nil, err end
+        local given = 0
+        local ok, why = pcall(function()
+          for frame in t:frames() do
+            t:write(frame, MASK)
+            given = given + 1
+          end
+          t:close()
+        end)
+        t:abort()
+        assert.equal(ok, files.exists(at("copied.mkv")))
+        if not ok then return nil, why end
+        finished = finished + 1
+        if finished % 6 == 1 then assert.equal(given, tonumber(probe(at("copied.mkv")).video.nb_read_frames)) end
+        return true
+      end)
+      assert.is_true(finished > count / 3, finished)
+    end
   end)
 
   it("takes paths with spaces and umlauts; refuses an output that is its input, by any name", function()
