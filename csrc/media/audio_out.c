@@ -22,8 +22,9 @@ struct lbr_audio {
     SwrContext *resampler;
     AVAudioFifo *fifo;
     AVFrame *frame;
+    struct lbr_voice *voice;      /* NULL: left as they are */
     bool begun;
-    int64_t next_pts;             /* samples */
+    int64_t next_pts, left;       /* samples; that belong to the stream from here on: a codec's last frame is longer */
 };
 
 static int channels_of(const AVCodecContext *context)
@@ -35,17 +36,12 @@ static int channels_of(const AVCodecContext *context)
 #endif
 }
 
-/* What players expect inside the common containers; the muxer may take more. */
-static bool copies(const AVFormatContext *output, enum AVCodecID id)
+/* What players expect inside MP4; the muxer may take more. Matroska and MOV are for what they take. */
+bool lbr_audio_copies(const AVOutputFormat *output, enum AVCodecID id)
 {
-    switch (id) {
-    case AV_CODEC_ID_AAC: case AV_CODEC_ID_MP3: case AV_CODEC_ID_AC3: case AV_CODEC_ID_EAC3: break;
-    case AV_CODEC_ID_VORBIS: case AV_CODEC_ID_OPUS: case AV_CODEC_ID_FLAC:
-        if (strcmp(output->oformat->name, "matroska") != 0) return false;
-        break;
-    default: return false;
-    }
-    return avformat_query_codec(output->oformat, id, FF_COMPLIANCE_NORMAL) == 1;
+    bool common = id == AV_CODEC_ID_AAC || id == AV_CODEC_ID_MP3 || id == AV_CODEC_ID_AC3 || id == AV_CODEC_ID_EAC3;
+    if (!common && strcmp(output->name, "matroska") != 0 && strcmp(output->name, "mov") != 0) return false;
+    return avformat_query_codec(output, id, FF_COMPLIANCE_NORMAL) == 1;
 }
 
 static int aac_rate(int rate)
@@ -77,7 +73,7 @@ static int make_resampler(struct lbr_audio *a, const AVFrame *frame)
     return swr_init(a->resampler);
 }
 
-static int open_encoder(struct lbr_audio *a)
+static int open_encoder(struct lbr_audio *a, const struct lbr_audio_options *o)
 {
     const AVCodec *in = avcodec_find_decoder(a->from->codecpar->codec_id), *out = avcodec_find_encoder(AV_CODEC_ID_AAC);
     if (!in) return AVERROR_DECODER_NOT_FOUND;
@@ -102,19 +98,49 @@ static int open_encoder(struct lbr_audio *a)
     a->encoder->bit_rate = 96000 * channels;
     a->encoder->time_base = (AVRational){ 1, a->encoder->sample_rate };
     if (a->output->oformat->flags & AVFMT_GLOBALHEADER) a->encoder->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
+    if (o->exact) a->encoder->flags |= AV_CODEC_FLAG_BITEXACT;
     code = avcodec_open2(a->encoder, out, NULL);
     if (code < 0) return code;
+    if (o->distort && !(a->voice = lbr_voice_open(a->encoder->sample_rate, channels))) return AVERROR(ENOMEM);
     a->fifo = av_audio_fifo_alloc(AV_SAMPLE_FMT_FLTP, channels, 4096);
     return a->fifo ? 0 : AVERROR(ENOMEM);
 }
 
-int lbr_audio_open(const char *path, AVFormatContext *output, double start, double stop, struct lbr_audio **out)
+/* Vorbis carries its tags (title, place, device) in the header that a copy would take along: an empty one goes in its place. Source: Vorbis I, 5. */
+static int forget_tags(AVCodecParameters *p)
+{
+    static const uint8_t none[] = { 3, 'v', 'o', 'r', 'b', 'i', 's', 0, 0, 0, 0, 0, 0, 0, 0, 1 };
+    if (p->codec_id != AV_CODEC_ID_VORBIS || p->extradata_size < 3 || p->extradata[0] != 2) return 0;
+    const uint8_t *data = p->extradata;
+    size_t size = (size_t)p->extradata_size, at = 1, length[2] = { 0, 0 };
+    for (int i = 0; i < 2; i++) {
+        while (at < size && data[at] == 255) length[i] += data[at++];
+        if (at == size) return AVERROR_INVALIDDATA;
+        length[i] += data[at++];
+    }
+    size_t lacing = 1 + length[0] / 255 + 1, first = at, last = first + length[0] + length[1];
+    if (last > size) return AVERROR_INVALIDDATA;
+    size_t whole = lacing + 1 + length[0] + sizeof none + (size - last);
+    uint8_t *fresh = av_mallocz(whole + AV_INPUT_BUFFER_PADDING_SIZE);
+    if (!fresh) return AVERROR(ENOMEM);
+    memcpy(fresh, data, lacing);
+    fresh[lacing] = sizeof none;
+    memcpy(fresh + lacing + 1, data + first, length[0]);
+    memcpy(fresh + lacing + 1 + length[0], none, sizeof none);
+    memcpy(fresh + lacing + 1 + length[0] + sizeof none, data + last, size - last);
+    av_freep(&p->extradata);
+    p->extradata = fresh;
+    p->extradata_size = (int)whole;
+    return 0;
+}
+
+int lbr_audio_open(const char *path, AVFormatContext *output, const struct lbr_audio_options *o, struct lbr_audio **out)
 {
     *out = NULL;
     struct lbr_audio *a = calloc(1, sizeof *a);
     if (!a) return lbr_fail(LBR_ENOMEM, "audio: no memory");
     int status = lbr_ffmpeg_input("audio", path, NULL, &a->input), code = 0;
-    int index = status == LBR_OK ? av_find_best_stream(a->input, AVMEDIA_TYPE_AUDIO, -1, -1, NULL, 0) : -1;
+    int index = status == LBR_OK ? av_find_best_stream(a->input, AVMEDIA_TYPE_AUDIO, o->stream < 0 ? -1 : o->stream, -1, NULL, 0) : -1;
     if (index < 0) {
         lbr_audio_close(a);
         return status;
@@ -123,17 +149,20 @@ int lbr_audio_open(const char *path, AVFormatContext *output, double start, doub
         if ((int)i != index) a->input->streams[i]->discard = AVDISCARD_ALL;
     a->from = a->input->streams[index];
     a->output = output;
-    a->origin = a->input->start_time != AV_NOPTS_VALUE ? (double)a->input->start_time / AV_TIME_BASE : 0;
-    a->start = start > 0 ? start : 0;
-    a->stop = stop;
+    a->origin = !o->in_place && a->input->start_time != AV_NOPTS_VALUE ? (double)a->input->start_time / AV_TIME_BASE : 0;
+    a->start = o->start > 0 ? o->start : 0;
+    a->stop = o->stop;
     a->last_dts = INT64_MIN;
     a->packet = av_packet_alloc();
     if (!a->packet) code = AVERROR(ENOMEM);
-    if (code >= 0 && !copies(output, a->from->codecpar->codec_id)) code = open_encoder(a);
+    if (code >= 0 && (o->distort || !lbr_audio_copies(output->oformat, a->from->codecpar->codec_id))) code = open_encoder(a, o);
     if (code >= 0 && !(a->to = avformat_new_stream(output, NULL))) code = AVERROR(ENOMEM);
     if (code >= 0) {
         code = a->encoder ? avcodec_parameters_from_context(a->to->codecpar, a->encoder) : avcodec_parameters_copy(a->to->codecpar, a->from->codecpar);
         a->to->codecpar->codec_tag = 0;
+        if (code >= 0 && !a->encoder) code = forget_tags(a->to->codecpar);
+        const AVDictionaryEntry *language = av_dict_get(a->from->metadata, "language", NULL, 0);
+        if (code >= 0 && language) code = av_dict_set(&a->to->metadata, "language", language->value, 0);
         a->to->time_base = a->encoder ? a->encoder->time_base : a->from->time_base;
     }
     if (code >= 0 && a->start > 0) {   /* near the place; what comes too early is dropped packet by packet */
@@ -158,9 +187,13 @@ static int write_packet(struct lbr_audio *a, AVRational base)
     p->stream_index = a->to->index;
     p->pos = -1;
     if (p->dts == AV_NOPTS_VALUE) p->dts = p->pts;
-    if (p->dts <= a->last_dts) {   /* a muxer refuses the whole file for one packet out of order */
+    if (p->dts < a->last_dts) {   /* a muxer refuses the whole file for one packet out of order */
         av_packet_unref(p);
         return 0;
+    }
+    if (p->dts == a->last_dts && !(a->output->oformat->flags & AVFMT_TS_NONSTRICT)) {   /* Vorbis begins with a packet of no length */
+        p->dts++;
+        if (p->pts < p->dts) p->pts = p->dts;
     }
     a->last_dts = p->dts;
     return av_interleaved_write_frame(a->output, p);
@@ -209,9 +242,23 @@ static int resample(struct lbr_audio *a, const AVFrame *frame)
     int code = av_samples_alloc(planes, NULL, channels, room, AV_SAMPLE_FMT_FLTP, 0);
     if (code < 0) return code;
     int got = swr_convert(a->resampler, planes, room, frame ? (const uint8_t **)frame->extended_data : NULL, count);
+    if (got > a->left) got = (int)a->left;
+    a->left -= got > 0 ? got : 0;
+    if (got > 0 && a->voice) got = lbr_voice_run(a->voice, (float **)planes, got);
     if (got > 0 && av_audio_fifo_write(a->fifo, (void **)planes, got) < got) got = AVERROR(ENOMEM);
     av_freep(&planes[0]);
     return got;
+}
+
+/* What the vocoder still holds, into the fifo. */
+static int finish_voice(struct lbr_audio *a)
+{
+    enum { CHUNK = 1024 };
+    float left[CHUNK], right[CHUNK], *planes[2] = { left, right };
+    int got;
+    while ((got = lbr_voice_rest(a->voice, planes, CHUNK)) > 0)
+        if (av_audio_fifo_write(a->fifo, (void **)planes, got) < got) return AVERROR(ENOMEM);
+    return 0;
 }
 
 /* One packet (NULL: the end) through decoder, resampler and encoder; broken audio is skipped. */
@@ -223,7 +270,12 @@ static int transcode(struct lbr_audio *a, const AVPacket *packet)
         double t = a->frame->best_effort_timestamp != AV_NOPTS_VALUE
                        ? (double)a->frame->best_effort_timestamp * av_q2d(a->from->time_base) - a->origin - a->start : 0;
         if (!a->begun && t < 0 && a->start > 0) continue;
-        if (!a->begun) a->next_pts = llrint(t * a->encoder->sample_rate);
+        if (!a->begun) {
+            double end = a->from->duration > 0 ? (double)a->from->duration * av_q2d(a->from->time_base) - a->origin - a->start : INFINITY;
+            if (a->from->start_time != AV_NOPTS_VALUE) end += (double)a->from->start_time * av_q2d(a->from->time_base);
+            a->next_pts = llrint(t * a->encoder->sample_rate);
+            a->left = isfinite(end) && end > t ? llrint((end - t) * a->encoder->sample_rate) : INT64_MAX;
+        }
         a->begun = true;
         if (!a->resampler && (code = make_resampler(a, a->frame)) < 0) return code;
         if ((code = resample(a, a->frame)) < 0) return code;
@@ -239,6 +291,7 @@ static int end(struct lbr_audio *a)
     if (!a->encoder) return 0;
     int code = transcode(a, NULL);
     if (code >= 0 && a->resampler) code = resample(a, NULL);
+    if (code >= 0 && a->voice) code = finish_voice(a);
     return code < 0 ? code : encode(a, true);
 }
 
@@ -277,6 +330,7 @@ int lbr_audio_until(struct lbr_audio *a, double time)
 void lbr_audio_close(struct lbr_audio *a)
 {
     if (!a) return;
+    lbr_voice_close(a->voice);
     if (a->fifo) av_audio_fifo_free(a->fifo);
     swr_free(&a->resampler);
     av_frame_free(&a->frame);

@@ -66,7 +66,7 @@ LBR_API void lbr_source_close(lbr_source *source);
 /* ---- single pictures ---- */
 
 /* Reads a PNG (libpng; palette, grey and 16 bits become RGB8, alpha is dropped), JPEG (libjpeg), BMP, WebP or TIFF (FFmpeg, colours as its rgb24;
- * a stored orientation is applied). *rgb out [height,width,3] u8, free it with lbr_picture_free.
+ * an orientation in EXIF is applied). *rgb out [height,width,3] u8, free it with lbr_picture_free.
  * Errors: LBR_EIO, LBR_EFORMAT (empty, broken, not a picture), LBR_ENOMEM; the text names the file. */
 LBR_API int lbr_picture_read(const char *path, uint8_t **rgb, int *width, int *height);
 /* The same of a file's bytes in memory; name: for errors. */
@@ -78,6 +78,34 @@ LBR_API int lbr_picture_is(const char *path);
 /* Writes pixels [height,width,channels] u8 (channels 1: grey, 3: RGB, 4: RGBA) as PNG to a temporary name and renames it.
  * Errors: LBR_EIO (unwritable, disk full), LBR_EINVAL, LBR_ENOMEM; nothing stands under path then. */
 LBR_API int lbr_png_write(const char *path, const uint8_t *pixels, int width, int height, int channels);
+
+/* Writes pixels [height,width,channels] u8 (channels 1: grey, 3: RGB) as JPEG without EXIF, as lbr_png_write. quality 1..100; from 90 on chroma is not subsampled. */
+LBR_API int lbr_jpeg_write(const char *path, const uint8_t *pixels, int width, int height, int channels, int quality);
+
+/* ---- masks: what must not be seen, covered in place ---- */
+
+enum { LBR_MASK_ELLIPSE = 0, LBR_MASK_BOX = 1, LBR_MASK_POLYGON = 2 };
+enum { LBR_STYLE_BLUR = 0, LBR_STYLE_MOSAIC = 1, LBR_STYLE_BOX = 2 };
+enum { LBR_MASK_POINTS = 4096 };   /* most corners of a polygon */
+
+/* Coordinates are pixels of the upright picture, its corners at 0, 0 and width, height. A pixel is covered where its centre lies inside. */
+typedef struct lbr_mask {
+    int32_t shape, style;         /* LBR_MASK_*, LBR_STYLE_* */
+    double x, y, width, height;   /* centre and sides (ellipse: axes); unused by polygons */
+    double angle;                 /* radians clockwise; unused by polygons */
+    double strength;              /* share of the longer side, 1/8..1: a block's side (mosaic), the standard deviation (blur); unused by box */
+    double feather;               /* pixels outside the shape over which it fades, 0..1000: inside nothing shows through */
+    const double *points;         /* polygon: x, y of each corner; what its boundary winds around is inside */
+    int32_t point_count;
+} lbr_mask;
+
+/* Errors: LBR_EINVAL that names the mask and what is wrong with it: a number that is not finite or beyond 1e6 pixels, sides not above 0, fewer than 3 or
+ * too many corners, a strength below 1/8: deconvolution brings back waves that a blur attenuates less than rounding to 8 bits hides (about 200 fold), which
+ * are those of up to .52 / strength periods across the mask; at 1/8 that is the detail of 8 blocks. */
+LBR_API int lbr_mask_check(const lbr_mask *masks, int64_t count);
+
+/* Covers masks in rgb [height,width,3] u8, in order. What lies outside the picture is clipped. Errors: as lbr_mask_check (nothing is drawn), LBR_ENOMEM. */
+LBR_API int lbr_mask_apply(uint8_t *rgb, int width, int height, const lbr_mask *masks, int64_t count);
 
 /* ---- video files out ---- */
 
@@ -110,6 +138,75 @@ LBR_API const char *lbr_writer_warning(const lbr_writer *writer);
 
 /* Frees the writer; an unfinished one leaves no file. NULL is allowed. */
 LBR_API void lbr_writer_free(lbr_writer *writer);
+
+/* ---- a video encoded anew with masks on its frames: decoding, masking, encoding in a thread each, frames in their own YUV planes ---- */
+
+typedef struct lbr_transcode lbr_transcode;
+enum { LBR_SOUND_KEEP = 0, LBR_SOUND_DROP = 1, LBR_SOUND_DISTORT = 2 };
+
+typedef struct lbr_transcode_options {
+    const char *output;       /* .mp4, .mkv or .mov by its name; NULL: frames are only read, as the first of two passes */
+    const char *preset;       /* x264 preset; NULL: "veryfast" */
+    const char *format;       /* pixel format of the output; NULL: the source's, or the nearest that H.264 has */
+    int crf;                  /* x264 quality, 0..51, lower is better; < 0: 20 */
+    int threads;              /* encoder threads: the bytes depend on it; 0: 1.5 x the cores, at most 16 */
+    int decoder_threads;      /* 0: as many as there are cores, at most 16 */
+    int queue;                /* frames on the way; 0: 16, and less when they would take more than 512 MiB, at least 4 */
+    int sound;                /* LBR_SOUND_*: every sound stream copied, or made AAC where the container cannot take it; none; voices distorted (AAC) */
+} lbr_transcode_options;
+
+typedef struct lbr_transcode_info {
+    int width, height;        /* of the upright picture: masks' coordinates, lbr_transcode_rgb */
+    int rotation;             /* degrees clockwise that the stored picture is turned by when shown */
+    int sounds;               /* sound streams kept */
+    int threads;              /* of the encoder */
+    int queue;                /* frames on the way at most, the caller's among them */
+    double fps, duration;     /* average rate, seconds; 0 when unknown */
+    int64_t frames;           /* announced or estimated; 0 when unknown */
+    char codec[32], format[32];   /* of the source */
+} lbr_transcode_info;
+
+typedef struct lbr_transcode_busy {
+    double decode, convert, mask, encode;   /* seconds at work so far; encode: with the sound and the file */
+    double elapsed;                         /* since opening */
+    int64_t read, encoded;                  /* frames */
+} lbr_transcode_busy;
+
+/* Opens the input, decodes its first frame and, where there is an output, begins it under a temporary name.
+ *   Kept: frames and their times, sound streams with their language, display matrix, pixel aspect, colour tags, bit depth. Unmasked frames reach the
+ *   encoder bit for bit where their pixel format is one of H.264's. Left out: see lbr_transcode_dropped. Same input, masks, options and number of threads: same bytes.
+ *   An odd size is padded by its last column or row where the format needs whole chroma samples.
+ * Errors: as lbr_video_open; LBR_EINVAL (output is the input, unknown preset, format or container), LBR_EUNSUPPORTED (no encoder), LBR_EIO, LBR_ENOMEM. */
+LBR_API int lbr_transcode_open(const char *input, const lbr_transcode_options *options, lbr_transcode **out);
+LBR_API int lbr_transcode_describe(const lbr_transcode *transcode, lbr_transcode_info *out);
+
+/* Next frame. index from 0; time in seconds from the beginning of the file; damaged 1: the decoder says that it is broken, 2: it could not be decoded at
+ * all and is black. Several may be taken before their masks are given, at most info.queue - 1.
+ * Errors: LBR_EEND, LBR_EINTR, LBR_EINVAL (too many are taken), and what any stage met. */
+LBR_API int lbr_transcode_next(lbr_transcode *transcode, int64_t *index, double *time, int *damaged);
+
+/* A taken frame, before its masks were given (only reading: one of the last queue / 2), upright: rgb [height,width,3] u8 out. Errors: LBR_EINVAL. */
+LBR_API int lbr_transcode_rgb(lbr_transcode *transcode, int64_t index, uint8_t *rgb);
+
+/* Gives a frame its masks, in the upright picture's pixels; frames in order. Errors: LBR_EINVAL (another frame's turn; lbr_mask_check), LBR_ENOMEM. */
+LBR_API int lbr_transcode_write(lbr_transcode *transcode, int64_t index, const lbr_mask *masks, int64_t count);
+
+/* After the last frame was given its masks: ends the file, syncs and renames it. Errors: LBR_EINVAL (frames are left), LBR_EINTR, and what any stage met. */
+LBR_API int lbr_transcode_finish(lbr_transcode *transcode);
+
+LBR_API void lbr_transcode_busy_now(lbr_transcode *transcode, lbr_transcode_busy *out);
+
+/* What is left out of the output, a line each ("subtitles: stream 2, mov_text", "tag: location"); values are not told. */
+LBR_API const char *lbr_transcode_dropped(const lbr_transcode *transcode);
+
+/* What was wrong with the input (complete once next returned LBR_EEND), what had to be done otherwise than asked; "" when nothing. */
+LBR_API const char *lbr_transcode_warning(lbr_transcode *transcode);
+
+/* Stops the threads and frees everything; an unfinished output leaves no file. NULL is allowed. */
+LBR_API void lbr_transcode_free(lbr_transcode *transcode);
+
+/* "mkv" where the input is Matroska or WebM, or its sound can be kept only there, else "mp4". Errors: as lbr_video_open. */
+LBR_API int lbr_transcode_container(const char *input, int sound, char container[8]);
 
 /* ---- hashes (libavutil) ---- */
 
