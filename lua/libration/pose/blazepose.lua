@@ -1,11 +1,12 @@
 -- BlazePose around its two networks: anchors, detections, regions, refinement, projection. Runs no network and keeps no state from frame to frame.
 -- Numbers and order of steps are MediaPipe's (modules/pose_detection, modules/pose_landmark); tests compare each step with its outputs.
 local ffi = require "ffi"
+local ssd = require "libration.pose.ssd"
 
 local blazepose = {}
 
 -- The C library's own single-precision functions: not each of their answers is the nearest one, and MediaPipe has them as they are.
-ffi.cdef "float expf(float x); float atan2f(float y, float x); float cosf(float x); float sinf(float x);"
+ffi.cdef "float atan2f(float y, float x); float cosf(float x); float sinf(float x);"
 local libm = ffi.C
 
 local floor, sqrt, pi = math.floor, math.sqrt, math.pi
@@ -15,52 +16,21 @@ blazepose.landmark_size = 256    -- pixels a side of the landmark network's inpu
 blazepose.points = 39            -- 33 landmarks, 2 auxiliary ones that give the next region, 4 more
 blazepose.landmarks = 33
 
-local ANCHORS, HEAT = 2254, 64
-local single = ffi.new("float[1]")
-
--- The nearest single-precision number.
-local function f32(v)
-  single[0] = v
-  return single[0]
-end
+local HEAT = 64
+local f32, sigmoid = ssd.f32, ssd.sigmoid
 blazepose.f32 = f32
 
--- In single precision, as every number below: the region of a frame hangs on the frame before, and a last bit that differs there moves points by hundredths of a
--- pixel, which then move the next region. So each operation is rounded where MediaPipe's is.
-local function sigmoid(v)
-  return f32(1 / f32(1 + libm.expf(-v)))
-end
-
-local anchors
+local head
 
 --- Centres of the detector's anchors as fractions of the square input; each is 1 wide and 1 high.
 ---@return ffi.cdata* centres float[2254*2] x, y
 function blazepose.anchors()
-  if anchors then return anchors end
-  anchors = ffi.new("float[?]", ANCHORS * 2)
-  local n = 0
-  -- strides 8, 16 and three times 32: two anchors a cell and layer
-  for _, layer in ipairs { { 28, 2 }, { 14, 2 }, { 7, 6 } } do
-    for y = 0, layer[1] - 1 do
-      for x = 0, layer[1] - 1 do
-        for _ = 1, layer[2] do
-          anchors[n], anchors[n + 1] = (x + .5) / layer[1], (y + .5) / layer[1]
-          n = n + 2
-        end
-      end
-    end
+  if not head then
+    -- strides 8, 16 and three times 32: two anchors a cell and layer
+    local at, n = ssd.anchors { { 28, 2 }, { 14, 2 }, { 7, 6 } }
+    head = { anchors = at, count = n, coordinates = 12, size = blazepose.detector_size }
   end
-  return anchors
-end
-
--- Intersection over union of two boxes given as x0, y0, x1, y1.
-local function overlap(a, b)
-  local w = f32(math.min(a[3], b[3]) - math.max(a[1], b[1]))
-  local h = f32(math.min(a[4], b[4]) - math.max(a[2], b[2]))
-  if w <= 0 or h <= 0 then return 0 end
-  local both = f32(w * h)
-  local all = f32(f32(f32((a[3] - a[1]) * (a[4] - a[2])) + f32((b[3] - b[1]) * (b[4] - b[2]))) - both)
-  return all > 0 and f32(both / all) or 0
+  return head.anchors
 end
 
 --- Detections from the detector's raw outputs, after weighted suppression: the best box becomes the score-weighted mean of all boxes that overlap it
@@ -71,65 +41,14 @@ end
 ---@param iou? number default .3
 ---@return number[][] detections each x0, y0, x1, y1, 4 points x, y (fractions of the square input), score
 function blazepose.decode(boxes, scores, least, iou)
-  least, iou = least or .5, iou or .3
-  local at, size = blazepose.anchors(), blazepose.detector_size
-  local found = {}
-  for i = 0, ANCHORS - 1 do
-    local v = scores[i]
-    if v > -100 then -- also leaves NaN out
-      local score = sigmoid(v < 100 and v or 100)
-      if score >= least then
-        local p, ax, ay = boxes + i * 12, at[2 * i], at[2 * i + 1]
-        local x, y, w, h = f32(f32(p[0] / size) + ax), f32(f32(p[1] / size) + ay), f32(p[2] / size) / 2, f32(p[3] / size) / 2
-        local d = { f32(x - w), f32(y - h), f32(x + w), f32(y + h) }
-        for k = 4, 10, 2 do
-          d[k + 1], d[k + 2] = f32(f32(p[k] / size) + ax), f32(f32(p[k + 1] / size) + ay)
-        end
-        d[13], d.place = score, i
-        found[#found + 1] = d
-      end
-    end
-  end
-  table.sort(found, function(a, b)
-    if a[13] ~= b[13] then return a[13] > b[13] end
-    return a.place < b.place
-  end)
-  local kept = {}
-  while #found > 0 do
-    local best, rest, mean, weight = found[1], {}, {}, 0
-    for k = 1, 12 do mean[k] = 0 end
-    for _, d in ipairs(found) do
-      if d == best or overlap(best, d) > iou then
-        weight = f32(weight + d[13])
-        for k = 1, 12 do mean[k] = f32(mean[k] + f32(d[k] * d[13])) end
-      else
-        rest[#rest + 1] = d
-      end
-    end
-    for k = 1, 12 do mean[k] = f32(mean[k] / weight) end
-    mean[13] = best[13]
-    kept[#kept + 1] = mean
-    found = rest
-  end
+  blazepose.anchors()
+  local kept = ssd.suppress(ssd.decode(head, boxes, scores, least or .5), iou or .3)
+  for _, d in ipairs(kept) do d[13], d.score = d.score, nil end
   return kept
 end
 
---- A detection in fractions of the detector's square input, in pixels of the picture that lies centred in it. Changes it in place.
----@param detection number[] as decode gives it
----@param width integer pixels of the picture
----@param height integer
----@return number[] detection
-function blazepose.to_picture(detection, width, height)
-  -- shares of the square that lie beside and above the picture, on both sides together
-  local tall = f32(height / width)
-  local beside, above = 0, 0
-  if tall < 1 then above = f32(1 - tall) else beside = f32(1 - f32(1 / tall)) end
-  for k = 1, 12, 2 do
-    detection[k] = f32(f32(f32(detection[k] - beside / 2) / f32(1 - beside)) * width)
-    detection[k + 1] = f32(f32(f32(detection[k + 1] - above / 2) / f32(1 - above)) * height)
-  end
-  return detection
-end
+-- A detection in pixels of the picture that lies centred in the detector's square input.
+blazepose.to_picture = ssd.to_picture
 
 --- Square region round a body: centre = mid hip, half a side = 1.25 x the distance to a far point, turned so that the far point lies upwards.
 ---@param x number pixels: mid hip
