@@ -141,16 +141,24 @@ end
 
 --- All people in a frame, after suppression.
 ---@param frame Tensor u8 [H,W,3] RGB
+---@param least? number smallest score, default .5
+---@param view? {x: number, y: number, side: number} square to look at instead of the whole frame: centre and side in pixels
 ---@return number[][] detections in pixels, best first: x0, y0, x1, y1, then mid hip, a point on the circle round the body, mid shoulder and a point on the
 ---  circle round the upper body (x, y each), score
-function Landmarker:detect(frame)
+function Landmarker:detect(frame, least, view)
   local h, w = frame:size(1), frame:size(2)
-  local whole, side = self.whole, math.max(w, h)
-  whole.x, whole.y, whole.width, whole.height, whole.angle = w / 2, h / 2, side, side, 0
+  local whole, side = self.whole, view and view.side or math.max(w, h)
+  whole.x, whole.y, whole.width, whole.height, whole.angle = view and view.x or w / 2, view and view.y or h / 2, side, side, 0
   crop(frame, h, w, whole, C.LBR_BORDER_ZERO, f32(2 / 255), -1, self.detector_input, blazepose.detector_size)
   local out = by_size(self.detector:run(self.detector_input), detector_outputs, "detector")
-  local detections = blazepose.decode(out.boxes, out.scores)
-  for _, d in ipairs(detections) do blazepose.to_picture(d, w, h) end
+  local detections = blazepose.decode(out.boxes, out.scores, least)
+  for _, d in ipairs(detections) do
+    if view then
+      for k = 1, 11, 2 do d[k], d[k + 1] = view.x + (d[k] - .5) * side, view.y + (d[k + 1] - .5) * side end
+    else
+      blazepose.to_picture(d, w, h)
+    end
+  end
   return detections
 end
 
