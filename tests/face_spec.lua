@@ -114,8 +114,8 @@ describe("face", function()
     lr.core.check(lr.core.C.lbr_crop_u8(picture:ptr(), h, w, w * 3, region, 1, small:ptr(), 90, 77))
     for y = 0, 89 do require "ffi".copy(frame:ptr() + ((900 + y) * 2000 + 1500) * 3, small:ptr() + y * 77 * 3, 77 * 3) end
     local detector = face.detector {}
-    assert.equal(0, #detector:search(frame, { turns = false }))
-    local found = detector:search(frame, { tile = 400, turns = false })
+    assert.equal(0, #detector:search(frame, { turned = false }))
+    local found = detector:search(frame, { tile = 400, turned = false })
     assert.equal(1, #found)
     local want = golden("grace_hopper", "full")[1][1].box
     assert.near(1500 + (want[1] + want[3] / 2) * 77, found[1].x, 3)

@@ -81,7 +81,7 @@ describe("sidecar", function()
       { '"id": 2', '"id": 1', "tracks[2].id: 1 stands twice" },
       { '"keep": true', '"keep": yes', "tracks[2].keep: 'yes', want true or false" },
       { '"style": "box"', '"style": "smoke"', "tracks[1].style: 'smoke', want blur, mosaic, box" },
-      { '"mask": "always"', '"mask": "often"', "line 6, regions[1].mask: 'often', want always or never" },
+      { '"mask":"always"', '"mask":"often"', "line 6, regions[1].mask: 'often', want always or never" },
       { "[1,2],[30,2],", "[30,2],", "regions[1].points: a polygon of 2 corners" },
       { "[9]", "[0]", "line 5, blank[1]: 0, want at least 1" },
       { "95.0, 100.0", "95.0, 1e999", "points[5]: 1e999, want at most 1000000" },

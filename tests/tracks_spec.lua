@@ -102,6 +102,14 @@ describe("tracks", function()
     assert.equal("person", all[2].kind)
   end)
 
+  it("drops what was seen too rarely and too weakly, where evidence is asked for", function()
+    local frames = { { box(100, 100, 40, { score = .35 }) }, { box(300, 100, 40, { score = .35 }) }, {}, { box(300, 100, 40, { score = .35 }), box(500, 100, 40, { score = .7 }) } }
+    local all = run({ evidence = .6 }, frames)
+    assert.equal(2, #all)
+    assert.same({ 300, 500 }, { all[1].samples[0].x, all[2].samples[0].x })
+    assert.equal(3, #run({}, frames))
+  end)
+
   it("gives the sample of a frame, also in a track with holes", function()
     local track = tracks.new_track "face"
     for _, frame in ipairs { 2, 3, 7, 8, 20 } do track:append().frame = frame end

@@ -71,12 +71,16 @@ local Tracker = {}
 Tracker.__index = Tracker
 
 --- A tracker of one recording.
----@param options? {gap: number, lead: integer, smooth: integer} gap: seconds between two hits over which a track goes on (1); lead: frames covered before the first
----  hit and after the last (5); smooth: frames on each side that a box is averaged over (2)
+---@param options? {gap: number, lead: integer, smooth: integer, evidence: number} gap: seconds between two hits over which a track goes on (1); lead: frames
+---  covered before the first hit and after the last (5); smooth: frames on each side that a box is averaged over (2); evidence: what the scores of a track's hits
+---  must add up to, else it is dropped (0)
 ---@return Tracker
 function tracks.tracker(options)
   options = options or {}
-  return setmetatable({ gap = options.gap or 1, lead = options.lead or 5, smooth = options.smooth or 2, open = {}, done = {}, frame = 0, first = 1, times = {} }, Tracker)
+  return setmetatable({
+    gap = options.gap or 1, lead = options.lead or 5, smooth = options.smooth or 2, evidence = options.evidence or 0,
+    open = {}, done = {}, frame = 0, first = 1,
+  }, Tracker)
 end
 
 -- How badly a detection fits a track, nil where it is another thing: 1 - IoU at its expected place, and the distance of the centres in sizes.
@@ -199,7 +203,7 @@ local function extend(track, lead, times, most)
     local new = whole:append()
     ffi.copy(new, s, ffi.sizeof "lbr_track_sample")
     if k > 0 then
-      new.frame, new.time, new.score = frame, times[frame], 0
+      new.frame, new.time, new.score = frame, times(frame), 0
       new.width, new.height = s.width * (1 + .06 * k), s.height * (1 + .06 * k)
     end
   end
@@ -209,16 +213,24 @@ local function extend(track, lead, times, most)
   return whole
 end
 
+-- Sum of the scores of a track's hits.
+local function evidence_of(track)
+  local sum = 0
+  for i = 0, track.count - 1 do sum = sum + track.samples[i].score end
+  return sum
+end
+
 --- Ends the recording.
 ---@param times fun(frame: integer): number seconds of a frame, from 1
 ---@return Track[] tracks in order of their first frame, numbered from 1
 function Tracker:finish(times)
   self:cut()
   local all = {}
-  local lookup = setmetatable({}, { __index = function(_, frame) return times(frame) end })
-  for i, track in ipairs(self.done) do
-    smooth(track, self.smooth)
-    all[i] = extend(track, self.lead, lookup, self.frame)
+  for _, track in ipairs(self.done) do
+    if evidence_of(track) >= self.evidence then
+      smooth(track, self.smooth)
+      all[#all + 1] = extend(track, self.lead, times, self.frame)
+    end
   end
   table.sort(all, function(a, b)
     local p, q = a.samples[0], b.samples[0]
