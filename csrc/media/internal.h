@@ -55,6 +55,47 @@ struct lbr_producer {
 int lbr_source_make(const char *function, const char *name, const struct lbr_producer *producer, void *state, int workers,
                     const lbr_source_options *options, lbr_source **out);
 
+/* ---- masks on planes ---- */
+/* One colour component of a picture: 8 or 16 bits a sample, between others or alone in its plane. */
+struct lbr_component {
+    uint8_t *data;
+    ptrdiff_t stride;
+    int step;                 /* bytes from sample to sample */
+    int wide, shift;          /* two bytes a sample; bits below the value */
+    int sx, sy;               /* log2 of the subsampling */
+    unsigned black;
+};
+struct lbr_canvas {
+    struct lbr_component parts[3];
+    int count, width, height;
+};
+/* Memory that drawing keeps from mask to mask; zero it before the first. */
+struct lbr_mask_room {
+    uint8_t *alpha, *line;
+    uint16_t *distance, *effect;
+    uint32_t *grid, *spare;
+    size_t sizes[6];
+};
+/* The components of a frame whose samples may be changed in place; false where its format has no such samples. */
+bool lbr_canvas_of(const AVFrame *frame, struct lbr_canvas *canvas);
+/* Draws checked masks. orientation: what makes the picture upright; the masks are upright. LBR_ENOMEM. */
+int lbr_mask_draw(const struct lbr_canvas *canvas, int orientation, const lbr_mask *masks, int64_t count, struct lbr_mask_room *room);
+void lbr_mask_room_release(struct lbr_mask_room *room);
+/* Room for bytes in *buffer, grown where it holds less; the content is lost. */
+int lbr_room_for(void *buffer, size_t *capacity, size_t bytes);
+
+/* What a mask covers of a canvas: alpha 0..255 over a rectangle of whole chroma samples. */
+struct lbr_coverage {
+    int x, y, width, height;  /* width 0: nothing */
+    const uint8_t *alpha;     /* [height,width] */
+};
+/* mask_shape.c. The rectangle begins and ends at multiples of (align_x, align_y) or at the border. LBR_ENOMEM. */
+int lbr_mask_cover(const lbr_mask *mask, int width, int height, int align_x, int align_y, struct lbr_mask_room *room, struct lbr_coverage *out);
+/* The same mask on the stored picture of width x height that orientation makes upright; points: room for as many as it has. */
+lbr_mask lbr_mask_stored(const lbr_mask *mask, int orientation, int width, int height, double *points);
+/* Its longer side (polygon: of the rectangle around it). */
+double lbr_mask_side(const lbr_mask *mask);
+
 /* ---- FFmpeg ---- */
 /* Quietens FFmpeg's printing once a process and keeps its last error line of each thread. */
 void lbr_ffmpeg_start(void);

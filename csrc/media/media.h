@@ -77,6 +77,31 @@ LBR_API int lbr_picture_is(const char *path);
  * Errors: LBR_EIO (unwritable, disk full), LBR_EINVAL, LBR_ENOMEM; nothing stands under path then. */
 LBR_API int lbr_png_write(const char *path, const uint8_t *pixels, int width, int height, int channels);
 
+/* ---- masks: what must not be seen, covered in place ---- */
+
+enum { LBR_MASK_ELLIPSE = 0, LBR_MASK_BOX = 1, LBR_MASK_POLYGON = 2 };
+enum { LBR_STYLE_BLUR = 0, LBR_STYLE_MOSAIC = 1, LBR_STYLE_BOX = 2 };
+enum { LBR_MASK_POINTS = 4096 };   /* most corners of a polygon */
+
+/* Coordinates are pixels of the upright picture, its corners at 0, 0 and width, height. A pixel is covered where its centre lies inside. */
+typedef struct lbr_mask {
+    int32_t shape, style;         /* LBR_MASK_*, LBR_STYLE_* */
+    double x, y, width, height;   /* centre and sides (ellipse: axes); unused by polygons */
+    double angle;                 /* radians clockwise; unused by polygons */
+    double strength;              /* share of the longer side, 1/8..1: a block's side (mosaic), the standard deviation (blur); unused by box */
+    double feather;               /* pixels outside the shape over which it fades, 0..1000: inside nothing shows through */
+    const double *points;         /* polygon: x, y of each corner; what its boundary winds around is inside */
+    int32_t point_count;
+} lbr_mask;
+
+/* Errors: LBR_EINVAL that names the mask and what is wrong with it: a number that is not finite or beyond 1e6 pixels, sides not above 0, fewer than 3 or
+ * too many corners, a strength below 1/8: deconvolution brings back waves that a blur attenuates less than rounding to 8 bits hides (about 200 fold), which
+ * are those of up to .52 / strength periods across the mask; at 1/8 that is the detail of 8 blocks. */
+LBR_API int lbr_mask_check(const lbr_mask *masks, int64_t count);
+
+/* Covers masks in rgb [height,width,3] u8, in order. What lies outside the picture is clipped. Errors: as lbr_mask_check (nothing is drawn), LBR_ENOMEM. */
+LBR_API int lbr_mask_apply(uint8_t *rgb, int width, int height, const lbr_mask *masks, int64_t count);
+
 /* ---- video files out ---- */
 
 typedef struct lbr_writer lbr_writer;
