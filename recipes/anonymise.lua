@@ -19,9 +19,9 @@ local rows = {
   {"output", "anonymised", "folder for the results, made when missing; or the file, where there is one input", metavar = "DIR|FILE"},
   {"mask", "face", "what is covered: a bar over the eyes, the face, the head with its hair, the whole person", choices = {"eyes", "face", "head", "person"}},
   {"style", "mosaic", "how: blurred, in coarse blocks, or black", choices = {"blur", "mosaic", "box"}},
-  {"strength", 0, "share of a mask's longer side: standard deviation of the blur (.2), side of the blocks (.125); 0: these. Less than .125 can be undone and is refused",
-    type = "number", min = 0, max = 1, check = function(v)
-      if v > 0 and v < .125 then return nil, "a blur or mosaic that weak can be undone or still shows who it is; want at least .125, or 0 for the default" end
+  {"strength", .2, "share of a mask's longer side: standard deviation of the blur, side of the blocks; less than .125 can be undone or shows who it is, and is refused",
+    type = "number", max = 1, check = function(v)
+      if v < .125 then return nil, "a blur or mosaic that weak can be undone or still shows who it is; want at least .125" end
       return true
     end},
   {"feather", 0, "pixels outside the mask over which it fades", type = "number", min = 0, max = 1000, metavar = "PX"},
@@ -32,11 +32,12 @@ local rows = {
   {"gap", 1, "seconds over which a face that is missed between two hits stays covered", type = "number", min = 0, metavar = "S"},
   {"lead", 5, "frames that are covered before a face's first hit and after its last", min = 0, metavar = "FRAMES"},
   {"keep", {}, "numbers of tracks that stay visible, as the sidecar of an earlier run numbers them", of = "integer", metavar = "TRACK,..."},
-  {"region", "", "JSON file of polygons: [{\"mask\": \"always\" or \"never\", \"points\": [[x, y], ...]}, ...], pixels; never: what has its middle inside stays visible", metavar = "FILE"},
+  {"region", "", "JSON file of polygons in pixels: [{\"mask\": \"always\" or \"never\", \"points\": [[x, y], ...]}, ...]; never: what has its middle inside stays visible",
+    metavar = "FILE"},
   {"keep-audio", false, "keep the sound as it is: voices are not anonymised"},
   {"drop-audio", false, "leave the sound out; the default"},
   {"verify", false, "look at the result with another detector (BlazeFace short range), cover what it still sees by solid boxes, and look once more"},
-  {"verify-confidence", .4, "least score of the second look", type = "number", above = 0, max = 1},
+  {"verify-confidence", .6, "least score of the second look", type = "number", above = 0, max = 1},
   {"strict", false, "with --verify: end with an error where something is left or a frame could not be looked at"},
   {"apply", "", "an edited NAME.anonymised.json: no detection, its masks are applied to the one input", metavar = "FILE"},
   {"preview", false, "write NAME.anonymised.preview.png, masked frames from all over the recording, instead of the result"},
@@ -108,7 +109,6 @@ local SETTINGS = {"mask", "style", "strength", "feather", "margin", "detector", 
 local function settings_of(o)
   local settings = {audio = audio_of(o)}
   for _, name in ipairs(SETTINGS) do settings[name] = o[name] end
-  if settings.strength == 0 then settings.strength = nil end
   return settings
 end
 
@@ -243,7 +243,7 @@ options.main(function()
   if o.apply == "" then
     tools.finder = finder.new {detector = o.detector, confidence = o.confidence, target = o.mask == "person" and "person" or "face", tile = o.tile >= 0 and o.tile or nil}
   end
-  if o.verify then tools.verifier = finder.new {detector = "face", range = "short", confidence = o.verify_confidence, tile = o.tile > 0 and o.tile or nil} end
+  if o.verify then tools.verifier = finder.new {detector = "face", range = "short", turned = false, confidence = o.verify_confidence, tile = o.tile > 0 and o.tile or nil} end
 
   local table_rows, failed, left = {}, 0, 0
   for i, item in ipairs(list) do

@@ -188,6 +188,18 @@ describe("masks", function()
     for _, wrong in ipairs { "x", "-1", "11", "nan", "1px1", "", "12 pixels" } do assert.is_nil((masks.margin(wrong))) end
   end)
 
+  it("say which share of a detection they cover", function()
+    local list = { { shape = "ellipse", x = 50, y = 50, width = 40, height = 80, angle = math.pi / 2 }, { shape = "box", x = 200, y = 50, width = 20, height = 20, angle = 0 },
+      { shape = "polygon", points = {}, corners = { { 300, 0 }, { 400, 0 }, { 300, 100 } } } }
+    local function at(x, y, size) return masks.covered(list, { x = x, y = y, width = size, height = size }) end
+    assert.equal(1, at(50, 50, 20))
+    assert.equal(1, at(80, 50, 5)) -- turned: it reaches 40 pixels to the side, 20 down
+    assert.equal(0, at(50, 75, 5))
+    assert.near(.25, at(210, 60, 20), .1)
+    assert.equal(1, at(310, 10, 10))
+    assert.equal(0, at(390, 90, 10))
+  end)
+
   it("of a frame: kept tracks and what lies in a never-region are left, always-regions are covered", function()
     local plan = plan_of()
     plan.mask, plan.margin = "face", margin

@@ -240,14 +240,29 @@ function anonymiser.preview(path, output, plan, count)
   if not ok then error(err, 0) end
 end
 
---- Looks at a result with another detector: what it still sees, as tracks, and joins them to the plan, each to be covered by a solid box.
+--- Looks at a result with another detector: what it sees beside the masks, as tracks, joined to the plan, each to be covered by a solid ellipse. What it takes for a
+--- face under a mask is the mask: nothing of the face is left there.
 ---@param output string the covered recording or picture
----@param plan Sidecar joined in place
+---@param plan Sidecar that the result was made of; joined in place
 ---@param finder table with :look(frame), another one than the plan was made with
 ---@param options table as anonymiser.find
 ---@return Track[] left what was seen
 function anonymiser.verify(output, plan, finder, options)
-  local seen = assert(anonymiser.find(output, finder, options))
+  local index, hidden = 0, {}
+  for _, frame in ipairs(plan.blank) do hidden[frame] = true end
+  plan.mask, plan.margin = plan.settings.mask, assert(masks.margin(plan.settings.margin))
+  local open = {}
+  function open.reset() finder:reset() end
+  function open.look(_, frame)
+    index = index + 1
+    local seen, cut = finder:look(frame)
+    local list, left = masks.of_frame(plan, index), {}
+    for _, d in ipairs(seen) do
+      if not hidden[index] and masks.covered(list, d) < .6 then left[#left + 1] = d end
+    end
+    return left, cut
+  end
+  local seen = assert(anonymiser.find(output, open, options))
   local id = 0
   for _, track in ipairs(plan.tracks) do id = math.max(id, track.id) end
   for i, track in ipairs(seen.tracks) do

@@ -25,12 +25,15 @@ end
 --- A finder for one recording.
 ---@param options? table detector "auto" (BlazeFace full range and BlazePose), "face" (BlazeFace alone), "pose" (heads and bodies of BlazePose alone);
 ---  confidence: least score, .3; target "face" (faces and heads) or "person"; tile: side of tiles in pixels, 0: none, nil: finder.tile's;
----  range: of BlazeFace, "full" or "short"; adapter: an object with :detect(frame, least) of a brought network, used instead of BlazeFace
+---  range: of BlazeFace, "full" or "short"; turned: false never looks at turned views; adapter: an object with :detect(frame, least) of a brought network, used instead of BlazeFace
 ---@return Finder
 function finder.new(options)
   options = options or {}
   local detector = options.detector or "auto"
-  local self = setmetatable({ confidence = options.confidence or .3, target = options.target or "face", tile = options.tile, adapter = options.adapter }, Finder)
+  local self = setmetatable({
+    confidence = options.confidence or .3, target = options.target or "face", tile = options.tile, turned = options.turned ~= false,
+    adapter = options.adapter,
+  }, Finder)
   if not self.adapter and detector ~= "pose" then self.faces = options.faces or face.detector { range = options.range, confidence = self.confidence } end
   if not self.adapter and detector ~= "face" then
     self.people = options.people or require "libration.pose.people".finder { confidence = math.max(.3, math.min(.5, self.confidence)) }
@@ -93,7 +96,7 @@ function Finder:look(frame)
   tile = tile > 0 and tile or nil
   local faces = self.faces and self.faces:search(frame, { tile = tile, turned = false }) or {}
   local persons = self.people and self.people:process(frame, faces) or {}
-  if self.faces and #faces == 0 and #persons == 0 then faces = self.faces:search(frame, { tile = tile, upright = false }) end
+  if self.faces and self.turned and #faces == 0 and #persons == 0 then faces = self.faces:search(frame, { tile = tile, upright = false }) end
   local found = {}
   if self.target == "person" then
     for _, person in ipairs(persons) do found[#found + 1] = as("person", person) end

@@ -11,7 +11,7 @@ masks.kinds = { "eyes", "face", "head", "person" }
 ---@field width number
 ---@field height number
 ---@field angle number radians clockwise
----@field points number[][]|nil corners of a polygon: x, y
+---@field points number[]|nil corners of a polygon: x1, y1, x2, y2, ...; corners: the same as {{x, y}, ...}
 
 --- A margin from its text.
 ---@param text string ".3" (share of the size of a face) or "12px"
@@ -80,6 +80,31 @@ local function inside(points, x, y)
 end
 masks.inside = inside
 
+-- True where a point lies under a mask.
+local function under(mask, x, y)
+  if mask.shape == "polygon" then return inside(mask.corners, x, y) end
+  local c, s, dx, dy = math.cos(mask.angle), math.sin(mask.angle), x - mask.x, y - mask.y
+  local u, v = (c * dx + s * dy) / (mask.width / 2), (c * dy - s * dx) / (mask.height / 2)
+  if mask.shape == "ellipse" then return u * u + v * v <= 1 end
+  return math.abs(u) <= 1 and math.abs(v) <= 1
+end
+
+--- Share of a detection's box that lies under masks.
+---@param list Mask[] as masks.of_frame gives them
+---@param d {x: number, y: number, width: number, height: number} upright box by its centre
+---@return number share 0..1
+function masks.covered(list, d)
+  local n = 0
+  for i = -3, 3 do
+    for k = -3, 3 do
+      local x, y, hidden = d.x + i * d.width / 7, d.y + k * d.height / 7, false
+      for _, mask in ipairs(list) do hidden = hidden or under(mask, x, y) end
+      n = n + (hidden and 1 or 0)
+    end
+  end
+  return n / 49
+end
+
 local BLOCK = 256 -- frames
 
 -- The tracks that have samples in a block of frames, in their order: an hour has thousands of tracks, a block few.
@@ -117,7 +142,11 @@ function masks.of_frame(plan, frame)
     end
   end
   for _, region in ipairs(plan.regions) do
-    if region.mask == "always" then list[#list + 1] = { shape = "polygon", points = region.points } end
+    if region.mask == "always" then
+      local flat = {}
+      for _, p in ipairs(region.points) do flat[#flat + 1], flat[#flat + 2] = p[1], p[2] end
+      list[#list + 1] = { shape = "polygon", points = flat, corners = region.points }
+    end
   end
   return list
 end
