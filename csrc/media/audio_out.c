@@ -22,8 +22,9 @@ struct lbr_audio {
     SwrContext *resampler;
     AVAudioFifo *fifo;
     AVFrame *frame;
+    struct lbr_voice *voice;      /* NULL: left as they are */
     bool begun;
-    int64_t next_pts;             /* samples */
+    int64_t next_pts, left;       /* samples; that belong to the stream from here on: a codec's last frame is longer */
 };
 
 static int channels_of(const AVCodecContext *context)
@@ -35,17 +36,12 @@ static int channels_of(const AVCodecContext *context)
 #endif
 }
 
-/* What players expect inside the common containers; the muxer may take more. */
-static bool copies(const AVFormatContext *output, enum AVCodecID id)
+/* What players expect inside MP4; the muxer may take more. Matroska and MOV are for what they take. */
+bool lbr_audio_copies(const AVOutputFormat *output, enum AVCodecID id)
 {
-    switch (id) {
-    case AV_CODEC_ID_AAC: case AV_CODEC_ID_MP3: case AV_CODEC_ID_AC3: case AV_CODEC_ID_EAC3: break;
-    case AV_CODEC_ID_VORBIS: case AV_CODEC_ID_OPUS: case AV_CODEC_ID_FLAC:
-        if (strcmp(output->oformat->name, "matroska") != 0) return false;
-        break;
-    default: return false;
-    }
-    return avformat_query_codec(output->oformat, id, FF_COMPLIANCE_NORMAL) == 1;
+    bool common = id == AV_CODEC_ID_AAC || id == AV_CODEC_ID_MP3 || id == AV_CODEC_ID_AC3 || id == AV_CODEC_ID_EAC3;
+    if (!common && strcmp(output->name, "matroska") != 0 && strcmp(output->name, "mov") != 0) return false;
+    return avformat_query_codec(output, id, FF_COMPLIANCE_NORMAL) == 1;
 }
 
 static int aac_rate(int rate)
@@ -77,7 +73,7 @@ static int make_resampler(struct lbr_audio *a, const AVFrame *frame)
     return swr_init(a->resampler);
 }
 
-static int open_encoder(struct lbr_audio *a)
+static int open_encoder(struct lbr_audio *a, const struct lbr_audio_options *o)
 {
     const AVCodec *in = avcodec_find_decoder(a->from->codecpar->codec_id), *out = avcodec_find_encoder(AV_CODEC_ID_AAC);
     if (!in) return AVERROR_DECODER_NOT_FOUND;
@@ -102,19 +98,21 @@ static int open_encoder(struct lbr_audio *a)
     a->encoder->bit_rate = 96000 * channels;
     a->encoder->time_base = (AVRational){ 1, a->encoder->sample_rate };
     if (a->output->oformat->flags & AVFMT_GLOBALHEADER) a->encoder->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
+    if (o->exact) a->encoder->flags |= AV_CODEC_FLAG_BITEXACT;
     code = avcodec_open2(a->encoder, out, NULL);
     if (code < 0) return code;
+    if (o->distort && !(a->voice = lbr_voice_open(a->encoder->sample_rate, channels))) return AVERROR(ENOMEM);
     a->fifo = av_audio_fifo_alloc(AV_SAMPLE_FMT_FLTP, channels, 4096);
     return a->fifo ? 0 : AVERROR(ENOMEM);
 }
 
-int lbr_audio_open(const char *path, AVFormatContext *output, double start, double stop, struct lbr_audio **out)
+int lbr_audio_open(const char *path, AVFormatContext *output, const struct lbr_audio_options *o, struct lbr_audio **out)
 {
     *out = NULL;
     struct lbr_audio *a = calloc(1, sizeof *a);
     if (!a) return lbr_fail(LBR_ENOMEM, "audio: no memory");
     int status = lbr_ffmpeg_input("audio", path, NULL, &a->input), code = 0;
-    int index = status == LBR_OK ? av_find_best_stream(a->input, AVMEDIA_TYPE_AUDIO, -1, -1, NULL, 0) : -1;
+    int index = status == LBR_OK ? av_find_best_stream(a->input, AVMEDIA_TYPE_AUDIO, o->stream < 0 ? -1 : o->stream, -1, NULL, 0) : -1;
     if (index < 0) {
         lbr_audio_close(a);
         return status;
@@ -124,16 +122,18 @@ int lbr_audio_open(const char *path, AVFormatContext *output, double start, doub
     a->from = a->input->streams[index];
     a->output = output;
     a->origin = a->input->start_time != AV_NOPTS_VALUE ? (double)a->input->start_time / AV_TIME_BASE : 0;
-    a->start = start > 0 ? start : 0;
-    a->stop = stop;
+    a->start = o->start > 0 ? o->start : 0;
+    a->stop = o->stop;
     a->last_dts = INT64_MIN;
     a->packet = av_packet_alloc();
     if (!a->packet) code = AVERROR(ENOMEM);
-    if (code >= 0 && !copies(output, a->from->codecpar->codec_id)) code = open_encoder(a);
+    if (code >= 0 && (o->distort || !lbr_audio_copies(output->oformat, a->from->codecpar->codec_id))) code = open_encoder(a, o);
     if (code >= 0 && !(a->to = avformat_new_stream(output, NULL))) code = AVERROR(ENOMEM);
     if (code >= 0) {
         code = a->encoder ? avcodec_parameters_from_context(a->to->codecpar, a->encoder) : avcodec_parameters_copy(a->to->codecpar, a->from->codecpar);
         a->to->codecpar->codec_tag = 0;
+        const AVDictionaryEntry *language = av_dict_get(a->from->metadata, "language", NULL, 0);
+        if (code >= 0 && language) code = av_dict_set(&a->to->metadata, "language", language->value, 0);
         a->to->time_base = a->encoder ? a->encoder->time_base : a->from->time_base;
     }
     if (code >= 0 && a->start > 0) {   /* near the place; what comes too early is dropped packet by packet */
@@ -209,9 +209,23 @@ static int resample(struct lbr_audio *a, const AVFrame *frame)
     int code = av_samples_alloc(planes, NULL, channels, room, AV_SAMPLE_FMT_FLTP, 0);
     if (code < 0) return code;
     int got = swr_convert(a->resampler, planes, room, frame ? (const uint8_t **)frame->extended_data : NULL, count);
+    if (got > a->left) got = (int)a->left;
+    a->left -= got > 0 ? got : 0;
+    if (got > 0 && a->voice) got = lbr_voice_run(a->voice, (float **)planes, got);
     if (got > 0 && av_audio_fifo_write(a->fifo, (void **)planes, got) < got) got = AVERROR(ENOMEM);
     av_freep(&planes[0]);
     return got;
+}
+
+/* What the vocoder still holds, into the fifo. */
+static int finish_voice(struct lbr_audio *a)
+{
+    enum { CHUNK = 1024 };
+    float left[CHUNK], right[CHUNK], *planes[2] = { left, right };
+    int got;
+    while ((got = lbr_voice_rest(a->voice, planes, CHUNK)) > 0)
+        if (av_audio_fifo_write(a->fifo, (void **)planes, got) < got) return AVERROR(ENOMEM);
+    return 0;
 }
 
 /* One packet (NULL: the end) through decoder, resampler and encoder; broken audio is skipped. */
@@ -223,7 +237,12 @@ static int transcode(struct lbr_audio *a, const AVPacket *packet)
         double t = a->frame->best_effort_timestamp != AV_NOPTS_VALUE
                        ? (double)a->frame->best_effort_timestamp * av_q2d(a->from->time_base) - a->origin - a->start : 0;
         if (!a->begun && t < 0 && a->start > 0) continue;
-        if (!a->begun) a->next_pts = llrint(t * a->encoder->sample_rate);
+        if (!a->begun) {
+            double end = a->from->duration > 0 ? (double)a->from->duration * av_q2d(a->from->time_base) - a->origin - a->start : INFINITY;
+            if (a->from->start_time != AV_NOPTS_VALUE) end += (double)a->from->start_time * av_q2d(a->from->time_base);
+            a->next_pts = llrint(t * a->encoder->sample_rate);
+            a->left = isfinite(end) && end > t ? llrint((end - t) * a->encoder->sample_rate) : INT64_MAX;
+        }
         a->begun = true;
         if (!a->resampler && (code = make_resampler(a, a->frame)) < 0) return code;
         if ((code = resample(a, a->frame)) < 0) return code;
@@ -239,6 +258,7 @@ static int end(struct lbr_audio *a)
     if (!a->encoder) return 0;
     int code = transcode(a, NULL);
     if (code >= 0 && a->resampler) code = resample(a, NULL);
+    if (code >= 0 && a->voice) code = finish_voice(a);
     return code < 0 ? code : encode(a, true);
 }
 
@@ -277,6 +297,7 @@ int lbr_audio_until(struct lbr_audio *a, double time)
 void lbr_audio_close(struct lbr_audio *a)
 {
     if (!a) return;
+    lbr_voice_close(a->voice);
     if (a->fifo) av_audio_fifo_free(a->fifo);
     swr_free(&a->resampler);
     av_frame_free(&a->frame);

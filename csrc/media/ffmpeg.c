@@ -161,10 +161,22 @@ static const int32_t *stream_matrix(const AVStream *stream)
 #endif
 }
 
+static const int32_t *matrix_of(const AVFrame *frame, const AVStream *stream)
+{
+    const AVFrameSideData *side = av_frame_get_side_data(frame, AV_FRAME_DATA_DISPLAYMATRIX);
+    return side ? (const int32_t *)side->data : stream ? stream_matrix(stream) : NULL;
+}
+
 int lbr_turn_of_frame(const AVFrame *frame, const AVStream *stream, bool *exact)
 {
     *exact = true;
-    const AVFrameSideData *side = av_frame_get_side_data(frame, AV_FRAME_DATA_DISPLAYMATRIX);
-    const int32_t *matrix = side ? (const int32_t *)side->data : stream ? stream_matrix(stream) : NULL;
+    const int32_t *matrix = matrix_of(frame, stream);
     return matrix ? lbr_turn_from_matrix(matrix, exact) : 0;
+}
+
+bool lbr_turn_matrix(const AVFrame *frame, const AVStream *stream, int32_t matrix[9])
+{
+    const int32_t *found = matrix_of(frame, stream);
+    if (found) memcpy(matrix, found, 9 * sizeof *matrix);
+    return found != NULL;
 }

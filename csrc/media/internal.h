@@ -108,6 +108,41 @@ int lbr_ffmpeg_status(int code);
 /* Opens path through the file protocol only and finds its streams. LBR_EIO, LBR_EFORMAT, LBR_ENOMEM. */
 int lbr_ffmpeg_input(const char *function, const char *path, const AVIOInterruptCB *interrupt, AVFormatContext **out);
 
+/* A video file as its pictures come out of the decoder. Zero it before opening; close it whatever opening said. */
+struct lbr_decoder {
+    char *path;
+    AVFormatContext *format;
+    AVCodecContext *context;
+    AVPacket *packet;
+    AVFrame *frame;
+    int stream;
+    double origin;             /* the container's start, seconds */
+    double duration, fps;
+    int64_t frames;            /* announced by the file or estimated; 0 unknown */
+    bool draining, from_beginning;
+    int64_t decoded;           /* pictures that came out of the decoder */
+    int64_t damaged;           /* packets or pictures that were broken */
+    int64_t failed;            /* packets that the decoder refused and whose pictures lbr_decoder_lost has not named yet */
+    int64_t awaited[256];      /* timestamps of packets whose pictures have not come out */
+    int awaiting;
+    int read_error;
+    double clock, reached;     /* time of the last picture; end of the last packet of any stream */
+    atomic_bool cancelled, warned;
+    char warning[512];
+};
+/* threads 0: as many as there are cores, at most 16. Errors: LBR_EIO, LBR_EFORMAT, LBR_EUNSUPPORTED, LBR_ENOMEM; texts begin with "video_open". */
+int lbr_decoder_open(struct lbr_decoder *decoder, const char *path, int threads);
+/* Next decoded picture into frame, its time into clock: 0, AVERROR_EOF, AVERROR_EXIT or another error. */
+int lbr_decoder_next(struct lbr_decoder *decoder);
+/* The first picture with a timestamp below `before` that a refused packet should have given and that did not come; each is named once. */
+bool lbr_decoder_lost(struct lbr_decoder *decoder, int64_t before, int64_t *pts);
+/* At the end of the file: warns where it was not all there. */
+void lbr_decoder_check(struct lbr_decoder *decoder);
+/* Keeps the first warning. */
+void lbr_decoder_warn(struct lbr_decoder *decoder, const char *text);
+int lbr_decoder_interrupted(void *decoder);
+void lbr_decoder_close(struct lbr_decoder *decoder);
+
 /* Conversion to rgb24 that answers exactly as ffmpeg's automatic scale filter. */
 struct lbr_converter {
     struct SwsContext *sws;
@@ -119,6 +154,8 @@ int lbr_converter_run(const char *function, struct lbr_converter *converter, con
 void lbr_converter_release(struct lbr_converter *converter);
 /* Orientation that the frame or, in its absence, the stream asks for. */
 int lbr_turn_of_frame(const AVFrame *frame, const AVStream *stream, bool *exact);
+/* The display matrix behind it; false where there is none. */
+bool lbr_turn_matrix(const AVFrame *frame, const AVStream *stream, int32_t matrix[9]);
 
 /* Decodes a JPEG in memory (jpeg.c). Errors: LBR_EFORMAT (broken, cut), LBR_EUNSUPPORTED (CMYK), LBR_ENOMEM. */
 int lbr_jpeg_decode(const char *function, const char *path, const uint8_t *data, size_t size, struct lbr_frame *picture);
@@ -130,13 +167,103 @@ int lbr_picture_decode(const char *function, const char *path, struct lbr_frame 
 
 /* ---- audio of another file, packet by packet into an output ---- */
 struct lbr_audio;
+struct lbr_audio_options {
+    int stream;               /* of the file; < 0: its best */
+    double start, stop;       /* seconds: what is kept, and taken off the times; stop <= 0: to the end */
+    bool distort;             /* voices made unrecognisable (voice.c) and encoded anew */
+    bool exact;               /* the same bytes from every version */
+};
 /* Adds a stream to output (before its header). *out NULL with LBR_OK where the file has no audio.
  * Errors: the text says why the audio must be left out; the output can go on without. */
-int lbr_audio_open(const char *path, AVFormatContext *output, double start, double stop, struct lbr_audio **out);
+int lbr_audio_open(const char *path, AVFormatContext *output, const struct lbr_audio_options *options, struct lbr_audio **out);
 bool lbr_audio_encodes(const struct lbr_audio *audio);   /* made AAC, not copied */
+/* Whether an output of this kind takes packets of this codec as they are. */
+bool lbr_audio_copies(const AVOutputFormat *output, enum AVCodecID id);
 /* Writes the packets up to this time (seconds in the output); INFINITY: all that are left, and the end. An AVERROR of the output. */
 int lbr_audio_until(struct lbr_audio *audio, double time);
 void lbr_audio_close(struct lbr_audio *audio);
+
+/* ---- voices that cannot be recognised ---- */
+struct lbr_voice;
+struct lbr_voice *lbr_voice_open(int rate, int channels);   /* NULL: out of memory */
+/* Replaces n samples of each channel by up to n that come out, which are as many as went in only with those of lbr_voice_rest. */
+int lbr_voice_run(struct lbr_voice *voice, float **planes, int n);
+/* At the end: up to n of the samples still held; 0 when there are none. */
+int lbr_voice_rest(struct lbr_voice *voice, float **planes, int n);
+void lbr_voice_close(struct lbr_voice *voice);
+
+/* ---- an output file: one encoded video stream, sound beside it ---- */
+enum { LBR_SOUNDS = 16 };
+struct lbr_encoder_options {
+    int width, height;        /* of the frames; the file's are padded to whole chroma samples */
+    enum AVPixelFormat format;   /* of the frames; the encoder takes the nearest it knows: context->pix_fmt */
+    AVRational base;          /* of the timestamps given */
+    AVRational rate, aspect;
+    enum AVColorRange range;
+    enum AVColorSpace space;
+    enum AVColorPrimaries primaries;
+    enum AVColorTransferCharacteristic transfer;
+    enum AVChromaLocation chroma;
+    int crf, threads;         /* as lbr_writer_options */
+    const char *preset, *codec;
+    const int32_t *matrix;    /* display matrix, or NULL */
+    bool exact;               /* no version, date or random number in the file */
+};
+/* Zero it before opening; close it whatever opening said. */
+struct lbr_encoder {
+    char *path, *temporary, *url;
+    AVFormatContext *format;
+    AVStream *stream;
+    AVCodecContext *context;
+    AVPacket *packet;
+    AVRational base;
+    struct lbr_audio *audio[LBR_SOUNDS];
+    int audio_count;
+    int64_t sent, last_pts, last_duration;
+    char warning[512];
+    bool published;
+};
+/* Errors: LBR_EINVAL, LBR_EUNSUPPORTED (no encoder), LBR_EIO, LBR_ENOMEM; texts begin with "writer". */
+int lbr_encoder_open(struct lbr_encoder *encoder, const char *path, const struct lbr_encoder_options *options);
+/* After opening, before begin: keeps a sound stream of a file; a warning where that is not possible. */
+void lbr_encoder_sound(struct lbr_encoder *encoder, const char *path, const struct lbr_audio_options *options);
+int lbr_encoder_begin(struct lbr_encoder *encoder);   /* creates the file, writes its header */
+/* Timestamps in options.base; duration 0: by the rate. An AVERROR, as complete. */
+int lbr_encoder_send(struct lbr_encoder *encoder, AVFrame *frame, int64_t pts, int64_t duration);
+int lbr_encoder_complete(struct lbr_encoder *encoder);
+/* LBR_* with its text for an AVERROR. */
+int lbr_encoder_failed(struct lbr_encoder *encoder, int code);
+void lbr_encoder_warn(struct lbr_encoder *encoder, const char *text);
+int lbr_encoder_publish(struct lbr_encoder *encoder);
+void lbr_encoder_close(struct lbr_encoder *encoder);  /* an unpublished file is removed */
+
+/* ---- frames between a decoder and an encoder, in their planes (planes.c) ---- */
+struct lbr_planes {
+    enum AVPixelFormat format;             /* of the encoder */
+    int padded_width, padded_height;       /* of the encoder's frames */
+    int width, height;                     /* of the pictures: the first one's; 0 before it */
+    int turn;                              /* orientation to be made upright */
+    AVBufferPool *pool;
+    struct SwsContext *sws;
+};
+enum AVPixelFormat lbr_planes_format(int format);             /* without the "j" formats */
+enum AVColorRange lbr_planes_range(const AVFrame *frame);     /* of its planes; RGB becomes limited range, BT.601 or BT.709 by its height */
+enum AVColorSpace lbr_planes_space(const AVFrame *frame);
+/* Moves a decoded frame into out: as it is where it can stay so, else turned, converted, scaled or padded. In is empty then. */
+int lbr_planes_take(struct lbr_planes *planes, AVFrame *in, AVFrame *out);
+/* Copies a frame that others refer to, so that it can be changed. */
+int lbr_planes_own(struct lbr_planes *planes, AVFrame *frame);
+/* A black frame of the colours of `like`. */
+int lbr_planes_blank(struct lbr_planes *planes, const AVFrame *like, AVFrame **out);
+/* Makes a frame as large as the encoder wants by repeating its last column and row. */
+int lbr_planes_pad(struct lbr_planes *planes, AVFrame *frame);
+void lbr_planes_release(struct lbr_planes *planes);
+
+/* ---- what an output keeps of an input (keep.c) ---- */
+/* Lines about what is left out, to be freed; NULL: out of memory. */
+char *lbr_keep_dropped(const AVFormatContext *input, int video, int sound);
+/* Whether a stream is a sound stream to be kept. */
+bool lbr_keep_sound(const AVStream *stream);
 
 /* ---- files ---- */
 /* "folder/.tmp-pid-counter-name" beside path, as files.lua names them and clears them away, to be freed. NULL: out of memory. */

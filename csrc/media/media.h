@@ -134,6 +134,75 @@ LBR_API const char *lbr_writer_warning(const lbr_writer *writer);
 /* Frees the writer; an unfinished one leaves no file. NULL is allowed. */
 LBR_API void lbr_writer_free(lbr_writer *writer);
 
+/* ---- a video encoded anew with masks on its frames: decoding, masking, encoding in a thread each, frames in their own YUV planes ---- */
+
+typedef struct lbr_transcode lbr_transcode;
+enum { LBR_SOUND_KEEP = 0, LBR_SOUND_DROP = 1, LBR_SOUND_DISTORT = 2 };
+
+typedef struct lbr_transcode_options {
+    const char *output;       /* .mp4, .mkv or .mov by its name; NULL: frames are only read, as the first of two passes */
+    const char *preset;       /* x264 preset; NULL: "veryfast" */
+    const char *format;       /* pixel format of the output; NULL: the source's, or the nearest that H.264 has */
+    int crf;                  /* x264 quality, 0..51, lower is better; < 0: 20 */
+    int threads;              /* encoder threads: the bytes depend on it; 0: 1.5 x the cores, at most 16 */
+    int decoder_threads;      /* 0: as many as there are cores, at most 16 */
+    int queue;                /* frames on the way; 0: 16, and less when they would take more than 512 MiB, at least 4 */
+    int sound;                /* LBR_SOUND_*: every sound stream copied, or made AAC where the container cannot take it; none; voices distorted (AAC) */
+} lbr_transcode_options;
+
+typedef struct lbr_transcode_info {
+    int width, height;        /* of the upright picture: masks' coordinates, lbr_transcode_rgb */
+    int rotation;             /* degrees clockwise that the stored picture is turned by when shown */
+    int sounds;               /* sound streams kept */
+    int threads;              /* of the encoder */
+    int queue;                /* frames on the way at most, the caller's among them */
+    double fps, duration;     /* average rate, seconds; 0 when unknown */
+    int64_t frames;           /* announced or estimated; 0 when unknown */
+    char codec[32], format[32];   /* of the source */
+} lbr_transcode_info;
+
+typedef struct lbr_transcode_busy {
+    double decode, convert, mask, encode;   /* seconds at work so far; encode: with the sound and the file */
+    double elapsed;                         /* since opening */
+    int64_t read, encoded;                  /* frames */
+} lbr_transcode_busy;
+
+/* Opens the input, decodes its first frame and, where there is an output, begins it under a temporary name.
+ *   Kept: frames and their times, sound streams with their language, display matrix, pixel aspect, colour tags, bit depth. Unmasked frames reach the
+ *   encoder bit for bit where their pixel format is one of H.264's. Left out: see lbr_transcode_dropped. Same input, masks, options and number of threads: same bytes.
+ *   An odd size is padded by its last column or row where the format needs whole chroma samples.
+ * Errors: as lbr_video_open; LBR_EINVAL (output is the input, unknown preset, format or container), LBR_EUNSUPPORTED (no encoder), LBR_EIO, LBR_ENOMEM. */
+LBR_API int lbr_transcode_open(const char *input, const lbr_transcode_options *options, lbr_transcode **out);
+LBR_API int lbr_transcode_describe(const lbr_transcode *transcode, lbr_transcode_info *out);
+
+/* Next frame. index from 0; time in seconds from the beginning of the file; damaged 1: the decoder says that it is broken, 2: it could not be decoded at
+ * all and is black. Several may be taken before their masks are given, at most info.queue - 1.
+ * Errors: LBR_EEND, LBR_EINTR, LBR_EINVAL (too many are taken), and what any stage met. */
+LBR_API int lbr_transcode_next(lbr_transcode *transcode, int64_t *index, double *time, int *damaged);
+
+/* A taken frame, before its masks were given (only reading: one of the last queue / 2), upright: rgb [height,width,3] u8 out. Errors: LBR_EINVAL. */
+LBR_API int lbr_transcode_rgb(lbr_transcode *transcode, int64_t index, uint8_t *rgb);
+
+/* Gives a frame its masks, in the upright picture's pixels; frames in order. Errors: LBR_EINVAL (another frame's turn; lbr_mask_check), LBR_ENOMEM. */
+LBR_API int lbr_transcode_write(lbr_transcode *transcode, int64_t index, const lbr_mask *masks, int64_t count);
+
+/* After the last frame was given its masks: ends the file, syncs and renames it. Errors: LBR_EINVAL (frames are left), LBR_EINTR, and what any stage met. */
+LBR_API int lbr_transcode_finish(lbr_transcode *transcode);
+
+LBR_API void lbr_transcode_busy_now(lbr_transcode *transcode, lbr_transcode_busy *out);
+
+/* What is left out of the output, a line each ("subtitles: stream 2, mov_text", "tag: location"); values are not told. */
+LBR_API const char *lbr_transcode_dropped(const lbr_transcode *transcode);
+
+/* What was wrong with the input (complete once next returned LBR_EEND), what had to be done otherwise than asked; "" when nothing. */
+LBR_API const char *lbr_transcode_warning(lbr_transcode *transcode);
+
+/* Stops the threads and frees everything; an unfinished output leaves no file. NULL is allowed. */
+LBR_API void lbr_transcode_free(lbr_transcode *transcode);
+
+/* "mkv" where the input is Matroska or WebM, or its sound can be kept only there, else "mp4". Errors: as lbr_video_open. */
+LBR_API int lbr_transcode_container(const char *input, int sound, char container[8]);
+
 /* ---- hashes (libavutil) ---- */
 
 typedef struct lbr_sha256 lbr_sha256;

@@ -1,30 +1,19 @@
-/* video_out.c: RGB frames to an H.264 file: a bounded queue, an encoder thread, a temporary file that is renamed at the end. */
-#include <errno.h>
+/* video_out.c: RGB frames to an H.264 file: a bounded queue and a thread that converts and encodes. The file and its codec: encode.c. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
-#include <libavutil/avstring.h>
-#include <libavutil/opt.h>
 #include "internal.h"
 
-enum { QUEUE = 8, QUEUE_BYTES = 256 << 20 };
+enum { QUEUE = 8, QUEUE_BYTES = 256 << 20, CLOCK = 90000 };
 
 struct lbr_writer {
-    char *path, *temporary;
+    struct lbr_encoder encoder;
     int width, height;        /* as given; the file's are even */
     double start, fps;
-    AVFormatContext *format;
-    AVStream *stream;
-    AVCodecContext *encoder;
-    AVPacket *packet;
     AVFrame *frame;
     struct SwsContext *sws;
-    struct lbr_audio *audio;
-    char warning[512];
-    bool published;
 
     pthread_t thread;
     bool started;
@@ -39,104 +28,18 @@ struct lbr_writer {
     char text[512];
 };
 
-static void warn(lbr_writer *w, const char *text)
-{
-    size_t n = strlen(w->warning);
-    snprintf(w->warning + n, sizeof w->warning - n, "%s%s", n ? "; " : "", text);
-}
-
-static int failed(lbr_writer *w, int code)
-{
-    int status = code == AVERROR(ENOMEM) ? LBR_ENOMEM : code == AVERROR(EINVAL) ? LBR_EINVAL : LBR_EIO;
-    /* what the disk said is the cause of what the muxer says after it */
-    int disk = w->format && w->format->pb ? w->format->pb->error : 0;
-    if (disk < 0) lbr_ffmpeg_forget();
-    return lbr_fail(disk < 0 ? LBR_EIO : status, "writer: %s: %s", w->path, lbr_ffmpeg_text(disk < 0 ? disk : code));
-}
-
 /* ---- opening ---- */
-
-static int open_codec(lbr_writer *w, const char *name, const lbr_writer_options *o)
-{
-    const AVCodec *codec = avcodec_find_encoder_by_name(name);
-    if (!codec) return AVERROR_ENCODER_NOT_FOUND;
-    if (avformat_query_codec(w->format->oformat, codec->id, FF_COMPLIANCE_NORMAL) == 0) return AVERROR_MUXER_NOT_FOUND;
-    AVCodecContext *c = w->encoder = avcodec_alloc_context3(codec);
-    if (!c) return AVERROR(ENOMEM);
-    bool x264 = strcmp(name, "libx264") == 0, mpeg4 = codec->id == AV_CODEC_ID_MPEG4;
-    c->width = (w->width + 1) & ~1;
-    c->height = (w->height + 1) & ~1;
-    c->pix_fmt = AV_PIX_FMT_YUV420P;
-    c->framerate = av_d2q(w->fps, 60000);
-    c->time_base = (AVRational){ 1, mpeg4 ? 60000 : 90000 };   /* MPEG-4's own clock has 16 bits */
-    if (strcmp(w->format->oformat->name, "avi") == 0) {   /* it knows a constant rate only, and no reordering */
-        c->time_base = av_inv_q(c->framerate);
-        c->max_b_frames = 0;
-    }
-    c->thread_count = o->threads > 0 ? o->threads : 0;
-    /* players take BT.601 below 720 lines and BT.709 above where nothing is said; it is said as well */
-    bool large = c->height >= 720;
-    c->color_range = AVCOL_RANGE_MPEG;
-    c->colorspace = large ? AVCOL_SPC_BT709 : AVCOL_SPC_SMPTE170M;
-    c->color_primaries = large ? AVCOL_PRI_BT709 : AVCOL_PRI_SMPTE170M;
-    c->color_trc = large ? AVCOL_TRC_BT709 : AVCOL_TRC_SMPTE170M;
-    if (w->format->oformat->flags & AVFMT_GLOBALHEADER) c->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
-    int crf = o->crf < 0 ? 20 : o->crf > 51 ? 51 : o->crf;
-    AVDictionary *options = NULL;
-    if (x264) {
-        av_dict_set(&options, "preset", o->preset && *o->preset ? o->preset : "veryfast", 0);
-        av_dict_set_int(&options, "crf", crf, 0);
-    } else {
-        c->flags |= AV_CODEC_FLAG_QSCALE;
-        c->global_quality = FF_QP2LAMBDA * (crf / 5 < 1 ? 1 : crf / 5);
-        c->bit_rate = (int64_t)c->width * c->height * 4;
-    }
-    int code = avcodec_open2(c, codec, &options);
-    av_dict_free(&options);
-    if (code < 0) avcodec_free_context(&w->encoder);
-    return code;
-}
-
-/* x264 prints its complaint about an unknown preset, so it never hears of one. */
-static bool known_preset(const char *preset)
-{
-    static const char *const presets[] = { "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo" };
-    if (!preset || !*preset) return true;
-    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
-        if (strcmp(preset, presets[i]) == 0) return true;
-    return false;
-}
-
-static int open_encoder(lbr_writer *w, const lbr_writer_options *o)
-{
-    bool mpeg4 = o->codec && strcmp(o->codec, "mpeg4") == 0;
-    if (o->codec && !mpeg4 && strcmp(o->codec, "h264") != 0)
-        return lbr_fail(LBR_EINVAL, "writer: codec is \"%s\", want \"h264\" or \"mpeg4\"", o->codec);
-    if (!known_preset(o->preset))
-        return lbr_fail(LBR_EINVAL, "writer: %s: preset is \"%s\", want ultrafast, superfast, veryfast, faster, fast, medium, slow, slower, veryslow "
-                        "or placebo", w->path, o->preset);
-    int code = AVERROR_ENCODER_NOT_FOUND;
-    const char *const names[] = { "libx264", "libopenh264", "mpeg4" };
-    for (size_t i = mpeg4 ? 2 : 0; i < 3 && code == AVERROR_ENCODER_NOT_FOUND; i++) {
-        code = open_codec(w, names[i], o);
-        if (code >= 0 && i == 2 && !mpeg4) warn(w, "this FFmpeg has no H.264 encoder; the video is MPEG-4 part 2");
-    }
-    if (code == AVERROR_MUXER_NOT_FOUND)
-        return lbr_fail(LBR_EINVAL, "writer: %s: a %s file cannot hold this video, want .mp4, .mkv or .mov", w->path, w->format->oformat->name);
-    return code < 0 ? lbr_fail(lbr_ffmpeg_status(code), "writer: %s: no encoder: %s", w->path, lbr_ffmpeg_text(code)) : LBR_OK;
-}
 
 static int open_conversion(lbr_writer *w)
 {
-    AVCodecContext *c = w->encoder;
+    AVCodecContext *c = w->encoder.context;
     w->sws = sws_getContext(c->width, c->height, AV_PIX_FMT_RGB24, c->width, c->height, AV_PIX_FMT_YUV420P, SWS_BILINEAR, NULL, NULL, NULL);
     if (!w->sws) return lbr_fail(LBR_EUNSUPPORTED, "writer: no conversion from rgb24");
     int *inverse, *table, in_full, out_full, brightness, contrast, saturation;
     if (sws_getColorspaceDetails(w->sws, &inverse, &in_full, &table, &out_full, &brightness, &contrast, &saturation) >= 0)
         sws_setColorspaceDetails(w->sws, inverse, 1, sws_getCoefficients(c->colorspace), 0, brightness, contrast, saturation);
-    w->packet = av_packet_alloc();
     w->frame = av_frame_alloc();
-    if (!w->packet || !w->frame) return lbr_fail(LBR_ENOMEM, "writer: no memory");
+    if (!w->frame) return lbr_fail(LBR_ENOMEM, "writer: no memory");
     w->frame->format = c->pix_fmt;
     w->frame->width = c->width;
     w->frame->height = c->height;
@@ -152,50 +55,25 @@ static int open_conversion(lbr_writer *w)
     return LBR_OK;
 }
 
-static int open_file(lbr_writer *w, const lbr_writer_options *o)
+static int open_file(lbr_writer *w, const char *path, const lbr_writer_options *o)
 {
-    const AVOutputFormat *guess = av_guess_format(NULL, w->path, NULL);
-    if (!guess || guess->flags & AVFMT_NOFILE || guess->video_codec == AV_CODEC_ID_NONE)
-        return lbr_fail(LBR_EINVAL, "writer: %s: no known kind of video, want a name that ends in .mp4, .mkv, .mov or .avi", w->path);
-    w->temporary = lbr_file_temporary(w->path);
-    char *url = w->temporary ? av_asprintf("file:%s", w->temporary) : NULL;
-    int code = url ? avformat_alloc_output_context2(&w->format, NULL, guess->name, url) : AVERROR(ENOMEM), status = LBR_OK;
-    if (code >= 0) {
-        status = open_encoder(w, o);
-        if (status == LBR_OK) status = open_conversion(w);
-        if (status == LBR_OK && !(w->stream = avformat_new_stream(w->format, NULL))) code = AVERROR(ENOMEM);
-        if (status == LBR_OK && code >= 0) code = avcodec_parameters_from_context(w->stream->codecpar, w->encoder);
-    }
-    if (status == LBR_OK && code >= 0) {
-        w->stream->time_base = w->encoder->time_base;
-        w->stream->avg_frame_rate = w->encoder->framerate;
-        if (o->audio_from && lbr_audio_open(o->audio_from, w->format, o->start, o->stop, &w->audio) != LBR_OK) warn(w, lbr_error());
-        if (w->audio && lbr_audio_encodes(w->audio)) warn(w, "the audio was encoded anew, as AAC");
-        lbr_ffmpeg_forget();
-        code = avio_open(&w->format->pb, url, AVIO_FLAG_WRITE);
-        if (code >= 0) code = avformat_write_header(w->format, NULL);
-    }
-    av_free(url);
-    return status != LBR_OK ? status : code < 0 ? failed(w, code) : LBR_OK;
+    /* players take BT.601 below 720 lines and BT.709 above where nothing is said; it is said as well */
+    bool large = o->height + (o->height & 1) >= 720;
+    struct lbr_encoder_options options = {
+        .width = o->width, .height = o->height, .format = AV_PIX_FMT_YUV420P, .base = { 1, CLOCK }, .rate = av_d2q(w->fps, 60000),
+        .range = AVCOL_RANGE_MPEG, .space = large ? AVCOL_SPC_BT709 : AVCOL_SPC_SMPTE170M,
+        .primaries = large ? AVCOL_PRI_BT709 : AVCOL_PRI_SMPTE170M, .transfer = large ? AVCOL_TRC_BT709 : AVCOL_TRC_SMPTE170M,
+        .crf = o->crf, .threads = o->threads, .preset = o->preset, .codec = o->codec,
+    };
+    int status = lbr_encoder_open(&w->encoder, path, &options);
+    if (status == LBR_OK) status = open_conversion(w);
+    if (status != LBR_OK) return status;
+    if (o->audio_from)
+        lbr_encoder_sound(&w->encoder, o->audio_from, &(struct lbr_audio_options){ .stream = -1, .start = o->start, .stop = o->stop });
+    return lbr_encoder_begin(&w->encoder);
 }
 
 /* ---- the encoder thread ---- */
-
-static int drain(lbr_writer *w)
-{
-    int code;
-    while ((code = avcodec_receive_packet(w->encoder, w->packet)) >= 0) {
-        AVPacket *p = w->packet;
-        if (p->duration <= 0) p->duration = llrint(1 / (w->fps * av_q2d(w->encoder->time_base)));
-        double t = (double)p->dts * av_q2d(w->encoder->time_base);
-        p->stream_index = w->stream->index;
-        av_packet_rescale_ts(p, w->encoder->time_base, w->stream->time_base);
-        if ((code = av_interleaved_write_frame(w->format, p)) < 0) return code;
-        if (w->audio && (code = lbr_audio_until(w->audio, t)) < 0) return code;
-        if (w->format->pb->error < 0) return w->format->pb->error;
-    }
-    return code == AVERROR(EAGAIN) || code == AVERROR_EOF ? 0 : code;
-}
 
 static int encode(lbr_writer *w, const struct lbr_frame *picture)
 {
@@ -204,21 +82,7 @@ static int encode(lbr_writer *w, const struct lbr_frame *picture)
     const uint8_t *planes[4] = { picture->data };
     int strides[4] = { (int)picture->stride };
     if (sws_scale(w->sws, planes, strides, 0, picture->height, w->frame->data, w->frame->linesize) <= 0) return AVERROR(EINVAL);
-    int64_t pts = llrint(picture->time / av_q2d(w->encoder->time_base));
-    w->frame->pts = w->encoded > 0 && pts <= w->frame->pts ? w->frame->pts + 1 : pts;
-    w->frame->pict_type = AV_PICTURE_TYPE_NONE;
-    code = avcodec_send_frame(w->encoder, w->frame);
-    return code < 0 ? code : drain(w);
-}
-
-static int complete(lbr_writer *w)
-{
-    int code = avcodec_send_frame(w->encoder, NULL);
-    if (code >= 0) code = drain(w);
-    if (code >= 0 && w->audio) code = lbr_audio_until(w->audio, INFINITY);
-    if (code >= 0) code = av_write_trailer(w->format);
-    if (code >= 0) avio_flush(w->format->pb);
-    return code >= 0 && w->format->pb->error < 0 ? w->format->pb->error : code;
+    return lbr_encoder_send(&w->encoder, w->frame, llrint(picture->time * CLOCK), 0);
 }
 
 static void *work(void *argument)
@@ -234,8 +98,8 @@ static void *work(void *argument)
         struct lbr_frame *slot = &w->slots[w->encoded % w->queue];
         pthread_mutex_unlock(&w->lock);
         lbr_ffmpeg_forget();
-        int code = empty ? complete(w) : encode(w, slot);
-        int status = code < 0 ? failed(w, code) : LBR_OK;
+        int code = empty ? lbr_encoder_complete(&w->encoder) : encode(w, slot);
+        int status = code < 0 ? lbr_encoder_failed(&w->encoder, code) : LBR_OK;
         pthread_mutex_lock(&w->lock);
         w->status = status;
         if (status != LBR_OK) snprintf(w->text, sizeof w->text, "%s", lbr_error());
@@ -256,10 +120,7 @@ int lbr_writer_open(const char *path, const lbr_writer_options *options, lbr_wri
     if (options->width < 1 || options->height < 1)
         return lbr_fail(LBR_EINVAL, "writer: %s: size is %d x %d, want at least 1 x 1", path, options->width, options->height);
     lbr_writer *w = calloc(1, sizeof *w);
-    if (!w || !(w->path = strdup(path))) {
-        free(w);
-        return lbr_fail(LBR_ENOMEM, "writer: no memory");
-    }
+    if (!w) return lbr_fail(LBR_ENOMEM, "writer: no memory");
     atomic_fetch_add(&lbr_media_count, 1);
     lbr_media_pin();
     lbr_ffmpeg_start();
@@ -275,7 +136,7 @@ int lbr_writer_open(const char *path, const lbr_writer_options *options, lbr_wri
     pthread_cond_init(&w->filled, &attributes);
     pthread_cond_init(&w->emptied, &attributes);
     pthread_condattr_destroy(&attributes);
-    int status = open_file(w, options);
+    int status = open_file(w, path, options);
     if (status == LBR_OK) {
         int error = pthread_create(&w->thread, NULL, work, w);
         if (error) status = lbr_fail(LBR_ENOMEM, "writer: no thread: %s", strerror(error));
@@ -303,7 +164,7 @@ static void put(lbr_writer *w, struct lbr_frame *slot, const uint8_t *rgb)
 static int wait_for(lbr_writer *w, int64_t limit)
 {
     while (w->status == LBR_OK && (limit > 0 ? w->written - w->encoded >= limit : !w->finished)) {
-        if (lbr_interrupted()) return lbr_fail(LBR_EINTR, "writer: %s: interrupted", w->path);
+        if (lbr_interrupted()) return lbr_fail(LBR_EINTR, "writer: %s: interrupted", w->encoder.path);
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += 50 * 1000 * 1000;
@@ -317,9 +178,9 @@ int lbr_writer_write(lbr_writer *w, const uint8_t *rgb, double time)
 {
     time -= w->start;
     if (!isfinite(time) || time <= w->last || fabs(time) > 1e8)
-        return lbr_fail(LBR_EINVAL, "writer: %s: time of frame %lld is %.6f s, want more than %.6f s", w->path, (long long)w->written + 1, time, w->last);
+        return lbr_fail(LBR_EINVAL, "writer: %s: time of frame %lld is %.6f s, want more than %.6f s", w->encoder.path, (long long)w->written + 1, time, w->last);
     pthread_mutex_lock(&w->lock);
-    int status = w->ending ? lbr_fail(LBR_EINVAL, "writer: %s: already finished", w->path) : wait_for(w, w->queue);
+    int status = w->ending ? lbr_fail(LBR_EINVAL, "writer: %s: already finished", w->encoder.path) : wait_for(w, w->queue);
     struct lbr_frame *slot = &w->slots[w->written % w->queue];
     pthread_mutex_unlock(&w->lock);
     if (status != LBR_OK) return status;
@@ -340,8 +201,8 @@ static void join(lbr_writer *w)
 
 int lbr_writer_finish(lbr_writer *w)
 {
-    if (w->published) return LBR_OK;
-    if (w->written == 0) return lbr_fail(LBR_EINVAL, "writer: %s: no frame was written", w->path);
+    if (w->encoder.published) return LBR_OK;
+    if (w->written == 0) return lbr_fail(LBR_EINVAL, "writer: %s: no frame was written", w->encoder.path);
     pthread_mutex_lock(&w->lock);
     w->ending = true;
     pthread_cond_signal(&w->filled);
@@ -349,14 +210,10 @@ int lbr_writer_finish(lbr_writer *w)
     pthread_mutex_unlock(&w->lock);
     if (status != LBR_OK) return status;
     join(w);
-    int code = avio_closep(&w->format->pb);
-    if (code < 0) return failed(w, code);
-    status = lbr_file_publish("writer", w->temporary, w->path);
-    w->published = status == LBR_OK;
-    return status;
+    return lbr_encoder_publish(&w->encoder);
 }
 
-const char *lbr_writer_warning(const lbr_writer *w) { return w->warning; }
+const char *lbr_writer_warning(const lbr_writer *w) { return w->encoder.warning; }
 
 void lbr_writer_free(lbr_writer *w)
 {
@@ -366,20 +223,13 @@ void lbr_writer_free(lbr_writer *w)
     pthread_cond_signal(&w->filled);
     pthread_mutex_unlock(&w->lock);
     join(w);
-    lbr_audio_close(w->audio);
-    if (w->format && w->format->pb) avio_closep(&w->format->pb);
-    avformat_free_context(w->format);
-    if (!w->published && w->temporary) unlink(w->temporary);
+    lbr_encoder_close(&w->encoder);
     sws_freeContext(w->sws);
     av_frame_free(&w->frame);
-    av_packet_free(&w->packet);
-    avcodec_free_context(&w->encoder);
     for (int i = 0; i < QUEUE; i++) lbr_frame_release(&w->slots[i]);
     pthread_cond_destroy(&w->filled);
     pthread_cond_destroy(&w->emptied);
     pthread_mutex_destroy(&w->lock);
-    free(w->temporary);
-    free(w->path);
     free(w);
     atomic_fetch_sub(&lbr_media_count, 1);
 }

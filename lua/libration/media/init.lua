@@ -3,7 +3,7 @@ local library = require "libration.media.library"
 
 local media = {}
 
-for _, room in ipairs { "source", "picture", "writer", "hash" } do
+for _, room in ipairs { "source", "picture", "writer", "transcode", "hash" } do
   for name, value in pairs(require("libration.media." .. room)) do media[name] = value end
 end
 

@@ -1,0 +1,585 @@
+/* transcode.c: a video encoded anew with masks on its frames: one ring of frames that a reading thread, the caller, a masking and an encoding thread go
+ * around one after the other. What is done to a frame: planes.c; decoding, masks, encoding: decode.c, mask.c, encode.c. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <libavutil/cpu.h>
+#include <libavutil/imgutils.h>
+#include <libavutil/pixdesc.h>
+#include "internal.h"
+
+enum { MOST = 64, LEAST = 4, USUAL = 16, RING_BYTES = 512 << 20, STAGES = 3 };
+
+struct place {
+    AVFrame *frame;
+    int64_t index, pts, duration;
+    double time;
+    int damaged;              /* 1: broken, 2: lost */
+    lbr_mask *masks;
+    int64_t count;
+};
+
+/* Frame i lies in places[i % queue]. read >= taken >= given >= masked >= encoded > read - queue - 1: each stage moves its own count. */
+struct lbr_transcode {
+    char *name;
+    struct lbr_decoder decoder;
+    struct lbr_encoder encoder;
+    struct lbr_planes planes;
+    struct lbr_converter converter;
+    struct lbr_mask_room room;
+    struct lbr_frame picture;
+    lbr_transcode_info info;
+    bool writing;
+    int orientation;          /* of the frames in the ring */
+    AVRational base;
+    int64_t origin, last_pts; /* ticks; of the input */
+    char *dropped, text[1040];
+    AVFrame *blank;
+    bool first;               /* decoder.frame holds the first frame */
+
+    pthread_t threads[STAGES];
+    int running;
+    pthread_mutex_t lock;
+    pthread_cond_t moved;
+    struct place places[MOST];
+    int queue;
+    int64_t read, taken, given, masked, encoded;
+    bool ended, ending, finished, stop;
+    int status;               /* the first that a stage met */
+    char error[512];
+    double began;
+    lbr_transcode_busy busy;
+};
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- stages ---- */
+
+/* With the lock held. */
+static void fail(lbr_transcode *t, int status)
+{
+    if (t->status == LBR_OK) {
+        t->status = status;
+        snprintf(t->error, sizeof t->error, "%s", lbr_error());
+    }
+    pthread_cond_broadcast(&t->moved);
+}
+
+static bool halted(const lbr_transcode *t) { return t->stop || t->status != LBR_OK; }
+
+/* Waits until the ring has a free place, and hands it out empty; NULL: everything stops. */
+static struct place *free_place(lbr_transcode *t)
+{
+    pthread_mutex_lock(&t->lock);
+    while (!halted(t) && t->read - t->encoded >= t->queue) pthread_cond_wait(&t->moved, &t->lock);
+    struct place *place = halted(t) ? NULL : &t->places[t->read % t->queue];
+    pthread_mutex_unlock(&t->lock);
+    return place;
+}
+
+static void push(lbr_transcode *t, struct place *place, int64_t pts, int64_t duration, int damaged)
+{
+    if (t->read > 0 && pts <= t->last_pts) pts = t->last_pts + 1;   /* broken timestamps: order is kept */
+    t->last_pts = pts;
+    place->pts = pts - t->origin;
+    place->duration = duration;
+    place->time = (double)pts * t->base.num / t->base.den - t->decoder.origin;
+    place->damaged = damaged;
+    place->index = t->read;
+    place->masks = NULL;
+    place->count = 0;
+    pthread_mutex_lock(&t->lock);
+    t->read++;
+    pthread_cond_broadcast(&t->moved);
+    pthread_mutex_unlock(&t->lock);
+}
+
+/* Black frames where packets before this time gave none. False: everything stops. */
+static bool push_lost(lbr_transcode *t, int64_t before)
+{
+    int64_t pts;
+    while (lbr_decoder_lost(&t->decoder, before, &pts)) {
+        struct place *place = free_place(t);
+        if (!place) return false;
+        if (av_frame_ref(place->frame, t->blank) < 0) {
+            lbr_fail(LBR_ENOMEM, "transcode: no memory");
+            pthread_mutex_lock(&t->lock);
+            fail(t, LBR_ENOMEM);
+            pthread_mutex_unlock(&t->lock);
+            return false;
+        }
+        push(t, place, pts, 0, 2);
+    }
+    return true;
+}
+
+static int64_t duration_of(const AVFrame *frame)
+{
+#if LIBAVUTIL_VERSION_INT >= AV_VERSION_INT(57, 30, 100)
+    return frame->duration;
+#else
+    return frame->pkt_duration;
+#endif
+}
+
+static void worked(lbr_transcode *t, double *busy, double since)
+{
+    double took = now() - since;
+    pthread_mutex_lock(&t->lock);
+    *busy += took;
+    pthread_mutex_unlock(&t->lock);
+}
+
+/* One decoded frame into the ring. LBR_EEND after the last. */
+static int read_one(lbr_transcode *t)
+{
+    struct lbr_decoder *d = &t->decoder;
+    lbr_ffmpeg_forget();
+    double start = now();
+    int code = t->first ? 0 : lbr_decoder_next(d);
+    t->first = false;
+    worked(t, &t->busy.decode, start);
+    if (code == AVERROR_EXIT) return lbr_fail(LBR_EINTR, "%s: interrupted", t->name);
+    if (code < 0 && code != AVERROR_EOF) return lbr_fail(lbr_ffmpeg_status(code), "%s: %s", t->name, lbr_ffmpeg_text(code));
+    if (code == AVERROR_EOF) {
+        lbr_decoder_check(d);
+        return push_lost(t, INT64_MAX) ? LBR_EEND : LBR_OK;
+    }
+    int64_t pts = d->frame->best_effort_timestamp;
+    if (pts == AV_NOPTS_VALUE) pts = t->origin + llrint(d->clock / av_q2d(t->base));
+    if (!push_lost(t, pts)) return LBR_OK;
+    struct place *place = free_place(t);
+    if (!place) return LBR_OK;
+    int damaged = d->frame->decode_error_flags || d->frame->flags & AV_FRAME_FLAG_CORRUPT;
+    int64_t duration = duration_of(d->frame);
+    start = now();
+    int status = lbr_planes_take(&t->planes, d->frame, place->frame);
+    worked(t, &t->busy.decode, start);
+    if (status == LBR_OK) push(t, place, pts, duration, damaged);
+    return status;
+}
+
+static void *read_frames(void *argument)
+{
+    lbr_transcode *t = argument;
+    int status = LBR_OK;
+    bool going = true;
+    while (going) {
+        status = read_one(t);
+        pthread_mutex_lock(&t->lock);
+        if (status == LBR_EEND) t->ended = true;
+        else if (status != LBR_OK) fail(t, status);
+        going = status == LBR_OK && !halted(t);
+        pthread_cond_broadcast(&t->moved);
+        pthread_mutex_unlock(&t->lock);
+    }
+    return NULL;
+}
+
+static int mask_one(lbr_transcode *t, struct place *place)
+{
+    if (place->count == 0) return LBR_OK;
+    struct lbr_canvas canvas;
+    int status = lbr_planes_own(&t->planes, place->frame);
+    if (status == LBR_OK && !lbr_canvas_of(place->frame, &canvas)) status = lbr_fail(LBR_EUNSUPPORTED, "transcode: no masks on this pixel format");
+    if (status == LBR_OK) status = lbr_mask_draw(&canvas, t->orientation, place->masks, place->count, &t->room);
+    return status;
+}
+
+static int encode_one(lbr_transcode *t, struct place *place)
+{
+    int status = lbr_planes_pad(&t->planes, place->frame);
+    if (status != LBR_OK) return status;
+    int code = lbr_encoder_send(&t->encoder, place->frame, place->pts, place->duration);
+    return code < 0 ? lbr_encoder_failed(&t->encoder, code) : LBR_OK;
+}
+
+/* A thread that takes the frames between two counts through a stage. */
+static void run_stage(lbr_transcode *t, const int64_t *from, int64_t *to, double *busy, int (*stage)(lbr_transcode *, struct place *))
+{
+    pthread_mutex_lock(&t->lock);
+    while (!halted(t)) {
+        bool over = t->ending && *to == t->read;
+        if (over && stage != encode_one) break;
+        if (!over && *to == *from) {
+            pthread_cond_wait(&t->moved, &t->lock);
+            continue;
+        }
+        struct place *place = &t->places[*to % t->queue];
+        pthread_mutex_unlock(&t->lock);
+        lbr_ffmpeg_forget();
+        double start = now();
+        int status;
+        if (over) {
+            int code = lbr_encoder_complete(&t->encoder);
+            status = code < 0 ? lbr_encoder_failed(&t->encoder, code) : LBR_OK;
+        } else {
+            status = stage(t, place);
+        }
+        double took = now() - start;
+        if (!over && stage == encode_one) av_frame_unref(place->frame);
+        if (!over && stage == mask_one) free(place->masks), place->masks = NULL;
+        pthread_mutex_lock(&t->lock);
+        *busy += took;
+        if (status != LBR_OK) fail(t, status);
+        else if (over) t->finished = true;
+        else ++*to;
+        pthread_cond_broadcast(&t->moved);
+        if (over) break;
+    }
+    pthread_mutex_unlock(&t->lock);
+}
+
+static void *mask_frames(void *argument)
+{
+    lbr_transcode *t = argument;
+    run_stage(t, &t->given, &t->masked, &t->busy.mask, mask_one);
+    return NULL;
+}
+
+static void *encode_frames(void *argument)
+{
+    lbr_transcode *t = argument;
+    run_stage(t, &t->masked, &t->encoded, &t->busy.encode, encode_one);
+    return NULL;
+}
+
+/* ---- opening ---- */
+
+/* The output may not be the input under whatever name. */
+static int check_output(const char *input, const char *output)
+{
+    struct stat a, b;
+    if (stat(input, &a) == 0 && stat(output, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+        return lbr_fail(LBR_EINVAL, "transcode: %s: the output is the input itself", output);
+    return LBR_OK;
+}
+
+static int first_frame(lbr_transcode *t)
+{
+    struct lbr_decoder *d = &t->decoder;
+    int code = lbr_decoder_next(d);
+    if (code == AVERROR_EXIT) return lbr_fail(LBR_EINTR, "%s: interrupted", t->name);
+    if (code == AVERROR_EOF)
+        return lbr_fail(LBR_EFORMAT, "video_open: %s: no frame of the %s video could be decoded", t->name, avcodec_get_name(d->context->codec_id));
+    if (code < 0) return lbr_fail(lbr_ffmpeg_status(code), "%s: %s", t->name, lbr_ffmpeg_text(code));
+    t->first = true;
+    t->base = d->format->streams[d->stream]->time_base;
+    t->origin = llrint(d->origin / av_q2d(t->base));
+    bool exact;
+    t->orientation = lbr_turn_of_frame(d->frame, d->format->streams[d->stream], &exact);
+    if (!exact) lbr_decoder_warn(d, "its display matrix turns by an angle that is no quarter turn; the picture is left as stored");
+    return LBR_OK;
+}
+
+static int open_output(lbr_transcode *t, const lbr_transcode_options *o)
+{
+    const AVFrame *f = t->decoder.frame;
+    AVFormatContext *input = t->decoder.format;
+    AVStream *stream = input->streams[t->decoder.stream];
+    const AVOutputFormat *guess = av_guess_format(NULL, o->output, NULL);
+    if (guess && strcmp(guess->name, "matroska") != 0 && strcmp(guess->name, "mp4") != 0 && strcmp(guess->name, "mov") != 0)
+        return lbr_fail(LBR_EINVAL, "transcode: %s: want a name that ends in .mp4, .mkv or .mov", o->output);
+    bool turned = t->orientation && guess && strcmp(guess->name, "matroska") == 0;   /* it has no display matrix: the frames are turned instead */
+    AVRational rate = av_guess_frame_rate(input, stream, NULL), aspect = av_guess_sample_aspect_ratio(input, stream, NULL);
+    if (turned && t->orientation & 1) aspect = av_inv_q(aspect);
+    enum AVPixelFormat format = o->format ? av_get_pix_fmt(o->format) : lbr_planes_format(f->format);
+    if (format == AV_PIX_FMT_NONE) return lbr_fail(LBR_EINVAL, "transcode: format is \"%s\", which is no pixel format of FFmpeg", o->format);
+    int cores = av_cpu_count(), threads = o->threads > 0 ? o->threads : cores * 3 / 2;
+    int32_t matrix[9];
+    bool shown = !turned && lbr_turn_matrix(f, stream, matrix);
+    struct lbr_encoder_options options = {
+        .width = turned && t->orientation & 1 ? f->height : f->width, .height = turned && t->orientation & 1 ? f->width : f->height,
+        .format = format, .base = t->base, .rate = rate.num > 0 && rate.den > 0 ? rate : (AVRational){ 25, 1 },
+        .aspect = aspect.num > 0 && aspect.den > 0 ? aspect : (AVRational){ 0, 1 }, .range = lbr_planes_range(f), .space = lbr_planes_space(f),
+        .primaries = f->color_primaries, .transfer = f->color_trc, .chroma = f->chroma_location, .crf = o->crf,
+        .threads = threads > 16 ? 16 : threads, .preset = o->preset, .matrix = shown ? matrix : NULL, .exact = true,
+    };
+    t->info.threads = options.threads;
+    t->planes.turn = turned ? t->orientation : 0;
+    if (turned) t->orientation = 0;
+    int status = lbr_encoder_open(&t->encoder, o->output, &options);
+    if (status != LBR_OK) return status;
+    t->planes.format = t->encoder.context->pix_fmt;
+    t->planes.padded_width = t->encoder.context->width;
+    t->planes.padded_height = t->encoder.context->height;
+    for (unsigned i = 0; i < input->nb_streams && o->sound != LBR_SOUND_DROP; i++)
+        if (lbr_keep_sound(input->streams[i])) {
+            struct lbr_audio_options sound = { .stream = (int)i, .distort = o->sound == LBR_SOUND_DISTORT, .exact = true };
+            lbr_encoder_sound(&t->encoder, t->name, &sound);
+        }
+    t->info.sounds = t->encoder.audio_count;
+    return lbr_encoder_begin(&t->encoder);
+}
+
+static void describe(lbr_transcode *t, const AVFrame *first)
+{
+    struct lbr_decoder *d = &t->decoder;
+    bool quarter = (t->orientation ^ t->planes.turn) & 1;
+    static const int degrees[] = { 0, 90, 180, 270 };
+    t->info.width = quarter ? first->height : first->width;
+    t->info.height = quarter ? first->width : first->height;
+    t->info.rotation = degrees[(t->orientation | t->planes.turn) & 3];
+    t->info.fps = d->fps;
+    t->info.duration = d->duration;
+    t->info.frames = d->frames;
+    snprintf(t->info.codec, sizeof t->info.codec, "%s", avcodec_get_name(d->context->codec_id));
+    const char *format = av_get_pix_fmt_name(first->format);
+    snprintf(t->info.format, sizeof t->info.format, "%s", format ? format : "?");
+}
+
+static int make_ring(lbr_transcode *t, const lbr_transcode_options *o)
+{
+    int64_t bytes = av_image_get_buffer_size(t->planes.format, t->planes.padded_width, t->planes.padded_height, 64);
+    int64_t fit = RING_BYTES / (bytes > 0 ? bytes : 1);
+    t->queue = o->queue > 0 ? o->queue : USUAL;
+    if (t->queue > MOST) t->queue = MOST;
+    if (t->queue > fit) t->queue = (int)fit;
+    if (t->queue < LEAST) t->queue = LEAST;
+    t->info.queue = t->queue;
+    for (int i = 0; i < t->queue; i++)
+        if (!(t->places[i].frame = av_frame_alloc())) return lbr_fail(LBR_ENOMEM, "transcode: no memory");
+    return lbr_planes_blank(&t->planes, t->decoder.frame, &t->blank);
+}
+
+static int start(lbr_transcode *t)
+{
+    void *(*const stages[STAGES])(void *) = { read_frames, mask_frames, encode_frames };
+    for (; t->running < (t->writing ? STAGES : 1); t->running++) {
+        int error = pthread_create(&t->threads[t->running], NULL, stages[t->running], t);
+        if (error) return lbr_fail(LBR_ENOMEM, "transcode: no thread: %s", strerror(error));
+    }
+    return LBR_OK;
+}
+
+int lbr_transcode_open(const char *input, const lbr_transcode_options *o, lbr_transcode **out)
+{
+    *out = NULL;
+    lbr_transcode *t = calloc(1, sizeof *t);
+    if (!t || !(t->name = strdup(input))) {
+        free(t);
+        return lbr_fail(LBR_ENOMEM, "transcode: no memory");
+    }
+    atomic_fetch_add(&lbr_media_count, 1);
+    lbr_media_pin();
+    t->began = now();
+    t->writing = o->output != NULL;
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_mutex_init(&t->lock, NULL);
+    pthread_cond_init(&t->moved, &attributes);
+    pthread_condattr_destroy(&attributes);
+    int status = t->writing ? check_output(input, o->output) : LBR_OK;
+    if (status == LBR_OK) status = lbr_decoder_open(&t->decoder, input, o->decoder_threads);
+    if (status == LBR_OK) status = first_frame(t);
+    if (status == LBR_OK) {
+        const AVFrame *f = t->decoder.frame;
+        t->planes = (struct lbr_planes){ .format = lbr_planes_format(f->format), .padded_width = f->width, .padded_height = f->height };
+        if (t->writing) status = open_output(t, o);
+    }
+    if (status == LBR_OK) status = make_ring(t, o);
+    if (status == LBR_OK) {
+        describe(t, t->decoder.frame);
+        if (!(t->dropped = t->writing ? lbr_keep_dropped(t->decoder.format, t->decoder.stream, o->sound) : strdup("")))
+            status = lbr_fail(LBR_ENOMEM, "transcode: no memory");
+    }
+    if (status == LBR_OK) status = start(t);
+    if (status != LBR_OK) {
+        lbr_transcode_free(t);
+        return status;
+    }
+    *out = t;
+    return LBR_OK;
+}
+
+int lbr_transcode_describe(const lbr_transcode *t, lbr_transcode_info *out)
+{
+    *out = t->info;
+    return LBR_OK;
+}
+
+/* ---- the caller's side ---- */
+
+/* With the lock held: a pause until something moved. */
+static int wait_a_little(lbr_transcode *t)
+{
+    if (lbr_interrupted()) return lbr_fail(LBR_EINTR, "%s: interrupted", t->name);
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += 50 * 1000 * 1000;
+    if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+    pthread_cond_timedwait(&t->moved, &t->lock, &until);
+    return LBR_OK;
+}
+
+/* With the lock held, only reading: frames that nobody asks for any more make room. */
+static void let_go(lbr_transcode *t)
+{
+    while (t->taken - t->encoded > t->queue / 2) av_frame_unref(t->places[t->encoded++ % t->queue].frame);
+    t->given = t->masked = t->encoded;
+    pthread_cond_broadcast(&t->moved);
+}
+
+int lbr_transcode_next(lbr_transcode *t, int64_t *index, double *time, int *damaged)
+{
+    int status = LBR_OK;
+    pthread_mutex_lock(&t->lock);
+    if (!t->writing) let_go(t);
+    if (t->taken - t->given >= t->queue - 1)
+        status = lbr_fail(LBR_EINVAL, "transcode: %s: %d frames wait for their masks, and there is no room for more", t->name, t->queue - 1);
+    while (status == LBR_OK && t->taken == t->read) {
+        if (t->status != LBR_OK) status = lbr_fail(t->status, "%s", t->error);
+        else if (t->ended) status = LBR_EEND;
+        else status = wait_a_little(t);
+    }
+    if (status == LBR_OK && t->status != LBR_OK) status = lbr_fail(t->status, "%s", t->error);
+    if (status == LBR_OK) {
+        const struct place *place = &t->places[t->taken++ % t->queue];
+        *index = place->index;
+        *time = place->time;
+        *damaged = place->damaged;
+    }
+    pthread_mutex_unlock(&t->lock);
+    return status;
+}
+
+int lbr_transcode_rgb(lbr_transcode *t, int64_t index, uint8_t *rgb)
+{
+    double start = now();
+    if (index < t->given || index >= t->taken)
+        return lbr_fail(LBR_EINVAL, "transcode: %s: frame %lld is not in hand", t->name, (long long)index + 1);
+    const AVFrame *frame = t->places[index % t->queue].frame;
+    int status = lbr_converter_run(t->name, &t->converter, frame, t->orientation, &t->picture);
+    if (status != LBR_OK) return status;
+    int crop[4] = { 0, 0, t->info.width, t->info.height };
+    lbr_turn_copy(&t->picture, crop, 0, rgb);
+    worked(t, &t->busy.convert, start);
+    return LBR_OK;
+}
+
+/* A copy of masks and of the points behind them in one block. */
+static lbr_mask *copy_masks(const lbr_mask *masks, int64_t count)
+{
+    size_t points = 0;
+    for (int64_t i = 0; i < count; i++)
+        if (masks[i].shape == LBR_MASK_POLYGON) points += 2 * (size_t)masks[i].point_count;
+    lbr_mask *copy = malloc((size_t)count * sizeof *copy + points * sizeof(double));
+    if (!copy) return NULL;
+    memcpy(copy, masks, (size_t)count * sizeof *copy);
+    double *to = (double *)(copy + count);
+    for (int64_t i = 0; i < count; i++) {
+        if (masks[i].shape != LBR_MASK_POLYGON) continue;
+        size_t n = 2 * (size_t)masks[i].point_count;
+        memcpy(to, masks[i].points, n * sizeof *to);
+        copy[i].points = to;
+        to += n;
+    }
+    return copy;
+}
+
+int lbr_transcode_write(lbr_transcode *t, int64_t index, const lbr_mask *masks, int64_t count)
+{
+    if (!t->writing) return lbr_fail(LBR_EINVAL, "transcode: %s: it is only read, there is no output", t->name);
+    if (index != t->given || index >= t->taken)
+        return lbr_fail(LBR_EINVAL, "transcode: %s: masks of frame %lld, want those of frame %lld", t->name, (long long)index + 1, (long long)t->given + 1);
+    int status = lbr_mask_check(masks, count);
+    if (status != LBR_OK) return status;
+    lbr_mask *copy = count > 0 ? copy_masks(masks, count) : NULL;
+    if (count > 0 && !copy) return lbr_fail(LBR_ENOMEM, "transcode: no memory");
+    pthread_mutex_lock(&t->lock);
+    if (t->status != LBR_OK) status = lbr_fail(t->status, "%s", t->error);
+    if (status == LBR_OK) {
+        struct place *place = &t->places[index % t->queue];
+        place->masks = copy;
+        place->count = count;
+        t->given++;
+        pthread_cond_broadcast(&t->moved);
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (status != LBR_OK) free(copy);
+    return status;
+}
+
+static void join(lbr_transcode *t)
+{
+    while (t->running > 0) pthread_join(t->threads[--t->running], NULL);
+}
+
+int lbr_transcode_finish(lbr_transcode *t)
+{
+    if (!t->writing || t->encoder.published) return LBR_OK;
+    int status = LBR_OK;
+    pthread_mutex_lock(&t->lock);
+    while (status == LBR_OK && !t->ended && t->given == t->read) {   /* is there another frame? */
+        if (t->status != LBR_OK) status = lbr_fail(t->status, "%s", t->error);
+        else status = wait_a_little(t);
+    }
+    if (status == LBR_OK && t->given < t->read)
+        status = lbr_fail(LBR_EINVAL, "transcode: %s: frame %lld has not been given its masks", t->name, (long long)t->given + 1);
+    t->ending = status == LBR_OK;
+    pthread_cond_broadcast(&t->moved);
+    while (status == LBR_OK && !t->finished) {
+        if (t->status != LBR_OK) status = lbr_fail(t->status, "%s", t->error);
+        else status = wait_a_little(t);
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (status != LBR_OK) return status;
+    join(t);
+    return lbr_encoder_publish(&t->encoder);
+}
+
+void lbr_transcode_busy_now(lbr_transcode *t, lbr_transcode_busy *out)
+{
+    pthread_mutex_lock(&t->lock);
+    *out = t->busy;
+    out->read = t->read;
+    out->encoded = t->writing ? t->encoded : 0;
+    pthread_mutex_unlock(&t->lock);
+    out->elapsed = now() - t->began;
+}
+
+const char *lbr_transcode_dropped(const lbr_transcode *t) { return t->dropped; }
+
+const char *lbr_transcode_warning(lbr_transcode *t)
+{
+    const char *input = atomic_load(&t->decoder.warned) ? t->decoder.warning : "", *output = t->encoder.warning;
+    snprintf(t->text, sizeof t->text, "%s%s%s", input, *input && *output ? "; " : "", output);
+    return t->text;
+}
+
+void lbr_transcode_free(lbr_transcode *t)
+{
+    if (!t) return;
+    pthread_mutex_lock(&t->lock);
+    t->stop = true;
+    pthread_cond_broadcast(&t->moved);
+    pthread_mutex_unlock(&t->lock);
+    atomic_store(&t->decoder.cancelled, true);
+    join(t);
+    lbr_encoder_close(&t->encoder);
+    lbr_decoder_close(&t->decoder);
+    for (int i = 0; i < MOST; i++) {
+        av_frame_free(&t->places[i].frame);
+        free(t->places[i].masks);
+    }
+    av_frame_free(&t->blank);
+    lbr_planes_release(&t->planes);
+    lbr_converter_release(&t->converter);
+    lbr_mask_room_release(&t->room);
+    lbr_frame_release(&t->picture);
+    pthread_cond_destroy(&t->moved);
+    pthread_mutex_destroy(&t->lock);
+    free(t->dropped);
+    free(t->name);
+    free(t);
+    atomic_fetch_sub(&lbr_media_count, 1);
+}

@@ -1,0 +1,468 @@
+-- A video encoded anew with masks: what is kept bit for bit, what is kept by value, what is dropped, what is refused; broken and odd inputs.
+require "helper"
+local json = require "cjson"
+local made = require "helper_media"
+local files = require "libration.files"
+local libration = require "libration"
+local media = require "libration.media"
+
+describe("transcode", function()
+  local folder
+
+  setup(function() folder = files.temporary_folder() end)
+  teardown(function() files.remove(folder) end)
+  after_each(function()
+    collectgarbage()
+    collectgarbage()
+    assert.equal(0, media.live())
+    for name in require("lfs").dir(folder) do assert.is_nil(name:find("^%.tmp"), name) end
+  end)
+
+  local function at(name) return folder .. "/" .. name end
+
+  -- A video by the ffmpeg program; nil and pending without it.
+  local function clip(name, arguments)
+    if not made.has_ffmpeg() then return pending("needs the ffmpeg program") end
+    if not files.exists(at(name)) then assert.is_true(made.ffmpeg(arguments .. " " .. files.quote(at(name))), name) end
+    return at(name)
+  end
+
+  local function probe(path)
+    local pipe = io.popen("ffprobe -v error -count_frames -show_streams -show_format -show_chapters -of json " .. files.quote(path) .. " 2>/dev/null")
+    local text = pipe:read "*a"
+    pipe:close()
+    local all = json.decode(text)
+    for _, s in ipairs(all.streams) do all[s.codec_type] = all[s.codec_type] or s end
+    return all
+  end
+
+  -- Digests of the packets of a stream, in order, without their times.
+  local function packets(path, stream)
+    local pipe = io.popen(("ffmpeg -nostdin -v error -i %s -map 0:%s -c copy -f framehash -hash md5 - 2>/dev/null"):format(files.quote(path), stream))
+    local list = {}
+    for line in pipe:lines() do list[#list + 1] = line:match "([%da-f]+)$" and not line:find "^#" and line:match "([%da-f]+)$" or nil end
+    pipe:close()
+    return list
+  end
+
+  -- Runs it all; masks: for each frame, or a function of it.
+  local function run(opts, masks, style)
+    opts.preset, opts.threads = opts.preset or "ultrafast", opts.threads or 2
+    local t = assert(media.transcode(opts))
+    local list = {}
+    for frame in t:frames() do
+      list[#list + 1] = frame
+      local m = masks
+      if type(masks) == "function" then m = masks(frame, t) end
+      if opts.output then t:write(frame, m, style) end
+    end
+    t:close()
+    return t, list
+  end
+
+  local function frames_of(path)
+    local source, list = assert(media.open(path)), {}
+    for frame, time in source:each() do list[#list + 1] = { time = time, bytes = made.bytes(frame) } end
+    source:close()
+    return list
+  end
+
+  local MASK = { { shape = "box", x = 40, y = 30, width = 32, height = 20 } }
+  local PLAIN = "-f lavfi -i testsrc2=s=96x64:r=10:d=0.8 -f lavfi -i sine=440:d=0.8 -c:v libx264 -preset ultrafast -pix_fmt yuv420p -c:a aac"
+
+  it("without masks and losslessly encoded gives every frame bit for bit, and the sound's packets", function()
+    local input = clip("plain.mp4", PLAIN)
+    if not input then return end
+    local t = run { input = input, output = at("same.mp4"), crf = 0 }
+    assert.same({ 96, 64, 1, nil }, { t.width, t.height, t.sounds, t.warning })
+    local a, b = frames_of(input), frames_of(at("same.mp4"))
+    assert.equal(8, #b)
+    for i = 1, 8 do
+      assert.near(a[i].time, b[i].time, 1e-6)
+      assert.is_true(a[i].bytes == b[i].bytes)
+    end
+    assert.same(packets(input, "a"), packets(at("same.mp4"), "a"))
+  end)
+
+  it("changes what is masked and nothing else; the same masks give the same bytes", function()
+    local input = clip("plain.mp4", PLAIN)
+    if not input then return end
+    for _, ending in ipairs { "mp4", "mkv" } do
+      for k = 1, 2 do run({ input = input, output = at("masked" .. k .. "." .. ending), crf = 0 }, MASK, { style = "box" }) end
+      assert.equal(assert(media.sha256(at("masked1." .. ending))), assert(media.sha256(at("masked2." .. ending))))
+    end
+    local a, b = frames_of(input), frames_of(at("masked1.mp4"))
+    for i = 1, #a do
+      local wrong, lit = 0, 0
+      for y = 0, 63 do
+        for x = 0, 95 do
+          local k = 3 * (y * 96 + x) + 1
+          local inside = x >= 24 and x < 56 and y >= 20 and y < 40
+          if inside and b[i].bytes:byte(k, k + 2) > 2 then lit = lit + 1 end
+          local near = x >= 23 and x < 57 and y >= 19 and y < 41 -- a chroma sample colours the pixels around it
+          if not near and a[i].bytes:sub(k, k + 2) ~= b[i].bytes:sub(k, k + 2) then wrong = wrong + 1 end
+        end
+      end
+      assert.same({ 0, 0 }, { wrong, lit })
+    end
+  end)
+
+  it("reads the frames that media.open gives, numbered alike with and without output", function()
+    local input = clip("plain.mp4", PLAIN)
+    if not input then return end
+    local want = frames_of(input)
+    local t, seen = assert(media.transcode { input = input, queue = 6 }), {}
+    for frame in t:frames() do
+      seen[#seen + 1] = frame
+      assert.equal(#seen, frame.index)
+      assert.equal(want[frame.index].time, frame.time)
+      assert.is_true(made.bytes(frame:rgb()) == want[frame.index].bytes)
+      if #seen > 2 then assert.is_true(made.bytes(seen[#seen - 2]:rgb()) == want[#seen - 2].bytes) end
+    end
+    assert.has_error(function() seen[1]:rgb() end)
+    t:close()
+    local again = {}
+    run({ input = input, output = at("pass.mp4") }, function(frame)
+      again[#again + 1] = made.bytes(frame:rgb())
+      return MASK
+    end)
+    for i = 1, #want do assert.is_true(again[i] == want[i].bytes) end
+  end)
+
+  it("keeps uneven times, pixel aspect, colour tags and language; drops and lists tags, cover, subtitles, data, chapters", function()
+    if not clip("plain.mp4", PLAIN) then return end
+    files.write(at("s.srt"), "1\n00:00:00,000 --> 00:00:00,500\nher name\n")
+    files.write(at("meta.txt"), ";FFMETADATA1\ntitle=our child\nlocation=+48.1+011.6/\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=500\ntitle=first\n")
+    media.write_png(at("cover.png"), made.picture(32, 32, 1))
+    local input = clip("rich.mkv", ("-f lavfi -i testsrc2=s=96x64:r=25:d=0.8 -f lavfi -i sine=440:d=0.8 -f lavfi -i sine=880:d=0.8 -i %s -i %s " ..
+      "-map 0:v -map 1:a -map 2:a -map 3:s -map_metadata 4 -map_chapters 4 -vf \"select='not(eq(mod(n\\,5)\\,2))',setsar=4/3\" -fps_mode vfr -c:v libx264 -preset ultrafast " ..
+      "-pix_fmt yuv420p -color_range pc -colorspace bt709 -color_primaries bt709 -color_trc bt709 -c:a:0 libvorbis -c:a:1 aac -c:s srt " ..
+      "-metadata:s:a:0 language=deu -metadata:s:v camera=C1000 -attach %s -metadata:s:t mimetype=image/png"):format(at("s.srt"), at("meta.txt"), at("cover.png")))
+    local t = run({ input = input, output = at("rich out.mkv") }, MASK)
+    local a, b = probe(input), probe(at("rich out.mkv"))
+    assert.same({ "h264", "vorbis", "aac" }, { b.streams[1].codec_name, b.streams[2].codec_name, b.streams[3].codec_name })
+    assert.equal(3, #b.streams)
+    for _, key in ipairs { "nb_read_frames", "sample_aspect_ratio", "color_range", "color_space", "color_primaries", "color_transfer", "avg_frame_rate", "pix_fmt" } do
+      assert.equal(a.video[key], b.video[key], key)
+    end
+    assert.near(tonumber(a.format.duration), tonumber(b.format.duration), .05)
+    assert.equal("ger", b.streams[2].tags.language == "deu" and "ger" or b.streams[2].tags.language)
+    assert.same(packets(input, "1"), packets(at("rich out.mkv"), "1"))
+    assert.same({}, b.chapters)
+    local p, q = frames_of(input), frames_of(at("rich out.mkv"))
+    for i = 1, #p do assert.near(p[i].time - p[1].time, q[i].time - q[1].time, 1e-6) end
+    local text = assert(files.read(at("rich out.mkv")))
+    for _, secret in ipairs { "our child", "+48.1", "her name", "C1000" } do assert.is_nil(text:find(secret, 1, true)) end
+    local dropped = table.concat(t.dropped, "\n"):lower()
+    for _, want in ipairs { "subtitles: stream 3, subrip", "chapters: 1", "tag: title", "tag: location", "tag: camera of stream 0" } do
+      assert.truthy(dropped:find(want, 1, true), want .. " in " .. dropped)
+    end
+    assert.truthy(dropped:find "cover art: stream 4" or dropped:find "attachment: stream 4", dropped)
+    assert.is_nil(dropped:find("our child", 1, true))
+  end)
+
+  it("keeps rotation as a tag in mp4 and turns the frames in mkv; masks lie where they are seen", function()
+    local input = clip("plain.mp4", PLAIN)
+    if not input then return end
+    for _, angle in ipairs { 90, 180, 270 } do
+      local turned = at("turned" .. angle .. ".mp4")
+      assert.is_true(made.ffmpeg(("-display_rotation %d -i %s -c copy %s"):format(angle, input, turned))
+        or made.ffmpeg(("-i %s -c copy -metadata:s:v rotate=%d %s"):format(input, angle, turned)))
+      local seen = assert(media.open(turned))
+      local w, h = seen.width, seen.height
+      seen:close()
+      for _, ending in ipairs { "mp4", "mkv" } do
+        local out = at("upright" .. angle .. "." .. ending)
+        local t = run({ input = turned, output = out, crf = 0 }, { { shape = "polygon", points = { 2, 4, 30, 4, 30, 24, 2, 24 } },
+          { shape = "box", x = w - 16, y = h - 10, width = 20, height = 8, angle = math.pi } }, { style = "box" })
+        assert.same({ w, h, angle % 180 == 0 and 180 or t.rotation }, { t.width, t.height, t.rotation })
+        local a, b = frames_of(turned), frames_of(out)
+        assert.equal(#a[1].bytes, #b[1].bytes)
+        local wrong = 0
+        for y = 0, h - 1 do
+          for x = 0, w - 1 do
+            local k = 3 * (y * w + x) + 1
+            local function inside(grow)
+              return x >= 2 - grow and x < 30 + grow and y >= 4 - grow and y < 24 + grow or x >= w - 26 - grow and x < w - 6 + grow and y >= h - 14 - grow and y < h - 6 + grow
+            end
+            if inside(0) and b[1].bytes:byte(k) > 2 then wrong = wrong + 1 end
+            if not inside(2) and math.abs(a[1].bytes:byte(k) - b[1].bytes:byte(k)) > 2 then wrong = wrong + 1 end
+          end
+        end
+        assert.equal(0, wrong)
+      end
+    end
+  end)
+
+  local odd = {
+    ["4:2:2 in 10 bits"] = { "ten.mkv", "-f lavfi -i testsrc2=s=64x48:r=10:d=0.3 -pix_fmt yuv422p10le -c:v libx264 -preset ultrafast", "yuv422p10le", 64, 48 },
+    ["full-range 4:2:2"] = { "j.avi", "-f lavfi -i testsrc2=s=64x48:r=10:d=0.3 -pix_fmt yuvj422p -c:v mjpeg", "yuvj422p", 64, 48 },
+    ["a pixel"] = { "one.mkv", "-f lavfi -i testsrc=s=1x1:r=10:d=0.3 -pix_fmt yuv444p -c:v ffv1", "yuv444p", 1, 1 },
+    ["an odd size"] = { "odd.mkv", "-f lavfi -i testsrc=s=97x63:r=10:d=0.3 -pix_fmt yuv420p -c:v ffv1", "yuv420p", 98, 64 },
+    ["RGB"] = { "rgb.mkv", "-f lavfi -i testsrc2=s=64x48:r=10:d=0.3 -pix_fmt bgr0 -c:v ffv1", "yuv444p", 64, 48 },
+    ["grey"] = { "grey.mkv", "-f lavfi -i testsrc2=s=64x48:r=10:d=0.3 -pix_fmt gray -c:v ffv1", "yuvj420p", 64, 48 },
+    ["flv"] = { "f.flv", "-f lavfi -i testsrc2=s=64x48:r=10:d=0.3 -f lavfi -i sine=d=0.3 -c:v flv -ar 44100 -c:a libmp3lame", "yuv420p", 64, 48 },
+    ["MPEG-4 with B frames in avi"] = { "b.avi", "-f lavfi -i testsrc2=s=64x48:r=10:d=0.6 -c:v mpeg4 -bf 2", "yuv420p", 64, 48 },
+  }
+  for name, c in pairs(odd) do
+    it("takes " .. name .. ", masked, with all its frames", function()
+      local input = clip(c[1], c[2])
+      if not input then return end
+      local t, list = run({ input = input, output = at(c[1] .. ".mp4") }, { { shape = "ellipse", x = 10, y = 10, width = 30, height = 20, feather = 3 } }, { style = "blur" })
+      local a, b = probe(input), probe(at(c[1] .. ".mp4"))
+      assert.equal("h264", b.video.codec_name)
+      assert.equal(a.video.nb_read_frames, b.video.nb_read_frames)
+      assert.equal(tonumber(a.video.nb_read_frames), #list)
+      assert.same({ c[4], c[5] }, { b.video.width, b.video.height })
+      assert.equal(c[3], b.video.pix_fmt)
+      if a.audio then assert.equal(a.audio.codec_name, b.audio.codec_name) end
+      assert.is_nil(t.warning)
+    end)
+  end
+
+  it("does not leak the masked border of an odd size into its padding", function()
+    local input = clip("odd444.mkv", "-f lavfi -i testsrc=s=33x17:r=10:d=0.2 -vf lutyuv=y=235 -pix_fmt yuv420p -c:v ffv1")
+    if not input then return end
+    run({ input = input, output = at("odd444.mp4"), crf = 0 }, { { shape = "box", x = 30, y = 8, width = 6, height = 40 } }, { style = "box" })
+    local frame = frames_of(at("odd444.mp4"))[1].bytes
+    assert.equal(34 * 18 * 3, #frame)
+    for y = 0, 17 do assert.is_true(frame:byte(3 * (y * 34 + 33) + 1) < 3) end
+  end)
+
+  it("takes 8K", function()
+    local input = clip("8k.mkv", "-f lavfi -i color=gray:s=7680x4320:r=10:d=0.2 -pix_fmt yuv420p -c:v libx264 -preset ultrafast")
+    if not input then return end
+    local t, list = run({ input = input, output = at("8k.mp4"), decoder_threads = 1, threads = 1 }, { { shape = "ellipse", x = 4000, y = 2000, width = 900, height = 1200 } })
+    assert.same({ 7680, 4320, 2 }, { t.width, t.height, #list })
+    assert.is_true(t.queue <= 10)
+    assert.equal("2", probe(at("8k.mp4")).video.nb_read_frames)
+  end)
+
+  it("changes of size inside the stream are scaled to the first frame's", function()
+    if not clip("plain.mp4", PLAIN) then return end
+    for i, size in ipairs { "64x48", "32x32" } do
+      assert.is_true(made.ffmpeg(("-f lavfi -i testsrc2=s=%s:r=10:d=0.3 -c:v libx264 -preset ultrafast -bsf:v h264_mp4toannexb %s"):format(size, at("part" .. i .. ".h264"))))
+    end
+    files.write(at("both.h264"), files.read(at("part1.h264")) .. files.read(at("part2.h264")))
+    local _, list = run({ input = at("both.h264"), output = at("both.mkv") }, MASK)
+    assert.equal(6, #list)
+    assert.same({ 64, 48, "6" }, { probe(at("both.mkv")).video.width, probe(at("both.mkv")).video.height, probe(at("both.mkv")).video.nb_read_frames })
+  end)
+
+  it("goes on over a broken packet: the frame comes as lost or broken with its time, and the count is the source's", function()
+    local input = clip("mid.mkv", "-f lavfi -i testsrc2=s=96x64:r=10:d=2 -c:v libx264 -preset ultrafast -g 5 -bf 0 -threads 1")
+    if not input then return end
+    local pipe = io.popen(("ffprobe -v error -show_entries packet=pos,size -of csv=p=0 %s"):format(input))
+    local list = {}
+    for line in pipe:lines() do list[#list + 1] = { line:match "(%d+),(%d+)" } end
+    pipe:close()
+    local text = assert(files.read(input))
+    local size, pos = tonumber(list[8][1]), tonumber(list[8][2])
+    if pos < size then size, pos = pos, size end
+    local place = pos + 7 -- behind the block's header, over the lengths of what follows
+    files.write(at("broken.mkv"), text:sub(1, place) .. ("\255"):rep(size - 20) .. text:sub(place + size - 19))
+    local damaged = {}
+    local t, seen = run({ input = at("broken.mkv"), output = at("mended.mkv") }, function(frame, t)
+      if frame.damaged then
+        damaged[#damaged + 1] = frame
+        if frame.damaged == "lost" then
+          for _, v in ipairs { made.bytes(frame:rgb()):byte(1, 300) } do assert.is_true(v < 3) end
+        end
+        return { { shape = "box", x = t.width / 2, y = t.height / 2, width = t.width, height = t.height, style = "box" } }
+      end
+    end)
+    assert.is_true(#damaged >= 1 and #damaged <= 3, #damaged)
+    assert.near(.7, damaged[1].time, .001)
+    assert.equal(20, #seen)
+    for i, frame in ipairs(seen) do assert.near((i - 1) / 10, frame.time, .001) end
+    assert.matches("broken.mkv: the file is damaged", t.warning)
+    assert.equal("20", probe(at("mended.mkv")).video.nb_read_frames)
+  end)
+
+  it("gives the readable part of a truncated file, with a warning", function()
+    local input = clip("long.mkv", "-f lavfi -i testsrc2=s=96x64:r=10:d=2 -f lavfi -i sine=d=2 -c:v libx264 -preset ultrafast -g 5 -c:a aac")
+    if not input then return end
+    local text = assert(files.read(input))
+    files.write(at("cut.mkv"), text:sub(1, math.floor(#text * .6)))
+    local t, list = run({ input = at("cut.mkv"), output = at("cut out.mkv") }, MASK)
+    assert.is_true(#list > 5 and #list < 20)
+    assert.matches("cut.mkv: the file is truncated", t.warning)
+  end)
+
+  it("without sound, with it dropped, and made AAC where mp4 cannot hold it; container() says which fits", function()
+    local silent = clip("silent.mp4", "-f lavfi -i testsrc2=s=64x48:r=10:d=0.3 -c:v libx264 -preset ultrafast")
+    local flac = clip("flac.mkv", "-f lavfi -i testsrc2=s=64x48:r=10:d=0.5 -f lavfi -i sine=d=0.5 -c:v libx264 -preset ultrafast -c:a flac")
+    local pcm = clip("pcm.mov", "-f lavfi -i testsrc2=s=64x48:r=10:d=0.5 -f lavfi -i sine=d=0.5 -c:v libx264 -preset ultrafast -c:a pcm_s16le")
+    if not pcm then return end
+    assert.equal(0, run({ input = silent, output = at("s.mp4") }).sounds)
+    local t = run { input = flac, output = at("dropped.mp4"), audio = "drop" }
+    assert.equal("sound: stream 1, flac", t.dropped[1])
+    assert.is_nil(probe(at("dropped.mp4")).audio)
+    t = run { input = flac, output = at("aac.mp4") }
+    assert.matches("encoded anew, as AAC", t.warning)
+    assert.equal("aac", probe(at("aac.mp4")).audio.codec_name)
+    assert.same({ "mkv", "mkv", "mp4", "mp4" }, { media.container(flac), media.container(pcm), media.container(pcm, "drop"), media.container(silent) })
+    run { input = pcm, output = at("pcm.mkv") }
+    assert.same({ "pcm_s16le", "5" }, { probe(at("pcm.mkv")).audio.codec_name, probe(at("pcm.mkv")).video.nb_read_frames })
+    run { input = pcm, output = at("pcm out.mov") }
+    assert.same(packets(pcm, "a"), packets(at("pcm out.mov"), "a"))
+  end)
+
+  it("distorts voices: as long, as loud over time, the waveform gone, the same bytes again", function()
+    local input = clip("voice.mkv", "-f lavfi -i testsrc2=s=64x48:r=10:d=1 -f lavfi -i \"aevalsrc=exprs='sin(2*PI*t*150)*lt(mod(t,.4),.2)*.5|sin(2*PI*t*900)*.3':s=44100:d=1\" " ..
+      "-c:v libx264 -preset ultrafast -c:a pcm_s16le")
+    if not input then return end
+    for k = 1, 2 do run { input = input, output = at("voice" .. k .. ".mp4"), audio = "distort" } end
+    assert.equal(assert(media.sha256(at("voice1.mp4"))), assert(media.sha256(at("voice2.mp4"))))
+    local function samples(path, name)
+      assert.is_true(made.ffmpeg(("-i %s -map 0:a -f f32le -ac 2 -ar 44100 %s"):format(path, at(name))))
+      local text = assert(files.read(at(name)))
+      local ffi = require "ffi"
+      return ffi.cast("const float *", text), #text / 8, text
+    end
+    local a, n, keep_a = samples(input, "a.raw")
+    local b, m, keep_b = samples(at("voice1.mp4"), "b.raw")
+    assert.is_true(#keep_a > 0 and #keep_b > 0)
+    assert.near(n, m, 1100)
+    local function power(p, from, to, channel)
+      local sum = 0
+      for i = math.floor(from * 44100), math.floor(to * 44100) - 1 do sum = sum + p[2 * i + channel] ^ 2 end
+      return sum / ((to - from) * 44100)
+    end
+    assert.is_true(power(b, .45, .55, 0) > 20 * power(b, .25, .35, 0)) -- on, off
+    assert.is_true(math.abs(math.log(power(b, .05, .95, 1) / power(a, .05, .95, 1))) < .3)
+    local best = 0
+    for lag = -300, 300, 3 do
+      local ab, aa, bb = 0, 0, 0
+      for i = 10000, 30000, 3 do
+        local x, y = a[2 * i + 1], b[2 * (i + lag) + 1]
+        ab, aa, bb = ab + x * y, aa + x * x, bb + y * y
+      end
+      best = math.max(best, math.abs(ab) / math.sqrt(aa * bb))
+    end
+    assert.is_true(best < .35, best) -- a sine that was left alone has 1
+  end)
+
+  it("takes paths with spaces and umlauts; refuses an output that is its input, by any name", function()
+    local input = clip("plain.mp4", PLAIN)
+    if not input then return end
+    local name = at("Grüße an Mädchen, 50 % größer.mp4")
+    files.write(name, files.read(input))
+    run({ input = name, output = at("für dich.mp4") }, MASK)
+    assert.equal("8", probe(at("für dich.mp4")).video.nb_read_frames)
+    local before = assert(media.sha256(name))
+    require("lfs").link(name, at("other name.mp4"))
+    for _, out in ipairs { name, folder .. "/./Grüße an Mädchen, 50 % größer.mp4", at("other name.mp4") } do
+      local t, err = media.transcode { input = name, output = out }
+      assert.is_nil(t)
+      assert.matches("the output is the input itself$", err)
+    end
+    assert.equal(before, assert(media.sha256(name)))
+  end)
+
+  it("refuses in one line what it cannot do", function()
+    local input = clip("plain.mp4", PLAIN)
+    if not input then return end
+    clip("sound.mp4", "-f lavfi -i sine=d=0.3 -c:a aac")
+    files.write(at("text.mp4"), ("not a video\n"):rep(50))
+    local function refused(opts, pattern)
+      opts.input = opts.input or input
+      local t, err = media.transcode(opts)
+      assert.is_nil(t)
+      assert.matches(pattern, err)
+      assert.is_nil(err:find("\n"))
+    end
+    refused({ input = at("sound.mp4"), output = at("x.mp4") }, "sound.mp4: no video in it")
+    refused({ input = at("text.mp4"), output = at("x.mp4") }, "text.mp4: ")
+    refused({ input = at("missing.mp4") }, "missing.mp4: No such file")
+    refused({ output = at("x.avi") }, "x.avi: want a name that ends in .mp4, .mkv or .mov")
+    refused({ output = at("x.txt") }, "x.txt: no known kind of video")
+    refused({ output = at("x.mp4"), preset = "hasty" }, 'preset is "hasty"')
+    refused({ output = at("x.mp4"), format = "mauve" }, 'format is "mauve"')
+    refused({ output = at("none/x.mp4") }, "none/x.mp4: No such file or directory")
+    assert.error_matches(function() media.transcode { input = input, audio = "loud" } end, 'media.transcode: audio is "loud", want keep, drop or distort')
+    assert.error_matches(function() media.transcode { output = at("x.mp4") } end, "input is missing")
+    assert.error_matches(function() media.transcode { input = input, speed = 3 } end, "unknown option 'speed'")
+    assert.is_false(files.exists(at("x.mp4")))
+  end)
+
+  it("holds the caller to its order, and leaves no file when a frame has no masks, on abort and when forgotten", function()
+    local input = clip("plain.mp4", PLAIN)
+    if not input then return end
+    local function fresh(queue) return assert(media.transcode { input = input, output = at("partial.mp4"), preset = "ultrafast", queue = queue }) end
+    local t = fresh()
+    local one, two = t:next(), t:next()
+    assert.error_matches(function() t:write(two, MASK) end, "masks of frame 2, want those of frame 1")
+    assert.error_matches(function() t:write(one, { { shape = "box", x = 0 / 0, y = 1, width = 1, height = 1 } }) end, "mask 1: x is %-?nan")
+    t:write(one, MASK)
+    assert.error_matches(function() one:rgb() end, "frame 1 is not in hand")
+    assert.same({ 64, 96, 3 }, two:rgb().shape)
+    assert.error_matches(function() t:write(one, MASK) end, "masks of frame 1, want those of frame 2")
+    assert.error_matches(function() t:close() end, "plain.mp4: frame 2 has not been given its masks")
+    assert.error_matches(function() t:next() end, "the transcode is closed")
+    t = fresh(4)
+    for _ = 1, 3 do t:next() end
+    assert.error_matches(function() t:next() end, "3 frames wait for their masks, and there is no room for more")
+    t:abort()
+    t:abort()
+    fresh():next()
+    fresh()
+    collectgarbage()
+    collectgarbage()
+    assert.is_false(files.exists(at("partial.mp4")))
+  end)
+
+  it("stops on Ctrl-C and leaves no file", function()
+    local input = clip("plain.mp4", PLAIN)
+    if not input then return end
+    local ffi = require "ffi"
+    ffi.cdef "int raise(int);"
+    local t = assert(media.transcode { input = input, output = at("stopped.mp4"), queue = 4, preset = "ultrafast" })
+    t:write(t:next())
+    libration.core.C.lbr_interrupt_install()
+    ffi.C.raise(2)
+    local ok, err = pcall(function()
+      for frame in t:frames() do t:write(frame) end
+      t:close()
+    end)
+    assert.is_false(ok)
+    assert.matches("interrupted", err)
+    assert.equal(0, libration.core.C.lbr_interrupted())
+    assert.is_false(files.exists(at("stopped.mp4")))
+  end)
+
+  it("reports a disk that is full in one line and leaves no file #process", function()
+    local input = clip("noise.mkv", "-f lavfi -i testsrc2=s=320x240:r=25:d=2 -vf noise=alls=90:allf=t -c:v libx264 -preset ultrafast")
+    if not input then return end
+    files.write(at("full.lua"), ([[
+      package.path, package.cpath = %q, %q
+      local media = require "libration.media"
+      local ok, err = pcall(function()
+        local t = assert(media.transcode {input = %q, output = %q, crf = 0, preset = "ultrafast"})
+        for frame in t:frames() do t:write(frame) end
+        t:close()
+      end)
+      io.stdout:write(tostring(ok), " ", tostring(err))]]):format(package.path, package.cpath, input, at("full.mp4")))
+    local pipe = io.popen(("cd %s && trap '' XFSZ && ulimit -f 400 && luajit %s 2>&1"):format(files.quote(require("lfs").currentdir()), at("full.lua")))
+    local text = pipe:read("*a")
+    pipe:close()
+    assert.matches("^false .*full.mp4: File too large$", text)
+    assert.is_false(files.exists(at("full.mp4")))
+  end)
+
+  it("says how busy each stage was", function()
+    local input = clip("plain.mp4", PLAIN)
+    if not input then return end
+    local t = assert(media.transcode { input = input, output = at("busy.mp4"), preset = "ultrafast" })
+    for frame in t:frames() do
+      frame:rgb()
+      t:blank(frame)
+    end
+    local b = t:busy()
+    for _, stage in ipairs { "decode", "convert", "elapsed" } do assert.is_true(b[stage] > 0, stage) end
+    assert.same({ 8, true }, { b.read, b.encoded <= 8 })
+    assert.is_true(b.convert <= b.elapsed)
+    t:close()
+    for _, f in ipairs(frames_of(at("busy.mp4"))) do assert.is_true(f.bytes:byte(1) < 3 and f.bytes:byte(-1) < 3) end
+  end)
+end)
