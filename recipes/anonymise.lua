@@ -4,10 +4,10 @@ package.path = here .. "/../lua/?.lua;" .. here .. "/../lua/?/init.lua;" .. pack
 local options = require "libration.options"
 
 local about = "Covers eyes, faces, heads or persons in videos and pictures, and looks at the result again.\n\n" ..
-  "An input is a video, a picture, or a folder of them. Each becomes NAME.anonymised.mp4 (.mkv and .mov stay what they are; pictures become .png without metadata) in the output\n" ..
-  "folder, with NAME.anonymised.json beside it: every track with its boxes, points and confidence, a line a frame. Edit that and give it to --apply: the masks are made anew\n" ..
-  "from it without any detection. report.html has the counts and the doubtful frames, masked. A frame in which detection fails is covered whole and listed.\n" ..
-  "No detector sees every face: look at the result before you share it."
+  "An input is a video, a picture, or a folder of them. Each becomes NAME.anonymised.mp4 in the output folder (.mkv and .mov where that fits better; pictures become .png\n" ..
+  "without metadata), with NAME.anonymised.json beside it: every track with its boxes, points and confidence, a line a frame. Edit that and give it to --apply: the\n" ..
+  "masks are made anew from it without any detection. report.html has the counts and the doubtful frames, masked. A frame that is damaged or in which detection fails\n" ..
+  "is covered whole and listed. No detector sees every face: look at the result before you share it."
 
 local function margin_of(v)
   local margin, why = require("libration.pose.masks").margin(v)
@@ -28,14 +28,16 @@ local rows = {
   {"detector", "auto", "auto: BlazeFace full range, and heads and bodies by BlazePose; face, pose: one of them alone", choices = {"auto", "face", "pose"}},
   {"confidence", .3, "least score of a face; a track counts when its scores add up to twice that", type = "number", above = 0, max = 1},
   {"margin", ".3", "what is covered around a face: a share of its size, or pixels such as 12px; a quarter of the share around persons", metavar = "SHARE|PX", check = margin_of},
-  {"tile", -1, "side in pixels of the squares in which small faces are looked for; 0: the whole frame only; -1: a third of its longer side, at least 320", min = -1, metavar = "PX"},
+  {"tile", -1, "side in pixels of the squares in which small faces are looked for; 0: the whole frame only; -1: a third of its longer side, at least 320",
+    min = -1, metavar = "PX"},
   {"gap", 1, "seconds over which a face that is missed between two hits stays covered", type = "number", min = 0, metavar = "S"},
   {"lead", 5, "frames that are covered before a face's first hit and after its last", min = 0, metavar = "FRAMES"},
   {"keep", {}, "numbers of tracks that stay visible, as the sidecar of an earlier run numbers them", of = "integer", metavar = "TRACK,..."},
   {"region", "", "JSON file of polygons in pixels: [{\"mask\": \"always\" or \"never\", \"points\": [[x, y], ...]}, ...]; never: what has its middle inside stays visible",
     metavar = "FILE"},
-  {"keep-audio", false, "keep the sound as it is: voices are not anonymised"},
-  {"drop-audio", false, "leave the sound out; the default"},
+  {"keep-audio", false, "keep the sound as it is, the default: voices are not anonymised"},
+  {"drop-audio", false, "leave the sound out"},
+  {"distort-voice", false, "make voices unrecognisable for good, words too: what is left is how loud it is at which pitch"},
   {"verify", false, "look at the result with another detector (BlazeFace short range), cover what it still sees by solid boxes, and look once more"},
   {"verify-confidence", .6, "least score of the second look", type = "number", above = 0, max = 1},
   {"strict", false, "with --verify: end with an error where something is left or a frame could not be looked at"},
@@ -49,8 +51,12 @@ local rows = {
 
 -- The option of the three that was taken for sound.
 local function audio_of(o)
-  if o.keep_audio and o.drop_audio then error("--keep-audio and --drop-audio exclude each other", 0) end
-  return o.keep_audio and "keep" or "drop"
+  local taken = {}
+  for _, name in ipairs {"keep", "drop", "distort"} do
+    if o[name .. (name == "distort" and "_voice" or "_audio")] then taken[#taken + 1] = name end
+  end
+  if #taken > 1 then error("--keep-audio, --drop-audio and --distort-voice exclude each other", 0) end
+  return taken[1] or "keep"
 end
 
 local VIDEOS = {mp4 = true, mkv = true, mov = true, avi = true, flv = true, webm = true, m4v = true, mpg = true, mpeg = true, ts = true, wmv = true, ["3gp"] = true}
@@ -67,8 +73,8 @@ local function inputs_of(o)
     local base = stem
     while names[base] do base = base .. "_" end
     names[base] = true
-    local to = PICTURES[ending] and ".png" or (ending == "mkv" or ending == "mov") and "." .. ending or ".mp4"
-    list[#list + 1] = {path = path, base = base, ending = to}
+    local to = PICTURES[ending] and "png" or ending == "mov" and "mov" or require("libration.media").container(path, audio_of(o)) or "mp4"
+    list[#list + 1] = {path = path, base = base, ending = "." .. to}
   end
   for _, path in ipairs(o.input) do
     if files.is_folder(path) then
@@ -119,13 +125,12 @@ local function find(item, o, finder, row)
   local bar
   local found, why = anonymiser.find(item.path, finder, {
     gap = o.gap, lead = o.lead, evidence = 2 * o.confidence, threads = o.threads > 0 and o.threads or nil,
-    on_open = function(source) bar = progress.new {label = files.name(item.path) .. ": finding", total = source.frames > 0 and source.frames or nil, unit = "frames"} end,
+    on_open = function(count) bar = progress.new {label = files.name(item.path) .. ": finding", total = count > 0 and count or nil, unit = "frames"} end,
     on_frame = function(n, hits) bar:update(n, hits .. " hits") end,
   })
   if not found then error(why, 0) end
   bar:finish(("%d track%s"):format(#found.tracks, #found.tracks == 1 and "" or "s"))
-  if found.warning then row.notes[#row.notes + 1] = found.warning end
-  row.faults = found.faults
+  row.found_warning, row.faults = found.warning, found.faults
   local plan = {
     input = {file = files.name(item.path), sha256 = assert(require("libration.media").sha256(item.path)), frames = found.frames, width = found.width, height = found.height},
     settings = settings_of(o), blank = found.blank, tracks = found.tracks,
@@ -152,26 +157,39 @@ local function cover(item, o, row)
   local plan = assert(sidecar.read(item.sidecar, STYLES))
   local bar
   local done = anonymiser.cover(item.path, item.output, plan, {
-    audio = plan.settings.audio or "drop", crf = plan.settings.crf or o.crf, threads = o.threads > 0 and o.threads or nil, look = 6,
+    audio = plan.settings.audio or "keep", crf = plan.settings.crf or o.crf, threads = o.threads > 0 and o.threads or nil, look = 6,
     on_open = function() bar = progress.new {label = require("libration.files").name(item.path) .. ": masking", total = plan.input.frames, unit = "frames"} end,
-    on_frame = function(n) bar:update(n) end,
+    on_frame = function(n, busy)
+      bar:update(n, busy and n % 16 == 0 and
+        ("decoding %.0f %%, encoding %.0f %% of the time"):format(100 * busy.decode / busy.elapsed, 100 * busy.encode / busy.elapsed) or nil)
+    end,
   })
   bar:finish()
   row.frames, row.masked, row.blanked, row.pictures = done.frames, done.masked, done.blanked, done.pictures
-  if done.warning then row.notes[#row.notes + 1] = done.warning end
+  local sound = plan.settings.audio or "keep"
+  row.notes = {row.found_warning}
+  row.notes[#row.notes + 1] = row.control
+  if sound == "keep" and done.sounds > 0 then row.notes[#row.notes + 1] = "sound kept: voices not anonymised" end
+  if sound == "distort" and done.sounds > 0 then row.notes[#row.notes + 1] = "voices distorted" end
+  for _, line in ipairs(done.dropped) do row.notes[#row.notes + 1] = "dropped: " .. line end
+  if done.warning and done.warning ~= row.found_warning then row.notes[#row.notes + 1] = done.warning end
   return plan
 end
 
 -- Looks at the result; what is still seen joins the sidecar and is covered, once.
 local function verify(item, o, plan, verifier, row)
   local anonymiser, progress, sidecar = require "libration.pose.anonymiser", require "libration.progress", require "libration.pose.sidecar"
+  local name = require("libration.files").name(item.path)
+  local looked, control = anonymiser.control(item.path, verifier, 24)
   row.verified = {seen = 0, left = 0}
+  row.control = ("the second look, at the source: faces in %d of %d frames looked at"):format(control, looked)
+  row.notes[#row.notes + 1] = row.control
   for round = 1, 2 do
     local bar
     local before = #plan.blank
     local left = anonymiser.verify(item.output, plan, verifier, {
       gap = o.gap, lead = o.lead, evidence = 2 * o.verify_confidence, threads = o.threads > 0 and o.threads or nil,
-      on_open = function() bar = progress.new {label = require("libration.files").name(item.path) .. ": verifying", total = plan.input.frames, unit = "frames"} end,
+      on_open = function() bar = progress.new {label = name .. ": verifying", total = plan.input.frames, unit = "frames"} end,
       on_frame = function(n, hits) bar:update(n, hits .. " seen") end,
     })
     bar:finish(("%d track%s seen"):format(#left, #left == 1 and "" or "s"))
@@ -189,7 +207,7 @@ local function work(item, o, given, tools, row)
   if o.apply ~= "" then
     plan = assert(sidecar.read(o.apply, STYLES))
     for name, value in pairs(settings_of(o)) do
-      if given[name] or name == "audio" and (given.keep_audio or given.drop_audio) then plan.settings[name] = value end
+      if given[name] or name == "audio" and (given.keep_audio or given.drop_audio or given.distort_voice) then plan.settings[name] = value end
     end
   else
     plan = find(item, o, tools.finder, row)
@@ -204,7 +222,6 @@ local function work(item, o, given, tools, row)
     return
   end
   plan = cover(item, o, row)
-  if plan.settings.audio == "keep" then row.notes[#row.notes + 1] = "sound kept: voices are not anonymised" end
   if o.verify then verify(item, o, plan, tools.verifier, row) end
 end
 

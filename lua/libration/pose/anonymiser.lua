@@ -3,6 +3,8 @@ local ffi = require "ffi"
 local files = require "libration.files"
 local masks = require "libration.pose.masks"
 local media = require "libration.media"
+local tensor = require "libration.tensor"
+local core = require "libration.core"
 local tracks = require "libration.pose.tracks"
 
 local anonymiser = {}
@@ -31,39 +33,77 @@ local function interrupted(err)
   return tostring(err):find("interrupted", 1, true) ~= nil
 end
 
+--- True where a file begins like a picture, and is no video.
+---@param path string
+---@return boolean
+function anonymiser.is_picture(path)
+  return media.library().lbr_picture_is(path) == 1
+end
+
+-- A video or a picture as { width, height, count, each = iterator over {index, time, damaged, rgb()} }, nil and one line where it cannot be opened. Without output
+-- a video is only read; frames have the same numbers either way.
+local function open(path, options)
+  if not files.exists(path) then return nil, path .. ": No such file or directory" end
+  if not anonymiser.is_picture(path) then
+    local video, why = media.transcode {
+      input = path, output = options.output, audio = options.audio, crf = options.crf, threads = options.threads, decoder_threads = options.threads,
+    }
+    if not video then return nil, why end
+    return video
+  end
+  local picture, why = media.read_picture(path)
+  if not picture then return nil, why end
+  local still = { still = true, width = picture:size(2), height = picture:size(1), count = 1, dropped = {} }
+  function still.frames()
+    local done = false
+    return function()
+      if done then return nil end
+      done = true
+      return { index = 1, time = 0, rgb = function() return picture end }
+    end
+  end
+  function still.close() end
+  still.abort = still.close
+  return still
+end
+
 --- Pass one: what is to be covered.
 ---@param path string video or picture
 ---@param finder table with :look(frame) and :reset(), as pose/finder.lua makes them
----@param options {gap: number, lead: integer, evidence: number, threads: integer, on_open: fun(source: Source), on_frame: fun(n: integer, found: integer)}
----@return table|nil found {frames, width, height, fps, kind, blank, tracks, warning, faults = {{frame, reason}, ...}}, or nil and one line that names the file
+---@param options {gap: number, lead: integer, evidence: number, threads: integer, on_open: fun(count: integer), on_frame: fun(n: integer, found: integer)}
+---@return table|nil found {frames, width, height, blank, tracks, warning, faults = {{frame, reason}, ...}}, or nil and one line that names the file
 function anonymiser.find(path, finder, options)
-  local source, why = media.open(path, { threads = options.threads })
+  local source, why = open(path, { threads = options.threads })
   if not source then return nil, why end
-  if options.on_open then options.on_open(source) end
+  if options.on_open then options.on_open(source.count) end
   finder:reset()
-  local still = source.kind == "picture"
   -- one frame is all there is of a picture: nothing to add up, to smooth or to lead
-  local tracker = tracks.tracker(still and { lead = 0, smooth = 0 } or { gap = options.gap, lead = options.lead, evidence = options.evidence })
-  local times, found = clock(), { width = source.width, height = source.height, fps = source.fps, kind = source.kind, blank = {}, faults = {}, frames = 0, hits = 0 }
+  local tracker = tracks.tracker(source.still and { lead = 0, smooth = 0 } or { gap = options.gap, lead = options.lead, evidence = options.evidence })
+  local times, found = clock(), { width = source.width, height = source.height, blank = {}, faults = {}, frames = 0, hits = 0 }
+  local room = not source.still and tensor.empty({ source.height, source.width, 3 }, "u8") or nil
   local ok, err = pcall(function()
-    for frame, time, index in source:each() do
-      local looked, detections, cut = pcall(finder.look, finder, frame)
+    for frame in source:frames() do
+      local looked, detections, cut = false, frame.damaged and ("the frame is %s in the file"):format(frame.damaged), false
+      if not frame.damaged then looked, detections, cut = pcall(finder.look, finder, frame:rgb(room)) end
       if not looked then
         if interrupted(detections) then error(detections, 0) end
-        found.blank[#found.blank + 1] = index
-        found.faults[#found.faults + 1] = { frame = index, reason = tostring(detections):match "^[^\n]*" }
+        found.blank[#found.blank + 1] = frame.index
+        found.faults[#found.faults + 1] = { frame = frame.index, reason = tostring(detections):match "^[^\n]*" }
         detections, cut = {}, false
         finder:reset()
       end
       if cut then tracker:cut() end
-      times.put(time)
-      tracker:update(time, detections)
-      found.frames, found.hits = index, found.hits + #detections
-      if options.on_frame then options.on_frame(index, found.hits) end
+      times.put(frame.time)
+      tracker:update(frame.time, detections)
+      found.frames, found.hits = frame.index, found.hits + #detections
+      if options.on_frame then options.on_frame(frame.index, found.hits) end
     end
+    source:close()
   end)
-  source:close()
-  if not ok then error(err, 0) end
+  if not ok then
+    source:abort()
+    error(err, 0)
+  end
   found.tracks, found.warning = tracker:finish(times.at), source.warning
   return found
 end
@@ -110,7 +150,6 @@ end
 
 -- A small PNG of a frame.
 local function thumbnail(frame)
-  local tensor, core = require "libration.tensor", require "libration.core"
   local h, w = frame:size(1), frame:size(2)
   local scale = math.min(1, WIDEST / w)
   local oh, ow = math.max(1, math.floor(h * scale)), math.max(1, math.floor(w * scale))
@@ -134,80 +173,71 @@ function anonymiser.picture(frame)
   return err
 end
 
--- What covers frames of a recording: called with each frame, covers it in place. A frame that the plan does not know, or whose masks fail, is covered whole.
-local function painter(plan, look)
-  local settings, blank, state = plan.settings, {}, { blanked = {}, masked = 0, pictures = {} }
+-- The masks of each frame of a recording: { list(index) -> masks, or nil where the whole frame is to be covered: one that the plan does not know or that failed;
+-- style; masked, blanked }.
+local function masker(plan)
+  local settings, blank, self = plan.settings, {}, { blanked = {}, masked = 0 }
   for _, frame in ipairs(plan.blank) do blank[frame] = true end
   plan.mask, plan.margin = settings.mask, assert(masks.margin(settings.margin))
-  local style = { style = settings.style, strength = settings.strength, feather = settings.feather }
-  local doubtful, next_look = look and anonymiser.doubtful(plan, look) or {}, 1
-  function state.paint(frame, index)
-    local whole = blank[index] or index > plan.input.frames
-    if not whole then
-      local ok, err = pcall(function()
-        local list = masks.of_frame(plan, index)
-        if #list > 0 then
-          media.mask.apply(frame, list, style)
-          state.masked = state.masked + 1
-        end
-      end)
-      if not ok and interrupted(err) then error(err, 0) end
-      whole = not ok
+  self.style = { style = settings.style, strength = settings.strength, feather = settings.feather }
+  function self.list(frame)
+    if frame.damaged or blank[frame.index] or frame.index > plan.input.frames then
+      self.blanked[#self.blanked + 1] = frame.index
+      return nil
     end
-    if whole then
-      ffi.fill(frame:ptr(), frame:numel())
-      state.blanked[#state.blanked + 1] = index
-    end
-    local wanted = doubtful[next_look]
-    if wanted and wanted.frame == index then
-      state.pictures[next_look] = { data = anonymiser.picture(frame), caption = ("frame %d: %s"):format(index, wanted.reason), alt = "masked frame" }
-      next_look = next_look + 1
-    end
+    local list = masks.of_frame(plan, frame.index)
+    if #list > 0 then self.masked = self.masked + 1 end
+    return list
   end
-  return state
+  return self
+end
+
+-- Covers RGB in place.
+local function paint(rgb, list, style)
+  if list then return media.mask.apply(rgb, list, style) end
+  ffi.fill(rgb:ptr(), rgb:numel())
+  return rgb
 end
 
 --- Pass two: covers and encodes.
 ---@param path string the recording that the plan was made of
 ---@param output string where the result goes: .png for pictures
 ---@param plan Sidecar as sidecar.read gives it
----@param options {audio: string, crf: integer, threads: integer, look: integer, on_open: fun(source: Source), on_frame: fun(n: integer)} audio "keep", "drop" or "distort";
----  look: how many doubtful frames come back as pictures
----@return {frames: integer, masked: integer, blanked: integer[], pictures: table[], warning: string?} done; raises one line where that is not possible
+---@param options {audio: string, crf: integer, threads: integer, look: integer, on_open: fun(count: integer), on_frame: fun(n: integer, busy: table?)}
+---  audio "keep", "drop" or "distort"; look: how many doubtful frames come back as pictures
+---@return {frames: integer, masked: integer, blanked: integer[], pictures: table[], dropped: string[], sounds: integer, warning: string?} done; raises one line where
+---  that is not possible, and leaves no output then
 function anonymiser.cover(path, output, plan, options)
-  local state = painter(plan, options.look)
-  local source = assert(media.open(path, { threads = options.threads }))
-  if options.on_open then options.on_open(source) end
+  local source = assert(open(path, { output = output, audio = options.audio, crf = options.crf, threads = options.threads }))
   if source.width ~= plan.input.width or source.height ~= plan.input.height then
-    local w, h = source.width, source.height
-    source:close()
-    error(("%s: %dx%d pixels, but the sidecar was made of %dx%d"):format(path, w, h, plan.input.width, plan.input.height), 0)
+    source:abort()
+    error(("%s: %dx%d pixels, but the sidecar was made of %dx%d"):format(path, source.width, source.height, plan.input.width, plan.input.height), 0)
   end
-  local still, writer = source.kind == "picture", nil
+  if options.on_open then options.on_open(source.count) end
+  local cover, doubtful, pictures, frames = masker(plan), anonymiser.doubtful(plan, options.look or 0), {}, 0
   local ok, err = pcall(function()
-    for frame, time, index in source:each() do
-      state.paint(frame, index)
-      if still then
-        media.write_png(output, frame)
-      else
-        writer = writer or assert(media.writer(output, {
-          width = source.width, height = source.height, fps = source.fps, crf = options.crf, threads = options.threads,
-          audio_from = options.audio == "keep" and source.has_audio and path or nil,
-        }))
-        writer:write(frame, time)
+    for frame in source:frames() do
+      local list, wanted = cover.list(frame), doubtful[#pictures + 1]
+      if source.still then
+        media.write_png(output, paint(frame.rgb(), list, cover.style))
       end
-      state.frames = index
-      if options.on_frame then options.on_frame(index) end
+      if wanted and wanted.frame == frame.index then
+        local rgb = source.still and frame.rgb() or paint(frame:rgb(), list, cover.style)
+        pictures[#pictures + 1] = { data = anonymiser.picture(rgb), caption = ("frame %d: %s"):format(frame.index, wanted.reason), alt = "masked frame" }
+      end
+      if list and not source.still then source:write(frame, list, cover.style) elseif not source.still then source:blank(frame) end
+      frames = frame.index
+      if options.on_frame then options.on_frame(frames, source.busy and source:busy()) end
     end
-    if writer then writer:close() end
+    source:close()
   end)
-  source:close()
   if not ok then
-    if writer then writer:abort() end
+    source:abort()
     error(err, 0)
   end
-  state.warning = writer and writer.warning
-  return state
+  return {
+    frames = frames, masked = cover.masked, blanked = cover.blanked, pictures = pictures, dropped = source.dropped, sounds = source.sounds or 0, warning = source.warning,
+  }
 end
 
 --- A sheet of masked frames, spread over the recording, for a look before anything is encoded.
@@ -216,16 +246,14 @@ end
 ---@param plan Sidecar
 ---@param count integer frames at most
 function anonymiser.preview(path, output, plan, count)
-  local tensor = require "libration.tensor"
-  local state, source = painter(plan), assert(media.open(path))
+  local cover, source = masker(plan), assert(open(path, {}))
   local n = math.max(1, math.min(count, plan.input.frames))
   local columns = math.ceil(math.sqrt(n))
   local sheet, tall, wide, at = nil, nil, nil, 0
   local ok, err = pcall(function()
-    for frame, _, index in source:each() do
-      if at < n and index >= 1 + at * plan.input.frames / n then
-        state.paint(frame, index)
-        local small = thumbnail(frame)
+    for frame in source:frames() do
+      if at < n and frame.index >= 1 + at * plan.input.frames / n then
+        local small = thumbnail(paint(frame:rgb(), cover.list(frame), cover.style))
         tall, wide = small:size(1), small:size(2)
         sheet = sheet or tensor.full({ math.ceil(n / columns) * tall, columns * wide, 3 }, 0, "u8")
         for y = 0, tall - 1 do
@@ -236,8 +264,29 @@ function anonymiser.preview(path, output, plan, count)
     end
     if sheet then media.write_png(output, sheet) end
   end)
-  source:close()
+  source:abort()
   if not ok then error(err, 0) end
+end
+
+--- The second look's own test: in how many frames of the source it sees something, which it must where there are faces.
+---@param path string the recording before masking
+---@param finder table with :look(frame)
+---@param count integer frames looked at, at most
+---@return integer looked
+---@return integer seen frames of these with a detection
+function anonymiser.control(path, finder, count)
+  local source = assert(open(path, {}))
+  local step, looked, seen = math.max(1, math.floor(source.count / count)), 0, 0
+  local ok, err = pcall(function()
+    for frame in source:frames() do
+      if looked < count and (frame.index - 1) % step == 0 and not frame.damaged then
+        looked, seen = looked + 1, seen + (#finder:look(frame:rgb()) > 0 and 1 or 0)
+      end
+    end
+  end)
+  source:abort()
+  if not ok then error(err, 0) end
+  return looked, seen
 end
 
 --- Looks at a result with another detector: what it sees beside the masks, as tracks, joined to the plan, each to be covered by a solid ellipse. What it takes for a
@@ -248,12 +297,12 @@ end
 ---@param options table as anonymiser.find
 ---@return Track[] left what was seen
 function anonymiser.verify(output, plan, finder, options)
-  local index, hidden = 0, {}
+  local index, hidden = 0, {} -- every frame that is not damaged is looked at, and the result has no damaged ones
   for _, frame in ipairs(plan.blank) do hidden[frame] = true end
   plan.mask, plan.margin = plan.settings.mask, assert(masks.margin(plan.settings.margin))
-  local open = {}
-  function open.reset() finder:reset() end
-  function open.look(_, frame)
+  local beside = {}
+  function beside.reset() finder:reset() end
+  function beside.look(_, frame)
     index = index + 1
     local seen, cut = finder:look(frame)
     local list, left = masks.of_frame(plan, index), {}
@@ -262,7 +311,7 @@ function anonymiser.verify(output, plan, finder, options)
     end
     return left, cut
   end
-  local seen = assert(anonymiser.find(output, open, options))
+  local seen = assert(anonymiser.find(output, beside, options))
   local id = 0
   for _, track in ipairs(plan.tracks) do id = math.max(id, track.id) end
   for i, track in ipairs(seen.tracks) do

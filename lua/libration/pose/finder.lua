@@ -23,9 +23,9 @@ function finder.tile(width, height)
 end
 
 --- A finder for one recording.
----@param options? table detector "auto" (BlazeFace full range and BlazePose), "face" (BlazeFace alone), "pose" (heads and bodies of BlazePose alone);
----  confidence: least score, .3; target "face" (faces and heads) or "person"; tile: side of tiles in pixels, 0: none, nil: finder.tile's;
----  range: of BlazeFace, "full" or "short"; turned: false never looks at turned views; adapter: an object with :detect(frame, least) of a brought network, used instead of BlazeFace
+---@param options? table detector "auto" (BlazeFace full range and BlazePose), "face" (BlazeFace alone), "pose" (BlazePose's heads and bodies alone);
+---  confidence: least score, .3; target "face" (faces and heads) or "person"; tile: side of tiles in pixels, 0: none, nil: finder.tile's; range: of BlazeFace,
+---  "full" or "short"; turned: false never looks at turned views; adapter: an object with :detect(frame, least) of a brought network, used instead of both
 ---@return Finder
 function finder.new(options)
   options = options or {}

@@ -71,7 +71,7 @@ function anonymisation.page(o)
   }
   for _, r in ipairs(o.rows) do
     local section = { title = files.name(r.input) }
-    if r.kept > 0 then section[#section + 1] = { kind = "text", text = ("%d track%s stay%s visible, as asked."):format(r.kept, r.kept == 1 and "" or "s", r.kept == 1 and "s" or "") } end
+    if r.kept > 0 then section[#section + 1] = { kind = "text", text = ("Tracks that stay visible, as asked: %d."):format(r.kept) } end
     if #r.notes > 0 then section[#section + 1] = { kind = "list", list = r.notes } end
     if #r.blanked > 0 then
       local list = { ("frames covered whole: %s"):format(ranges(r.blanked)) }
