@@ -65,8 +65,8 @@ $(BUILD)/csrc/%.o: csrc/%.c $(BUILD)/cdef.inc $(BUILD)/doors.inc
 	$(CC) $(ALL_CFLAGS) $(OPENMP) -c $< -o $@
 
 # Linked beside and renamed, so that a running process keeps the library it has mapped.
-# A bilinear enlargement is rounded step by step, as other engines round it.
-$(BUILD)/csrc/cpu/image_ops.o: ALL_CFLAGS += -ffp-contract=off
+# A bilinear enlargement is rounded step by step, as other engines round it; activations are, so that processors agree.
+$(BUILD)/csrc/cpu/image_ops.o $(BUILD)/csrc/cpu/activate.o: ALL_CFLAGS += -ffp-contract=off
 $(BUILD)/libration_core.so: $(CORE_OBJ)
 	$(CC) -shared $(OPENMP) $(CFLAGS) $(CHECKS) $(LDFLAGS) -Wl,-soname,libration_core.so -o $@.tmp $^ -ldnnl -lm -lpthread -ldl && mv $@.tmp $@
 $(BUILD)/libration_media.so: $(MEDIA_OBJ) $(BUILD)/libration_core.so
@@ -128,6 +128,12 @@ bench:
 	@+$(MAKE) --no-print-directory -s -j$(JOBS) all
 	@$(HERE) $(LUAJIT) tools/bench.lua $(if $(filter 1,$(PEERS)),--peers)
 
+# The cases come from the onnx Python package (pip install onnx), once; running them needs no Python.
+PYTHON ?= python3
+conformance: all
+	@[ -f $(BUILD)/conformance/cases.txt ] || $(PYTHON) tools/onnx_cases.py $(BUILD)/conformance
+	@$(HERE) $(LUAJIT) tools/conformance.lua $(BUILD)/conformance --write docs/ONNX.md
+
 models:
 	@tools/setup run
 	@$(HERE) $(LUAJIT) recipes/models.lua
@@ -161,9 +167,10 @@ help:
 	@echo "make           build            make test      every test, installs packages where missing"
 	@echo "make demo      the whole path   make models    fetch the networks' weights"
 	@echo "make bench     speed, PEERS=1   make lint      luacheck, gcc and clang, warnings are errors"
+	@echo "make conformance   ONNX operators against the cases of the onnx package -> docs/ONNX.md"
 	@echo "make cuda      the CUDA library make test DEVICE=emu: its specs without a GPU, DEVICE=cuda: on one"
 	@echo "make repl      LuaJIT with it   make install   PREFIX=/usr/local; make clean; make deps"
 
 -include $(CORE_OBJ:.o=.d) $(MEDIA_OBJ:.o=.d)
-.PHONY: all objects cuda $(EMU_BUILDS) $(EMU_BUILDS:%=%-objects) emu-flags deps test demo bench models repl lint install clean help
+.PHONY: all objects cuda $(EMU_BUILDS) $(EMU_BUILDS:%=%-objects) emu-flags deps test demo bench conformance models repl lint install clean help
 .DELETE_ON_ERROR:

@@ -82,6 +82,16 @@ static bool has_nan(const lbr_tensor *t)
     return found;
 }
 
+/* ---- shapes without numbers ---- */
+
+static int dry;
+int lbr_dry_run(int on)
+{
+    int before = dry;
+    dry = on;
+    return before;
+}
+
 /* ---- the corridor ---- */
 
 void lbr_call_wrote(const lbr_call *c)
@@ -261,7 +271,7 @@ int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *
         }
         int32_t shape[LBR_MAX_DIMS];
         memcpy(shape, c.out[i].shape, sizeof shape);
-        if ((rc = lbr_tensor_new(&c.out[i], c.out[i].dtype, c.out[i].ndim, shape, c.device))) {
+        if ((rc = (dry ? lbr_tensor_new_dry : lbr_tensor_new)(&c.out[i], c.out[i].dtype, c.out[i].ndim, shape, c.device))) {
             c.out[i].storage = NULL;
             char text[256];
             snprintf(text, sizeof text, "%s", lbr_error());
@@ -271,6 +281,7 @@ int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *
         made |= 1u << i;
     }
     for (int i = 0; i < nout; i++) fresh |= (uint32_t)((c.out[i].flags & 2) && c.out[i].seen == c.out[i].storage->version) << i;
+    if (dry) goto done;
     if (lbr_recording() && (rc = lbr_record_reserve((size_t)rows[op].attribute_bytes))) goto done;
     if ((rc = lbr_call_run(&c))) goto done;
     if (lbr_recording()) lbr_record_append(&c, (size_t)rows[op].attribute_bytes);

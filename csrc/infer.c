@@ -40,6 +40,14 @@ static int binary(lbr_call *c, int dtype)
 BINARY(add, -1) BINARY(sub, -1) BINARY(mul, -1) BINARY(div, -1) BINARY(maximum, -1) BINARY(minimum, -1) BINARY(pow, -1)
 BINARY(eq, LBR_U8) BINARY(ne, LBR_U8) BINARY(lt, LBR_U8) BINARY(le, LBR_U8)
 
+int lbr_infer_binary(lbr_call *c)
+{
+    int kind = ((const lbr_binary_attr *)c->attr)->kind;
+    if (kind < 0 || kind >= LBR_BINARIES) return lbr_fail(LBR_EINVAL, "binary: kind %d, want 0..%d", kind, LBR_BINARIES - 1);
+    if (kind >= LBR_BINARY_bit_and && c->in[0].dtype <= LBR_BF16) return lbr_fail(LBR_EDTYPE, "binary: bits of %s, want i32 or u8", lbr_describe(&c->in[0]));
+    return binary(c, -1);
+}
+
 int lbr_infer_gelu_backward(lbr_call *c)
 {
     if (c->in[0].dtype > LBR_BF16) return lbr_fail(LBR_EDTYPE, "gelu_backward: dy is %s, want a floating point dtype", lbr_describe(&c->in[0]));
@@ -78,6 +86,13 @@ static int same(lbr_call *c)
 #define UNARY(name) int lbr_infer_##name(lbr_call *c) { return floating(c); }
 UNARY(exp) UNARY(log) UNARY(sqrt) UNARY(reciprocal) UNARY(sin) UNARY(cos) UNARY(sigmoid) UNARY(tanh) UNARY(gelu) UNARY(silu)
 UNARY(softmax) UNARY(log_softmax)
+int lbr_infer_unary(lbr_call *c)
+{
+    int kind = ((const lbr_unary_attr *)c->attr)->kind;
+    if (kind < 0 || kind >= LBR_UNARIES) return lbr_fail(LBR_EINVAL, "unary: kind %d, want 0..%d", kind, LBR_UNARIES - 1);
+    return floating(c);
+}
+
 int lbr_infer_neg(lbr_call *c) { return same(c); }
 int lbr_infer_abs(lbr_call *c) { return same(c); }
 int lbr_infer_sign(lbr_call *c) { return same(c); }
@@ -175,6 +190,14 @@ static int reduce(lbr_call *c, uint32_t dims, int keep, int dtype)
 }
 
 int lbr_infer_sum(lbr_call *c) { const lbr_sum_attr *a = c->attr; return reduce(c, a->dims, a->keep, c->in[0].dtype == LBR_U8 ? LBR_I32 : c->in[0].dtype); }
+int lbr_infer_prod(lbr_call *c) { const lbr_prod_attr *a = c->attr; return reduce(c, a->dims, a->keep, c->in[0].dtype == LBR_U8 ? LBR_I32 : c->in[0].dtype); }
+static int cumulative(lbr_call *c, int dim)
+{
+    if (dim < 0 || dim >= c->in[0].ndim) return lbr_fail(LBR_ESHAPE, "%s: dim %d of %s", NAME, (int)(dim + 1u), lbr_describe(&c->in[0]));
+    return same(c);
+}
+int lbr_infer_cumsum(lbr_call *c) { return cumulative(c, ((const lbr_cumsum_attr *)c->attr)->dim); }
+int lbr_infer_cumprod(lbr_call *c) { return cumulative(c, ((const lbr_cumprod_attr *)c->attr)->dim); }
 int lbr_infer_mean(lbr_call *c)
 {
     const lbr_mean_attr *a = c->attr;

@@ -9,8 +9,8 @@ int lbr_infer_matmul(lbr_call *c)
 {
     const lbr_matmul_attr *attr = c->attr;
     const lbr_tensor *a = &c->in[0], *b = &c->in[1];
-    if (a->ndim < 2 || b->ndim < 2 || (b->ndim != a->ndim && b->ndim != 2) || a->dtype != b->dtype || a->dtype > LBR_BF16)
-        return lbr_fail(LBR_ESHAPE, "matmul: %s and %s, want [..,M,K] and [..,K,N] or [K,N] of one floating dtype", lbr_describe(a), lbr_describe(b));
+    if (a->ndim < 2 || b->ndim < 2 || (b->ndim != a->ndim && b->ndim != 2) || a->dtype != b->dtype || a->dtype == LBR_U8)
+        return lbr_fail(LBR_ESHAPE, "matmul: %s and %s, want [..,M,K] and [..,K,N] or [K,N] of one dtype that is not u8", lbr_describe(a), lbr_describe(b));
     if (attr->ta && a->ndim != b->ndim) return lbr_fail(LBR_ESHAPE, "matmul: a transposed a wants b with as many dims");
     int32_t shape[LBR_MAX_DIMS];
     for (int i = 0; i < a->ndim - 2; i++) {
@@ -33,7 +33,7 @@ int lbr_infer_linear(lbr_call *c)
     if (lbr_present(b) && (b->ndim != 1 || b->shape[0] != w->shape[0] || b->dtype != x->dtype))
         return lbr_fail(LBR_ESHAPE, "linear: b is %s, want [%d]", lbr_describe(b), w->shape[0]);
     int act = ((const lbr_linear_attr *)c->attr)->act;
-    if (act < 0 || act > 2) return lbr_fail(LBR_EINVAL, "linear: act %d, want 0..2", act);
+    if (act < 0 || act >= LBR_ACTS || act == LBR_ACT_PRELU) return lbr_fail(LBR_EINVAL, "linear: act %d, want 0..%d, not %d", act, LBR_ACTS - 1, LBR_ACT_PRELU);
     int32_t shape[LBR_MAX_DIMS];
     memcpy(shape, x->shape, sizeof shape);
     shape[x->ndim - 1] = w->shape[0];
@@ -72,8 +72,8 @@ static int epilogue(lbr_call *c, int act)
     int32_t channels = y->shape[3];
     if ((rc = optional_row(c, &c->in[2], "b", channels))) return rc;
     if (lbr_present(&c->in[3]) && (!lbr_same_shape(&c->in[3], y) || c->in[3].dtype != y->dtype)) return lbr_fail(LBR_ESHAPE, "%s: residual is %s, want the output's shape", NAME, lbr_describe(&c->in[3]));
-    if (act < 0 || act > 3) return lbr_fail(LBR_EINVAL, "%s: act %d, want 0..3", NAME, act);
-    if ((act == 3) != lbr_present(&c->in[4])) return lbr_fail(LBR_EINVAL, "%s: a slope goes with act 3 (prelu) and only with it", NAME);
+    if (act < 0 || act >= LBR_ACTS) return lbr_fail(LBR_EINVAL, "%s: act %d, want 0..%d", NAME, act, LBR_ACTS - 1);
+    if ((act == LBR_ACT_PRELU) != lbr_present(&c->in[4])) return lbr_fail(LBR_EINVAL, "%s: a slope goes with act 3 (prelu) and only with it", NAME);
     return optional_row(c, &c->in[4], "slope", channels);
 }
 
@@ -282,32 +282,6 @@ int lbr_infer_concat(lbr_call *c)
         shape[a->dim] += t->shape[a->dim];
     }
     lbr_out(c, 0, first->dtype, first->ndim, shape);
-    return 0;
-}
-
-int lbr_infer_gather(lbr_call *c)
-{
-    const lbr_tensor *x = &c->in[0], *index = &c->in[1];
-    int32_t shape[2 * LBR_MAX_DIMS];
-    if (index->dtype != LBR_I32 || x->ndim < 1 || index->ndim + x->ndim - 1 > LBR_MAX_DIMS) return lbr_fail(LBR_ESHAPE, "gather: x is %s, index %s, want index i32", lbr_describe(x), lbr_describe(index));
-    for (int i = 0; i < index->ndim; i++) shape[i] = index->shape[i];
-    for (int i = 1; i < x->ndim; i++) shape[index->ndim + i - 1] = x->shape[i];
-    lbr_out(c, 0, x->dtype, index->ndim + x->ndim - 1, shape);
-    return 0;
-}
-
-int lbr_infer_gather_backward(lbr_call *c)
-{
-    const lbr_gather_backward_attr *a = c->attr;
-    const lbr_tensor *dy = &c->in[0], *index = &c->in[1];
-    int32_t shape[LBR_MAX_DIMS];
-    bool fits = index->dtype == LBR_I32 && dy->ndim >= index->ndim && dy->ndim - index->ndim < LBR_MAX_DIMS && dy->dtype <= LBR_F64 && a->rows >= 0;
-    for (int i = 0; fits && i < index->ndim; i++) fits = dy->shape[i] == index->shape[i];
-    if (!fits) return lbr_fail(LBR_ESHAPE, "gather_backward: dy %s, index %s, rows %d", lbr_describe(dy), lbr_describe(index), a->rows);
-    int n = 0;
-    shape[n++] = a->rows;
-    for (int i = index->ndim; i < dy->ndim; i++) shape[n++] = dy->shape[i];
-    lbr_out(c, 0, dy->dtype, n, shape);
     return 0;
 }
 

@@ -51,6 +51,20 @@ LBR_API int lbr_cpu_bf16(void);
 /* ---- tensors ---- */
 enum { LBR_F32 = 0, LBR_F64 = 1, LBR_F16 = 2, LBR_BF16 = 3, LBR_U8 = 4, LBR_I32 = 5, LBR_DTYPES = 6 };
 enum { LBR_CPU = 0, LBR_CUDA = 1, LBR_DEVICES = 17 }; /* cuda:N is LBR_CUDA + N */
+/* Activations that layers apply to what they made; prelu takes a slope a channel, hard_sigmoid is min(max(x / 6 + 1/2, 0), 1), gelu the one with erf. */
+enum {
+    LBR_ACT_NONE, LBR_ACT_RELU, LBR_ACT_RELU6, LBR_ACT_PRELU, LBR_ACT_SILU, LBR_ACT_HARD_SWISH, LBR_ACT_SIGMOID, LBR_ACT_HARD_SIGMOID, LBR_ACT_TANH, LBR_ACT_GELU, LBR_ACT_MISH,
+    LBR_ACTS
+};
+/* Kinds of the ops unary and binary. */
+#define LBR_UNARY_KINDS(X) \
+    X(tan) X(asin) X(acos) X(atan) X(sinh) X(cosh) X(asinh) X(acosh) X(atanh) X(erf) X(ceil) X(floor) X(rint) X(trunc) X(rsqrt) X(softplus) X(softsign) X(elu) X(selu) X(celu) \
+    X(gelu_tanh) X(hard_sigmoid) X(hard_swish) X(mish) X(thresholded_relu) X(shrink) X(leaky_relu)
+#define LBR_BINARY_KINDS(X) X(mod) X(fmod) X(bit_and) X(bit_or) X(bit_xor) X(shift_left) X(shift_right)
+#define LBR_UNARY_ID(name) LBR_UNARY_##name,
+#define LBR_BINARY_ID(name) LBR_BINARY_##name,
+enum { LBR_UNARY_KINDS(LBR_UNARY_ID) LBR_UNARIES };
+enum { LBR_BINARY_KINDS(LBR_BINARY_ID) LBR_BINARIES };
 enum { LBR_MAX_DIMS = 6, LBR_MAX_IN = 12, LBR_MAX_OUT = 6 };
 
 /* Memory shared by a tensor and its views. version grows with every write through an op; id is never used twice. */
@@ -151,6 +165,9 @@ typedef struct lbr_op_row {
     int32_t attribute_bytes;
 } lbr_op_row;
 LBR_API const lbr_op_row *lbr_op_info(int i);
+
+/* on = 1: from now on ops check and infer, but no kernel runs and what they make has no memory: a network's shapes. Returns what was set before. */
+LBR_API int lbr_dry_run(int on);
 
 /* ---- recording: a plan is the list of calls that ops append while recording ---- */
 typedef struct lbr_plan lbr_plan;

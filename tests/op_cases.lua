@@ -104,6 +104,11 @@ for _, name in ipairs {"neg", "abs", "sign", "exp", "square", "sin", "cos", "sig
   case[name] = function() return {F(shape(0, 6), -3, 3)} end
 end
 for _, name in ipairs {"log", "sqrt", "reciprocal"} do case[name] = function() return {F(shape(0, 5), .3, 3)} end end
+case.unary = function() return {F(shape(0, 5), -.9, .9)}, {kind = int(0, C.LBR_UNARIES - 1), p = .4, q = .6} end
+case.binary = function() -- bits are refused of floating point numbers
+  local s = shape(0, 4)
+  return {F(s), F(part(s), .5, 2)}, {kind = int(0, 1)}
+end
 case.affine = function() return {F(shape(0, 5))}, {scale = int(-8, 8) / 4, shift = int(-8, 8) / 4} end
 case.clamp = function() return {F(shape(0, 5))}, {low = -.5, high = .25} end
 case.cast = function() return {F(shape(0, 5), -300, 300)}, {dtype = pick {2, 3, 4, 5}} end
@@ -115,11 +120,14 @@ end
 case.fill_into = function() return {}, {value = .5}, {disguise(F(shape(0, 5)):clone())} end
 case.add_into = function() local s = shape(0, 5) return {F(s)}, {scale = .5}, {F(s):clone()} end
 case.square_sum_into = function() return {F(shape(0, 4))}, nil, {lr.zeros({1}, "f64")} end
-for _, name in ipairs {"sum", "mean", "max", "min"} do
+for _, name in ipairs {"sum", "mean", "max", "min", "prod"} do
   case[name] = function()
     local s = shape(0, 5, name ~= "sum" and 1 or 0)
     return {F(s)}, {dims = int(0, 2 ^ #s - 1), keep = int(0, 1)}
   end
+end
+for _, name in ipairs {"cumsum", "cumprod"} do
+  case[name] = function() local s = shape(1, 5) return {F(s)}, {dim = int(0, #s - 1), exclusive = int(0, 1), reverse = int(0, 1)} end
 end
 case.argmax = function() local s = shape(1, 5, 1) return {F(s)}, {dim = int(0, #s - 1), keep = int(0, 1)} end
 case.matmul = function()
@@ -132,7 +140,7 @@ case.matmul = function()
 end
 case.linear = function()
   local s, o = shape(1, 4), size()
-  return {F(s), F {o, s[#s]}, chance(.5) and F {o} or nil}, {act = int(0, 2)}
+  return {F(s), F {o, s[#s]}, chance(.5) and F {o} or nil}, {act = pick {0, 1, 2, 4, 5, 6, 7, 8, 9, 10}}
 end
 
 local function window(depthwise)
@@ -151,7 +159,7 @@ local function window(depthwise)
 end
 for _, name in ipairs {"conv2d", "depthwise"} do
   case[name] = function()
-    local w, act = window(name == "depthwise"), int(0, 3)
+    local w, act = window(name == "depthwise"), chance(.5) and int(0, 3) or int(4, C.LBR_ACTS - 1)
     w.attr.act = act
     return {F(w.x), F(w.w), chance(.5) and F {w.O} or nil, chance(.3) and F(w.y) or nil, act == 3 and F {w.O} or nil}, w.attr
   end
@@ -197,12 +205,42 @@ case.concat = function()
   end
   return list, {dim = d - 1}
 end
-case.gather = function() local s = shape(1, 3, 1) return {F(s), I(shape(0, 3), 0, s[1] - 1)} end
+case.gather = function()
+  local s = shape(1, 3, 1)
+  local d = int(1, #s)
+  return {F(s), I(shape(0, 3), 0, s[d] - 1)}, {dim = d - 1}
+end
 case.gather_backward = function()
   local index, n, s = shape(0, 3), int(1, 9), shape(0, 2)
-  local dy = {unpack(index)}
-  for i = 1, #s do dy[#dy + 1] = s[i] end
-  return {F(dy), I(index, 0, n - 1)}, {rows = n}
+  local d, dy = int(0, #s), {}
+  for i = 1, d do dy[i] = s[i] end
+  for i = 1, #index do dy[#dy + 1] = index[i] end
+  for i = d + 1, #s do dy[#dy + 1] = s[i] end
+  return {F(dy), I(index, 0, n - 1)}, {rows = n, dim = d}
+end
+local function elements()
+  local s, own = shape(1, 4, 1), {}
+  local d = int(1, #s)
+  for i = 1, #s do own[i] = i == d and size() or int(0, s[i]) end
+  return s, own, d
+end
+case.gather_elements = function()
+  local s, own, d = elements()
+  return {F(s), I(own, 0, s[d] - 1)}, {dim = d - 1}
+end
+case.scatter_elements = function()
+  local s, own, d = elements()
+  return {F(s), I(own, 0, s[d] - 1), F(own)}, {dim = d - 1, kind = int(0, 4)}
+end
+case.topk = function()
+  local s = shape(1, 4)
+  local d = int(1, #s)
+  return {F(s)}, {dim = d - 1, k = int(0, s[d]), largest = int(0, 1)}
+end
+case.nonzero = function() return {F(shape(0, 4)):relu()} end
+case.nms = function()
+  local B, N = int(0, 2), size()
+  return {F({B, N, 4}, 0, 1), F {B, int(0, 3), N}}, {iou = int(0, 10) / 10, score = -.5, most = int(0, 9), centre = int(0, 1)}
 end
 case.windows = function()
   local groups, per, T, n = int(1, 5), int(1, 3), int(1, 6), int(0, 4)

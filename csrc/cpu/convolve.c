@@ -249,6 +249,14 @@ static bool rows_of(const struct job *j, int64_t pixel, int valid, const float *
     return true;
 }
 
+/* What the loops leave to be activated: n channels from `first` on of some pixels, while they are in the cache. */
+static void activate(const struct job *j, int64_t pixel, int64_t pixels, int64_t first, int64_t n)
+{
+    float *y = j->y + pixel * j->O + first;
+    if (n == j->O) lbr_activate(j->act, y, pixels * n);
+    else for (int64_t m = 0; m < pixels; m++) lbr_activate(j->act, y + m * j->O, n);
+}
+
 /* Item = (strip of tiles, group of blocks, tile); pixels are counted through all pictures. */
 static void convolve(void *ctx, int64_t begin, int64_t end, int thread)
 {
@@ -260,8 +268,10 @@ static void convolve(void *ctx, int64_t begin, int64_t end, int thread)
     while (begin < end) {
         int64_t strip = begin / (j->strip * j->groups), first = strip * j->strip, tiles = j->tiles - first < j->strip ? j->tiles - first : j->strip;
         int64_t inside = begin - first * j->groups, group = inside / tiles, tile = inside % tiles, stop = tiles - tile < end - begin ? tiles : tile + end - begin;
-        int64_t block = group * j->blocks / j->groups;
-        tile_fn *run_tile = of[(group + 1) * j->blocks / j->groups - block];
+        int64_t block = group * j->blocks / j->groups, blocks = (group + 1) * j->blocks / j->groups - block;
+        int64_t channel = block * j->loops->vector, channels = blocks * j->loops->vector;
+        tile_fn *run_tile = of[blocks];
+        if (channels > j->O - channel) channels = j->O - channel;
         begin += stop - tile;
         for (; tile < stop; tile++) {
             int64_t pixel = (first + tile) * j->tile, reads = taps, run = j->C;
@@ -272,6 +282,7 @@ static void convolve(void *ctx, int64_t begin, int64_t end, int thread)
                 else windows(j, pixel, valid, from);
                 run_tile(j, from, reads, run, block, pixel, valid);
             }
+            if (j->act > LBR_ACT_PRELU) activate(j, pixel, valid, channel, channels);
         }
     }
 }
@@ -296,6 +307,7 @@ static void depthwise(void *ctx, int64_t begin, int64_t end, int thread)
         const float *rows[MOST_TAPS];
         for (int64_t ky = 0; ky < j->KH; ky++) rows[ky] = ring + (top + ky * j->dilation[0]) % j->span * row_floats;
         j->row(j, rows, first, n, (b * j->OH + oy) * j->OW);
+        if (j->act > LBR_ACT_PRELU) activate(j, (b * j->OH + oy) * j->OW, j->OW, first, n);
     }
 }
 

@@ -38,6 +38,14 @@ int lbr_widened(lbr_call *c, lbr_kernel_fn kernel);
 /* y [m,n] = a [m,k] b [k,n], dense f32; ta, tb: a, b are given transposed. 1: too large for it or no memory, nothing done. */
 int lbr_gemm_small(int ta, int tb, int64_t m, int64_t n, int64_t k, const float *a, const float *b, float *y);
 
+/* In place: y[i] = act(y[i]) for an activation of libration.h that has no slope (activate.c). The same bits on every processor. */
+void lbr_activate(int act, float *y, int64_t n);
+/* The same of one number, for the slow twins. */
+double lbr_activated(int act, double v);
+
+/* matmul of i32 (matmul_whole.c). */
+int lbr_matmul_whole(lbr_call *c);
+
 /* exp in f32, relative error below 2e-7, exact at infinities, NaN passes. Branch-free, so loops over it vectorise. Source: Cephes' range reduction. */
 static inline float lbr_expf(float x)
 {
@@ -64,6 +72,27 @@ static inline float lbr_expf(float x)
 }
 
 static inline float lbr_sigmoidf(float x) { return 1.0f / (1.0f + lbr_expf(-x)); }
+
+/* erf in f32, relative error below 3e-7: a polynomial near 0, 1 - exp(-polynomial) beyond 1 (least squares fits of our own). Branch-free. */
+static inline float lbr_erff(float x)
+{
+    float a = fabsf(x), z = x * x;
+    float p = -5.66799519e-4f;
+    p = p * z + 4.92741985e-3f;
+    p = p * z - 2.67208936e-2f;
+    p = p * z + 1.12805789e-1f;
+    p = p * z - 3.76123936e-1f;
+    p = p * z + 1.12837915f;
+    float t = a < 4.0f ? a : 4.0f, q = -1.87370092e-4f;
+    q = q * t + 2.95709163e-3f;
+    q = q * t - 2.1874697e-2f;
+    q = q * t + 1.03181084e-1f;
+    q = q * t + 6.38061658e-1f;
+    q = q * t + 1.1271379f;
+    q = q * t + 3.29847067e-4f;
+    float large = copysignf(1.0f - lbr_expf(-q), x);
+    return a > 1.0f ? large : p * x;
+}
 
 /* tanh in f32, relative error below 3e-7. Source: Cephes. */
 static inline float lbr_tanhf(float x)

@@ -3,6 +3,21 @@
 
 /* ---- walking ---- */
 
+/* A last dim of a few elements (channels of a picture) would cost a call for each few: the longest dim takes its place. */
+static void short_last(lbr_walk *w)
+{
+    int last = w->ndim - 1, longest = last;
+    for (int d = 0; d < last; d++)
+        if (w->shape[d] > w->shape[longest]) longest = d;
+    if (w->shape[last] >= 16 || w->shape[longest] < 4 * w->shape[last]) return;
+    int64_t shape = w->shape[last];
+    w->shape[last] = w->shape[longest], w->shape[longest] = shape;
+    for (int k = 0; k < w->operands; k++) {
+        int64_t stride = w->stride[k][last];
+        w->stride[k][last] = w->stride[k][longest], w->stride[k][longest] = stride;
+    }
+}
+
 void lbr_walk_init(lbr_walk *w, const lbr_tensor *out, const lbr_tensor *const *in, int nin)
 {
     const lbr_tensor *all[4] = {out};
@@ -28,6 +43,7 @@ void lbr_walk_init(lbr_walk *w, const lbr_tensor *out, const lbr_tensor *const *
         w->shape[0] = 1;
         for (int k = 0; k < w->operands; k++) w->stride[k][0] = 0;
     }
+    short_last(w);
 }
 
 struct run {
@@ -108,6 +124,9 @@ static int32_t ipow(int32_t u, int32_t v)
     return (int32_t)r;
 }
 
+/* the rest r of a division by v, with the sign of v */
+static inline double towards(double r, double v) { return r != 0 && (r < 0) != (v < 0) ? r + v : r; }
+
 LOOP2_ALL(add, u + v, u + v, wrap((int64_t)u + v))
 LOOP2_ALL(sub, u - v, u - v, wrap((int64_t)u - v))
 LOOP2_ALL(mul, u * v, u * v, wrap((int64_t)u * v))
@@ -121,8 +140,16 @@ COMPARE_ALL(eq, u == v)
 COMPARE_ALL(ne, u != v)
 COMPARE_ALL(lt, u < v)
 COMPARE_ALL(le, u <= v)
+/* the sign of v; of whole numbers x mod 0 is 0 */
+LOOP2_ALL(mod, towards(fmod(u, v), v), towards(fmod(u, v), v), v == 0 || v == -1 ? 0 : u % v + (u % v != 0 && (u % v < 0) != (v < 0) ? v : 0))
+LOOP2_ALL(fmod, fmodf(u, v), fmod(u, v), v == 0 || v == -1 ? 0 : u % v)
+LOOP2(bit_and, int32_t, int32_t, u & v)
+LOOP2(bit_or, int32_t, int32_t, u | v)
+LOOP2(bit_xor, int32_t, int32_t, u ^ v)
+LOOP2(shift_left, int32_t, int32_t, (uint32_t)v > 31 ? 0 : wrap((int64_t)((uint64_t)u << v)))
+LOOP2(shift_right, int32_t, int32_t, (uint32_t)v > 31 ? 0 : (int32_t)((uint32_t)u >> v))
 /* u = dy, v = x */
-LOOP2(gelu_backward, float, float, u * (0.5f * (1 + erff(v * 0.70710678f)) + v * 0.39894228f * expf(-0.5f * v * v)))
+LOOP2(gelu_backward, float, float, u * (0.5f * (1 + lbr_erff(v * 0.70710678f)) + v * 0.39894228f * lbr_expf(-0.5f * v * v)))
 LOOP2(gelu_backward, double, double, u * (0.5 * (1 + erf(v * M_SQRT1_2)) + v * 0.3989422804014327 * exp(-0.5 * v * v)))
 
 LOOP1_ALL(neg, -v, -v, wrap(-(int64_t)v))
@@ -140,8 +167,45 @@ LOOP1_FLOAT(sin, sinf(v), sin(v))
 LOOP1_FLOAT(cos, cosf(v), cos(v))
 LOOP1_FLOAT(sigmoid, lbr_sigmoidf(v), 1 / (1 + exp(-v)))
 LOOP1_FLOAT(tanh, lbr_tanhf(v), tanh(v))
-LOOP1_FLOAT(gelu, 0.5f * v * (1 + erff(v * 0.70710678f)), 0.5 * v * (1 + erf(v * M_SQRT1_2)))
+LOOP1_FLOAT(gelu, 0.5f * v * (1 + lbr_erff(v * 0.70710678f)), 0.5 * v * (1 + erf(v * M_SQRT1_2)))
 LOOP1_FLOAT(silu, v * lbr_sigmoidf(v), v / (1 + exp(-v)))
+
+/* unary's kinds */
+LOOP1_FLOAT(tan, tanf(v), tan(v))
+LOOP1_FLOAT(asin, asinf(v), asin(v))
+LOOP1_FLOAT(acos, acosf(v), acos(v))
+LOOP1_FLOAT(atan, atanf(v), atan(v))
+LOOP1_FLOAT(sinh, sinhf(v), sinh(v))
+LOOP1_FLOAT(cosh, coshf(v), cosh(v))
+LOOP1_FLOAT(asinh, asinhf(v), asinh(v))
+LOOP1_FLOAT(acosh, acoshf(v), acosh(v))
+LOOP1_FLOAT(atanh, atanhf(v), atanh(v))
+LOOP1_FLOAT(erf, lbr_erff(v), erf(v))
+LOOP1_FLOAT(ceil, ceilf(v), ceil(v))
+LOOP1_FLOAT(floor, floorf(v), floor(v))
+LOOP1_FLOAT(rint, rintf(v), rint(v))
+LOOP1_FLOAT(trunc, truncf(v), trunc(v))
+LOOP1_FLOAT(rsqrt, 1 / sqrtf(v), 1 / sqrt(v))
+LOOP1_FLOAT(softplus, (v > 0 ? v : v != v ? v : 0) + log1pf(lbr_expf(-fabsf(v))), (v > 0 ? v : v != v ? v : 0) + log1p(exp(-fabs(v))))
+LOOP1_FLOAT(softsign, v / (1 + fabsf(v)), v / (1 + fabs(v)))
+LOOP1_FLOAT(elu, v > 0 ? v : (float)p * (lbr_expf(v) - 1), v > 0 ? v : p * expm1(v))
+LOOP1_FLOAT(selu, (float)q * (v > 0 ? v : (float)p * (lbr_expf(v) - 1)), q * (v > 0 ? v : p * expm1(v)))
+LOOP1_FLOAT(celu, v > 0 ? v : (float)p * (lbr_expf(v / (float)p) - 1), v > 0 ? v : p * expm1(v / p))
+LOOP1_FLOAT(gelu_tanh, 0.5f * v * (1 + lbr_tanhf(0.79788456f * (v + 0.044715f * v * v * v))), 0.5 * v * (1 + tanh(0.7978845608028654 * (v + 0.044715 * v * v * v))))
+static inline float gate_f32(float v) { return v < 0 ? 0 : v > 1 ? 1 : v; }
+static inline double gate_f64(double v) { return v < 0 ? 0 : v > 1 ? 1 : v; }
+LOOP1_FLOAT(hard_sigmoid, gate_f32(v * (float)p + (float)q), gate_f64(v * p + q))
+LOOP1_FLOAT(hard_swish, v * gate_f32(v * (1 / 6.0f) + 0.5f), v * gate_f64(v / 6 + 0.5))
+static inline float mish_f32(float v)
+{
+    float e = lbr_expf(v > 20 ? 20 : v), n = e * (e + 2); /* the tanh as a ratio of e^x alone */
+    return v * (n / (n + 2));
+}
+LOOP1_FLOAT(mish, mish_f32(v), v * tanh(v > 30 ? v : log1p(exp(v))))
+LOOP1_FLOAT(thresholded_relu, v > (float)p || v != v ? v : 0, v > p || v != v ? v : 0)
+LOOP1_FLOAT(shrink, v < -(float)p ? v + (float)q : v > (float)p ? v - (float)q : v != v ? v : 0, v < -p ? v + q : v > p ? v - q : v != v ? v : 0)
+LOOP1_FLOAT(leaky_relu, v > 0 ? v : v * (float)p, v > 0 ? v : v * p)
+
 LOOP1(isnan, float, uint8_t, v != v)
 LOOP1(isnan, double, uint8_t, v != v)
 LOOP1(isnan, int32_t, uint8_t, (v & 0))
@@ -154,6 +218,7 @@ struct job {
     loop1 one[3];
     loop2 two[3];
     bool flag;    /* the loop writes u8 0 or 1 */
+    int operands; /* 1 or 2 */
     int in, out;  /* dtypes */
     double p, q;
 };
@@ -187,8 +252,8 @@ static void job_run(void *ctx, int64_t n, char *const *data, const int64_t *stri
         int64_t m = n - i < BLOCK ? n - i : BLOCK;
         if (in_place && plain) m = n;
         block a, b, r;
-        const void *pa = data[1] + i * stride[1], *pb = j->two[0] ? data[2] + i * stride[2] : NULL;
-        int64_t sa = stride[1] / size, sb = j->two[0] ? stride[2] / size : 0;
+        const void *pa = data[1] + i * stride[1], *pb = j->operands == 2 ? data[2] + i * stride[2] : NULL;
+        int64_t sa = stride[1] / size, sb = j->operands == 2 ? stride[2] / size : 0;
         if (!plain) {
             load(j->in, pa, sa, m, &a);
             pa = &a, sa = 1;
@@ -198,7 +263,7 @@ static void job_run(void *ctx, int64_t n, char *const *data, const int64_t *stri
             }
         }
         void *y = in_place ? data[0] + i * stride[0] : (void *)&r;
-        if (j->two[0]) j->two[loop](m, pa, sa, pb, sb, y);
+        if (j->operands == 2) j->two[loop](m, pa, sa, pb, sb, y);
         else j->one[loop](m, pa, sa, y, j->p, j->q);
         if (!in_place) {
             char *out = data[0] + i * stride[0];
@@ -226,9 +291,9 @@ static bool run_small(const lbr_call *c, const struct job *j)
     int64_t n = lbr_tensor_numel(&c->out[0]);
     if (n > SMALL || !direct(j->in) || !lbr_tensor_contiguous(&c->out[0])) return false;
     int loop = loop_of(j->in);
-    int64_t sa = step_of(&c->in[0], &c->out[0], n), sb = j->two[0] ? step_of(&c->in[1], &c->out[0], n) : 0;
+    int64_t sa = step_of(&c->in[0], &c->out[0], n), sb = j->operands == 2 ? step_of(&c->in[1], &c->out[0], n) : 0;
     if (sa < 0 || sb < 0) return false;
-    if (j->two[0]) j->two[loop](n, c->in[0].data, sa, c->in[1].data, sb, c->out[0].data);
+    if (j->operands == 2) j->two[loop](n, c->in[0].data, sa, c->in[1].data, sb, c->out[0].data);
     else j->one[loop](n, c->in[0].data, sa, c->out[0].data, j->p, j->q);
     return true;
 }
@@ -237,9 +302,9 @@ static int run(lbr_call *c, struct job *j)
 {
     const lbr_tensor *in[2] = {&c->in[0], &c->in[1]};
     lbr_walk w;
-    j->in = c->in[0].dtype, j->out = c->out[0].dtype;
+    j->operands = c->nin, j->in = c->in[0].dtype, j->out = c->out[0].dtype;
     if (run_small(c, j)) return 0;
-    lbr_walk_init(&w, &c->out[0], in, j->two[0] ? 2 : 1);
+    lbr_walk_init(&w, &c->out[0], in, j->operands);
     lbr_walk_run(&w, job_run, j);
     return 0;
 }
@@ -259,6 +324,28 @@ int lbr_cpu_gelu_backward(lbr_call *c) { struct job j = {.two = {gelu_backward_f
     int lbr_cpu_##name(lbr_call *c) { struct job j = {.one = {name##_float, name##_double}}; return run(c, &j); }
 ONE(neg) ONE(abs) ONE(sign) ONE(square) ONE(relu)
 ONE_FLOAT(exp) ONE_FLOAT(log) ONE_FLOAT(sqrt) ONE_FLOAT(reciprocal) ONE_FLOAT(sin) ONE_FLOAT(cos) ONE_FLOAT(sigmoid) ONE_FLOAT(tanh) ONE_FLOAT(gelu) ONE_FLOAT(silu)
+
+int lbr_cpu_unary(lbr_call *c)
+{
+#define KIND(name) {name##_float, name##_double},
+    static const loop1 loops[LBR_UNARIES][2] = {LBR_UNARY_KINDS(KIND)};
+#undef KIND
+    const lbr_unary_attr *a = c->attr;
+    struct job j = {.one = {loops[a->kind][0], loops[a->kind][1]}, .p = a->p, .q = a->q};
+    return run(c, &j);
+}
+
+int lbr_cpu_binary(lbr_call *c)
+{
+    static const loop2 loops[LBR_BINARIES][3] = {
+        [LBR_BINARY_mod] = {mod_float, mod_double, mod_int32_t}, [LBR_BINARY_fmod] = {fmod_float, fmod_double, fmod_int32_t},
+        [LBR_BINARY_bit_and] = {[2] = bit_and_int32_t}, [LBR_BINARY_bit_or] = {[2] = bit_or_int32_t}, [LBR_BINARY_bit_xor] = {[2] = bit_xor_int32_t},
+        [LBR_BINARY_shift_left] = {[2] = shift_left_int32_t}, [LBR_BINARY_shift_right] = {[2] = shift_right_int32_t},
+    };
+    const loop2 *l = loops[((const lbr_binary_attr *)c->attr)->kind];
+    struct job j = {.two = {l[0], l[1], l[2]}};
+    return run(c, &j);
+}
 
 int lbr_cpu_affine(lbr_call *c)
 {

@@ -1,4 +1,4 @@
-/* loss.c: masked mean losses, cross entropy, gather and its gradient. Sums in double, in a fixed order. */
+/* loss.c: masked mean losses and cross entropy. Sums in double, in a fixed order. */
 #include "cpu.h"
 
 enum { BLOCK = 256 };
@@ -152,44 +152,6 @@ int lbr_cpu_cross_entropy_backward(lbr_call *c)
             load(&c->in[1], r * n + i, 1, &v);
             v = class[r] < 0 ? 0 : (v - (i == class[r])) * dy / (double)used;
             store(&c->out[0], r * n + i, 1, &v);
-        }
-    return 0;
-}
-
-/* ---- gather ---- */
-
-static int check_index(const lbr_call *c, const int32_t *index, int64_t n, int64_t rows)
-{
-    for (int64_t i = 0; i < n; i++)
-        if (index[i] < 0 || index[i] >= rows)
-            return lbr_fail(LBR_EINVAL, "%s: index %d at element %lld, there are %lld rows", lbr_op_name(c->op), index[i], (long long)i + 1, (long long)rows);
-    return 0;
-}
-
-int lbr_cpu_gather(lbr_call *c)
-{
-    const lbr_tensor *x = &c->in[0];
-    const int32_t *index = (const int32_t *)c->in[1].data;
-    int64_t n = lbr_tensor_numel(&c->in[1]), row = lbr_dtype_size(x->dtype);
-    for (int d = 1; d < x->ndim; d++) row *= x->shape[d];
-    int rc = check_index(c, index, n, x->shape[0]);
-    if (rc) return rc;
-    for (int64_t i = 0; i < n; i++) memcpy(c->out[0].data + i * row, x->data + index[i] * row, (size_t)row);
-    return 0;
-}
-
-int lbr_cpu_gather_backward(lbr_call *c)
-{
-    const lbr_tensor *dy = &c->in[0];
-    const int32_t *index = (const int32_t *)c->in[1].data;
-    int64_t n = lbr_tensor_numel(&c->in[1]), rows = c->out[0].shape[0], total = lbr_tensor_numel(&c->out[0]), row = rows ? total / rows : 0;
-    int rc = check_index(c, index, n, rows);
-    if (rc) return rc;
-    memset(c->out[0].data, 0, (size_t)(total * lbr_dtype_size(dy->dtype)));
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t k = 0; k < row; k++) {
-            if (dy->dtype == LBR_F64) ((double *)c->out[0].data)[index[i] * row + k] += ((const double *)dy->data)[i * row + k];
-            else ((float *)c->out[0].data)[index[i] * row + k] += ((const float *)dy->data)[i * row + k];
         }
     return 0;
 }

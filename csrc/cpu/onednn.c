@@ -132,6 +132,19 @@ static dnnl_status_t weight_descriptors(const struct geometry *k, dnnl_data_type
     return describe(any, many ? 5 : 4, many ? grouped : dims, type, NULL);
 }
 
+/* Activations as oneDNN's elementwise steps, one after another (hard_sigmoid by itself came with 2.7). */
+static const struct step { dnnl_alg_kind_t kind; float alpha, beta; } steps[LBR_ACTS][2] = {
+    [LBR_ACT_RELU] = {{dnnl_eltwise_relu, 0, 0}},
+    [LBR_ACT_RELU6] = {{dnnl_eltwise_clip, 0, 6}},
+    [LBR_ACT_SILU] = {{dnnl_eltwise_swish, 1, 0}},
+    [LBR_ACT_HARD_SWISH] = {{dnnl_eltwise_hardswish, 1 / 6.0f, 0.5f}},
+    [LBR_ACT_SIGMOID] = {{dnnl_eltwise_logistic, 0, 0}},
+    [LBR_ACT_HARD_SIGMOID] = {{dnnl_eltwise_linear, 1 / 6.0f, 0.5f}, {dnnl_eltwise_clip, 0, 1}},
+    [LBR_ACT_TANH] = {{dnnl_eltwise_tanh, 0, 0}},
+    [LBR_ACT_GELU] = {{dnnl_eltwise_gelu_erf, 0, 0}},
+    [LBR_ACT_MISH] = {{dnnl_eltwise_mish, 0, 0}},
+};
+
 static dnnl_status_t attributes(const struct geometry *k, descriptor_ref y, dnnl_primitive_attr_t *attr)
 {
     dnnl_post_ops_t post;
@@ -144,14 +157,14 @@ static dnnl_status_t attributes(const struct geometry *k, descriptor_ref y, dnnl
     if (k->has_residual == SUMMED) s = dnnl_post_ops_append_sum(post, 1);
 #endif
     if (k->has_residual == ADDED) s = dnnl_post_ops_append_binary(post, dnnl_binary_add, y);
+    const struct step *a = steps[k->act];
+    for (int i = 0; i < 2 && a[i].kind && s == dnnl_success; i++)
 #if DNNL_VERSION_MAJOR >= 3
-    if (k->act == 1 && s == dnnl_success) s = dnnl_post_ops_append_eltwise(post, dnnl_eltwise_relu, 0, 0);
-    if (k->act == 2 && s == dnnl_success) s = dnnl_post_ops_append_eltwise(post, dnnl_eltwise_clip, 0, 6);
+        s = dnnl_post_ops_append_eltwise(post, a[i].kind, a[i].alpha, a[i].beta);
 #else
-    if (k->act == 1 && s == dnnl_success) s = dnnl_post_ops_append_eltwise(post, 1, dnnl_eltwise_relu, 0, 0);
-    if (k->act == 2 && s == dnnl_success) s = dnnl_post_ops_append_eltwise(post, 1, dnnl_eltwise_clip, 0, 6);
+        s = dnnl_post_ops_append_eltwise(post, 1, a[i].kind, a[i].alpha, a[i].beta);
 #endif
-    if (k->act == 3 && s == dnnl_success) s = dnnl_post_ops_append_prelu(post, 1 << 1);
+    if (k->act == LBR_ACT_PRELU && s == dnnl_success) s = dnnl_post_ops_append_prelu(post, 1 << 1);
     if (s == dnnl_success) s = dnnl_primitive_attr_set_post_ops(*attr, post);
     dnnl_post_ops_destroy(post);
     return s;
@@ -214,7 +227,7 @@ static int build(const lbr_call *c, struct prepared *p)
     if (s == dnnl_success) s = dnnl_memory_create(&p->plain, REF(w), engine, DNNL_MEMORY_NONE);
     if (s == dnnl_success && k->has_bias) s = dnnl_memory_create(&p->bias, REF(b), engine, DNNL_MEMORY_NONE);
     if (s == dnnl_success && k->has_residual == ADDED) s = dnnl_memory_create(&p->residual, REF(y), engine, DNNL_MEMORY_NONE);
-    if (s == dnnl_success && k->act == 3) s = dnnl_memory_create(&p->slope, REF(slope), engine, DNNL_MEMORY_NONE);
+    if (s == dnnl_success && k->act == LBR_ACT_PRELU) s = dnnl_memory_create(&p->slope, REF(slope), engine, DNNL_MEMORY_NONE);
     if (s == dnnl_success) {
         descriptor_ref packed = query(pd, k->direction == BACKWARD_WEIGHT ? dnnl_query_diff_weights_md : dnnl_query_weights_md);
         what = "weight layout";
@@ -522,6 +535,7 @@ int lbr_cpu_matmul(lbr_call *c)
     const lbr_matmul_attr *attr = c->attr;
     const lbr_tensor *a = &c->in[0], *b = &c->in[1], *y = &c->out[0];
     if (a->dtype == LBR_F64) return lbr_reference_matmul(c);
+    if (a->dtype == LBR_I32) return lbr_matmul_whole(c);
     if (a->dtype == LBR_F16) return lbr_widened(c, lbr_cpu_matmul);
     int64_t m = y->shape[y->ndim - 2], n = y->shape[y->ndim - 1], k = a->shape[a->ndim - 1 - (attr->ta != 0)], batch = 1;
     if (!lbr_tensor_numel(y)) return 0;
@@ -549,8 +563,7 @@ LBR_CLONES static void add_bias(void *ctx, int64_t begin, int64_t end, int threa
     for (int64_t i = begin; i < end; i++) {
         float *y = r->y + i * r->n;
         if (r->b) for (int64_t k = 0; k < r->n; k++) y[k] += r->b[k];
-        if (r->act) for (int64_t k = 0; k < r->n; k++) y[k] = y[k] < 0 ? 0 : y[k];
-        if (r->act == 2) for (int64_t k = 0; k < r->n; k++) y[k] = y[k] > 6 ? 6 : y[k];
+        lbr_activate(r->act, y, r->n);
     }
 }
 

@@ -1,10 +1,10 @@
-/* reduce.c: sums, means and extremes over any set of dims. Sums run in double in a fixed order, so results do not depend on the thread count. */
+/* reduce.c: sums, means, products and extremes over any set of dims, sums along one. Sums run in double in a fixed order, so results do not depend on the thread count. */
 #include "cpu.h"
 
 #include <stdlib.h>
 
 enum { BLOCK = 256, WIDE = 512 };
-enum kind { SUM, MEAN, MAX, MIN };
+enum kind { SUM, MEAN, MAX, MIN, PROD };
 
 /* Kept and reduced dims of a contiguous tensor, neighbours joined, strides in elements. */
 struct plan {
@@ -44,11 +44,12 @@ static inline double combine(enum kind kind, double acc, double v)
     switch (kind) {
     case MAX: return v > acc || v != v ? v : acc;
     case MIN: return v < acc || v != v ? v : acc;
+    case PROD: return acc * v;
     default: return acc + v;
     }
 }
 
-static inline double start(enum kind kind) { return kind == MAX ? -INFINITY : kind == MIN ? INFINITY : 0; }
+static inline double start(enum kind kind) { return kind == MAX ? -INFINITY : kind == MIN ? INFINITY : kind == PROD ? 1 : 0; }
 
 /* Sum of a block in eight lanes, folded in a fixed order. */
 LBR_CLONES static double block_sum(const double *b, int64_t n)
@@ -147,6 +148,44 @@ int lbr_cpu_sum(lbr_call *c) { return reduce(c, SUM, ((const lbr_sum_attr *)c->a
 int lbr_cpu_mean(lbr_call *c) { return reduce(c, MEAN, ((const lbr_mean_attr *)c->attr)->dims); }
 int lbr_cpu_max(lbr_call *c) { return reduce(c, MAX, ((const lbr_max_attr *)c->attr)->dims); }
 int lbr_cpu_min(lbr_call *c) { return reduce(c, MIN, ((const lbr_min_attr *)c->attr)->dims); }
+
+int lbr_cpu_prod(lbr_call *c) { return reduce(c, PROD, ((const lbr_prod_attr *)c->attr)->dims); }
+
+/* Lines along one dim: [outer][n][inner], WIDE neighbours at a time. */
+struct lines { const lbr_tensor *x, *y; int64_t n, inner, parts; enum kind kind; bool exclusive, reverse; };
+
+static void accumulate(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    const struct lines *l = ctx;
+    int dtype = l->x->dtype, size = lbr_dtype_size(dtype);
+    double acc[WIDE], block[WIDE];
+    for (int64_t job = begin; job < end; job++) {
+        int64_t first = job % l->parts * WIDE, m = l->inner - first < WIDE ? l->inner - first : WIDE, base = job / l->parts * l->n * l->inner + first;
+        for (int64_t k = 0; k < m; k++) acc[k] = start(l->kind);
+        for (int64_t i = 0; i < l->n; i++) {
+            int64_t at = (base + (l->reverse ? l->n - 1 - i : i) * l->inner) * size;
+            lbr_load_f64(dtype, l->x->data + at, 1, m, block);
+            if (l->exclusive) lbr_store_f64(dtype, acc, m, l->y->data + at, 1);
+            for (int64_t k = 0; k < m; k++) acc[k] = combine(l->kind, acc[k], block[k]);
+            if (!l->exclusive) lbr_store_f64(dtype, acc, m, l->y->data + at, 1);
+        }
+    }
+}
+
+static int cumulate(lbr_call *c, enum kind kind, int dim, bool exclusive, bool reverse)
+{
+    const lbr_tensor *x = &c->in[0];
+    int64_t inner = 1, n = x->shape[dim], all = lbr_tensor_numel(x);
+    if (!all) return 0;
+    for (int d = dim + 1; d < x->ndim; d++) inner *= x->shape[d];
+    struct lines l = {x, &c->out[0], n, inner, (inner + WIDE - 1) / WIDE, kind, exclusive, reverse};
+    lbr_parallel(all / (n * inner) * l.parts, 1 + 65536 / (n * (inner < WIDE ? inner : WIDE) + 1), accumulate, &l);
+    return 0;
+}
+
+int lbr_cpu_cumsum(lbr_call *c) { const lbr_cumsum_attr *a = c->attr; return cumulate(c, SUM, a->dim, a->exclusive != 0, a->reverse != 0); }
+int lbr_cpu_cumprod(lbr_call *c) { const lbr_cumprod_attr *a = c->attr; return cumulate(c, PROD, a->dim, a->exclusive != 0, a->reverse != 0); }
 
 int lbr_cpu_argmax(lbr_call *c)
 {

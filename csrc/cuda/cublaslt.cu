@@ -1,5 +1,6 @@
 // cublaslt.cu: opens cuBLASLt when the first product asks for it, and runs products through it. What it needs of the library is declared here, so that no header of
 // it has to be installed. Any failure is a false: the caller's own kernel does the work.
+#include "activate.cuh"
 #include "cublaslt.cuh"
 #include "walk.cuh"
 
@@ -160,8 +161,7 @@ template <class T> static __global__ void activate(int act, int64_t n, T *y)
     for (int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * 4; i < n; i += (int64_t)gridDim.x * blockDim.x * 4) {
         lbr_cuda_four<T> v = lbr_cuda_read4(y + i, n - i);
         for (int k = 0; k < 4; k++) {
-            auto e = lbr_cuda_load(v.v[k]);
-            v.v[k] = lbr_cuda_store<T>(e < 0 ? 0 : act == 2 && e > 6 ? 6 : e);
+            v.v[k] = lbr_cuda_store<T>(lbr_cuda_activate(act, lbr_cuda_load(v.v[k])));
         }
         lbr_cuda_write4(y + i, n - i, v);
     }

@@ -3,7 +3,7 @@
 #include "cuda.cuh"
 
 // A dense product y [batch][m][n] = act(a b + bias): a [m,k] (ta: [k,m]), b [k,n] (tb: [n,k]), a_batch and b_batch elements from one to the next (0: one for all),
-// bias [n] or NULL. act as in ops.def: none, relu, relu6. dtype: f32, f64, f16 or bf16, sums in f32 (f64 in f64).
+// bias [n] or NULL. act as in ops.def, without prelu. dtype: f32, f64, f16 or bf16, sums in f32 (f64 in f64).
 struct lbr_cuda_gemm {
     int dtype, ta, tb, act;
     int m, n, k, batch;

@@ -1,5 +1,6 @@
 // finish.cuh: what convolutions do to their sums: bias first, then residual, activation, store. The rounding is that of csrc/cpu/convolve_kernel.h.
 #pragma once
+#include "activate.cuh"
 #include "tile.cuh"
 
 // A row of numbers of any floating dtype; NULL data: zeros.
@@ -26,10 +27,8 @@ template <class S, class T> struct lbr_cuda_finish {
     __device__ __forceinline__ T start(int channel) const { return bias.data ? (T)bias.at(channel) : (T)0; }
     __device__ __forceinline__ T activate(T v, int channel) const
     {
-        if (act == 1 || act == 2) v = v < 0 ? (T)0 : v; // NaN passes
-        if (act == 2) v = v > 6 ? (T)6 : v;
-        if (act == 3 && v < 0) v *= (T)slope.at(channel);
-        return v;
+        if (act == LBR_ACT_PRELU) return v < 0 ? v * (T)slope.at(channel) : v;
+        return lbr_cuda_activate(act, v);
     }
     // W numbers from channel `channel` on, element `at` of y
     template <int W> __device__ __forceinline__ void put(int64_t at, int channel, const T *v) const

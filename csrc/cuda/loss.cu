@@ -193,30 +193,33 @@ int lbr_cuda_cross_entropy_backward(lbr_call *c) { return c->in[1].dtype == LBR_
 
 // ---- gather: rows are moved in words as large as they and their places allow ----
 
-template <class W> static __global__ void gather(lbr_cuda_fault *fault, int64_t n, int rows, int words, const W *x, const int32_t *index, W *y)
+template <class W> static __global__ void gather(lbr_cuda_fault *fault, int64_t all, int64_t n, int rows, int words, const W *x, const int32_t *index, W *y)
 {
     const int each = words ? words : 1; // rows without elements: the index is looked at all the same
-    for (int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; j < n * each; j += (int64_t)gridDim.x * blockDim.x) {
-        int64_t i = j / each;
-        int row = index[i], k = (int)(j - i * each);
+    for (int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; j < all * each; j += (int64_t)gridDim.x * blockDim.x) {
+        int64_t i = j / each, block = i / n, at = i - block * n;
+        int row = index[at], k = (int)(j - i * each);
         bool inside = row >= 0 && row < rows;
-        if (!inside && k == 0) lbr_cuda_blame(fault, LBR_OP_gather, row, i, rows);
-        if (words) y[j] = inside ? x[(int64_t)row * words + k] : W();
+        if (!inside && k == 0 && block == 0) lbr_cuda_blame(fault, LBR_OP_gather, row, at, rows);
+        if (words) y[j] = inside ? x[(block * rows + row) * words + k] : W();
     }
 }
 
 int lbr_cuda_gather(lbr_call *c)
 {
     const lbr_tensor *x = &c->in[0];
-    int64_t n = lbr_tensor_numel(&c->in[1]), bytes = lbr_dtype_size(x->dtype);
+    const int dim = ((const lbr_gather_attr *)c->attr)->dim;
+    int64_t n = lbr_tensor_numel(&c->in[1]), all = n, bytes = lbr_dtype_size(x->dtype);
+    for (int d = 0; d < dim; d++) all *= x->shape[d];
     if (!n) return 0;
-    for (int d = 1; d < x->ndim; d++) bytes *= x->shape[d];
+    for (int d = dim + 1; d < x->ndim; d++) bytes *= x->shape[d];
+    if (!all) all = n, bytes = 0; // nothing is moved, the index is looked at all the same
     int word = 16;
     while ((bytes | (int64_t)(uintptr_t)x->data | (int64_t)(uintptr_t)c->out[0].data) % word) word /= 2;
     const int words = (int)(bytes / word);
-    lbr_cuda_grid g = lbr_cuda_grid_of(c, n * (words ? words : 1), 1);
+    lbr_cuda_grid g = lbr_cuda_grid_of(c, all * (words ? words : 1), 1);
     lbr_cuda_fault *fault = lbr_cuda_fault_of(c->device - LBR_CUDA);
-#define CASE(size, W) case size: LBR_LAUNCH(gather<W>, g, fault, n, x->shape[0], words, (const W *)x->data, (const int32_t *)c->in[1].data, (W *)c->out[0].data); break;
+#define CASE(size, W) case size: LBR_LAUNCH(gather<W>, g, fault, all, n, x->shape[dim], words, (const W *)x->data, (const int32_t *)c->in[1].data, (W *)c->out[0].data); break;
     switch (word) { CASE(16, uint4) CASE(8, uint2) CASE(4, unsigned) CASE(2, uint16_t) CASE(1, uint8_t) }
 #undef CASE
     return 0;
@@ -225,25 +228,26 @@ int lbr_cuda_gather(lbr_call *c)
 enum { TILE = 128 }; // columns that a warp has of a row of dx
 
 // A warp reads the whole index, 32 at a time, and adds what belongs to its row in the index's order: no atomics, no sorting, the same sum each time.
-template <class T> static __global__ void gather_sum(lbr_cuda_fault *fault, int64_t n, int rows, int columns, const T *dy, const int32_t *index, T *dx)
+template <class T> static __global__ void gather_sum(lbr_cuda_fault *fault, int64_t n, int64_t all, int rows, int columns, const T *dy, const int32_t *index, T *dx)
 {
     const int tiles = columns > TILE ? (columns + TILE - 1) / TILE : 1, lane = lbr_cuda_lane<32>();
-    const int64_t jobs = (rows ? (int64_t)rows : 1) * tiles;
+    const int64_t jobs = (all ? all : 1) * tiles;
     for (int64_t job = lbr_cuda_group<32>(); job < jobs; job += lbr_cuda_groups<32>()) {
-        const int row = (int)(job / tiles), first = (int)(job % tiles) * TILE + lane;
+        const int64_t line = job / tiles, block = rows ? line / rows : 0;
+        const int row = (int)(line - block * rows), first = (int)(job % tiles) * TILE + lane;
         T sum[TILE / 32] = {};
         for (int64_t i = 0; i < n; i += 32) {
             const bool there = i + lane < n;
             const int mine = there ? index[i + lane] : 0;
             if (there && job == 0 && (mine < 0 || mine >= rows)) lbr_cuda_blame(fault, LBR_OP_gather_backward, mine, i + lane, rows);
-            for (unsigned hits = __ballot_sync(0xffffffffu, there && mine == row); hits; hits &= hits - 1) {
-                const T *from = dy + (i + __ffs((int)hits) - 1) * columns;
+            for (unsigned hits = __ballot_sync(0xffffffffu, there && mine == row && line < all); hits; hits &= hits - 1) {
+                const T *from = dy + (block * n + i + __ffs((int)hits) - 1) * columns;
                 for (int k = 0; k < TILE / 32; k++)
                     if (first + 32 * k < columns) sum[k] += from[first + 32 * k];
             }
         }
-        for (int k = 0; k < TILE / 32 && row < rows; k++)
-            if (first + 32 * k < columns) dx[(int64_t)row * columns + first + 32 * k] = sum[k];
+        for (int k = 0; k < TILE / 32 && line < all; k++)
+            if (first + 32 * k < columns) dx[line * columns + first + 32 * k] = sum[k];
     }
 }
 
@@ -251,13 +255,16 @@ int lbr_cuda_gather_backward(lbr_call *c)
 {
     const lbr_tensor *dx = &c->out[0];
     int64_t n = lbr_tensor_numel(&c->in[1]);
-    int rows = dx->shape[0], columns = 1;
-    for (int d = 1; d < dx->ndim; d++) columns *= dx->shape[d];
+    const int dim = ((const lbr_gather_backward_attr *)c->attr)->dim;
+    int rows = dx->shape[dim], columns = 1;
+    int64_t all = rows;
+    for (int d = 0; d < dim; d++) all *= dx->shape[d];
+    for (int d = dim + 1; d < dx->ndim; d++) columns *= dx->shape[d];
     if (!n && !lbr_tensor_numel(dx)) return 0;
-    lbr_cuda_grid g = lbr_cuda_grid_of(c, (rows ? (int64_t)rows : 1) * (columns > TILE ? (columns + TILE - 1) / TILE : 1), 32);
+    lbr_cuda_grid g = lbr_cuda_grid_of(c, (all ? all : 1) * (columns > TILE ? (columns + TILE - 1) / TILE : 1), 32);
     lbr_cuda_fault *fault = lbr_cuda_fault_of(c->device - LBR_CUDA);
     const int32_t *index = (const int32_t *)c->in[1].data;
-    if (dx->dtype == LBR_F64) LBR_LAUNCH(gather_sum<double>, g, fault, n, rows, columns, (const double *)c->in[0].data, index, (double *)dx->data);
-    else LBR_LAUNCH(gather_sum<float>, g, fault, n, rows, columns, (const float *)c->in[0].data, index, (float *)dx->data);
+    if (dx->dtype == LBR_F64) LBR_LAUNCH(gather_sum<double>, g, fault, n, all, rows, columns, (const double *)c->in[0].data, index, (double *)dx->data);
+    else LBR_LAUNCH(gather_sum<float>, g, fault, n, all, rows, columns, (const float *)c->in[0].data, index, (float *)dx->data);
     return 0;
 }

@@ -30,6 +30,7 @@ int lbr_cuda_matmul(lbr_call *c)
 {
     const lbr_matmul_attr *at = (const lbr_matmul_attr *)c->attr;
     const lbr_tensor *a = &c->in[0], *b = &c->in[1], *y = &c->out[0];
+    if (a->dtype == LBR_I32) return lbr_fail(LBR_EUNSUPPORTED, "matmul of i32 has no kernel for %s", lbr_device_label(c->device));
     const int m = y->shape[y->ndim - 2], n = y->shape[y->ndim - 1], k = a->shape[a->ndim - 1 - (at->ta != 0)];
     int64_t batch = 1, rows = m;
     for (int d = 0; d < y->ndim - 2; d++) batch *= y->shape[d];

@@ -1,4 +1,4 @@
-// reduce.cu: sum, mean, max, min and argmax over dims of a dense tensor, in an order that does not change from run to run. Sums run in double.
+// reduce.cu: sum, mean, prod, max, min and argmax over dims, sums along one, of a dense tensor, in an order that does not change from run to run. Sums run in double.
 #include "reduce.cuh"
 
 // Kept and reduced dims of a dense tensor, neighbours joined, strides in elements.
@@ -45,9 +45,10 @@ struct Join {
     {
         if (op == LBR_OP_max) return b > a || b != b ? b : a; // NaN survives
         if (op == LBR_OP_min) return b < a || b != b ? b : a;
+        if (op == LBR_OP_prod) return a * b;
         return a + b;
     }
-    __device__ double start() const { return op == LBR_OP_max ? -INFINITY : op == LBR_OP_min ? INFINITY : 0; }
+    __device__ double start() const { return op == LBR_OP_max ? -INFINITY : op == LBR_OP_min ? INFINITY : op == LBR_OP_prod ? 1 : 0; }
 };
 
 // The result itself where there is one part, else what is summed up by `finish`.
@@ -144,6 +145,52 @@ int lbr_cuda_sum(lbr_call *c) { return run(c, ((const lbr_sum_attr *)c->attr)->d
 int lbr_cuda_mean(lbr_call *c) { return run(c, ((const lbr_mean_attr *)c->attr)->dims); }
 int lbr_cuda_max(lbr_call *c) { return run(c, ((const lbr_max_attr *)c->attr)->dims); }
 int lbr_cuda_min(lbr_call *c) { return run(c, ((const lbr_min_attr *)c->attr)->dims); }
+
+int lbr_cuda_prod(lbr_call *c) { return run(c, ((const lbr_prod_attr *)c->attr)->dims); }
+
+// ---- sums and products along a dim: a thread a line, neighbours side by side ----
+
+template <class S> static __global__ void accumulate(Join join, int64_t lines, int n, int inner, bool exclusive, bool reverse, const S *x, S *y)
+{
+    for (int64_t l = lbr_cuda_group<1>(); l < lines; l += lbr_cuda_groups<1>()) {
+        const int64_t base = l / inner * inner * n + l % inner;
+        double acc = join.start();
+        for (int k = 0; k < n; k++) {
+            const int64_t at = base + (int64_t)(reverse ? n - 1 - k : k) * inner;
+            const double v = (double)lbr_cuda_load(x[at]);
+            y[at] = lbr_cuda_to<S>::of(exclusive ? acc : join(acc, v));
+            acc = join(acc, v);
+        }
+    }
+}
+
+static int cumulate(lbr_call *c, int dim, bool exclusive, bool reverse)
+{
+    const lbr_tensor *x = &c->in[0];
+    const Join join = {c->op == LBR_OP_cumprod ? LBR_OP_prod : LBR_OP_sum};
+    const int n = x->shape[dim];
+    int inner = 1;
+    for (int d = dim + 1; d < x->ndim; d++) inner *= x->shape[d];
+    const int64_t all = lbr_tensor_numel(x);
+    if (!all) return 0;
+    lbr_cuda_grid g = lbr_cuda_grid_of(c, all / n, 1);
+#define CASE(id, S) case id: LBR_LAUNCH(accumulate<S>, g, join, all / n, n, inner, exclusive, reverse, (const S *)x->data, (S *)c->out[0].data); break;
+    switch (x->dtype) { LBR_CUDA_TYPES(CASE) }
+#undef CASE
+    return 0;
+}
+
+int lbr_cuda_cumsum(lbr_call *c)
+{
+    const lbr_cumsum_attr *a = (const lbr_cumsum_attr *)c->attr;
+    return cumulate(c, a->dim, a->exclusive != 0, a->reverse != 0);
+}
+
+int lbr_cuda_cumprod(lbr_call *c)
+{
+    const lbr_cumprod_attr *a = (const lbr_cumprod_attr *)c->attr;
+    return cumulate(c, a->dim, a->exclusive != 0, a->reverse != 0);
+}
 
 // ---- argmax ----
 

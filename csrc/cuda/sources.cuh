@@ -1,5 +1,6 @@
 // sources.cuh: plain matrices as sources of the tiled products (tile.cuh, tile_mma.cuh), and their results.
 #pragma once
+#include "activate.cuh"
 #include "product.cuh"
 #include "tile.cuh"
 
@@ -75,9 +76,7 @@ template <class S, class T> struct lbr_cuda_dense {
         if (column >= n) return;
         LBR_UNROLL for (int e = 0; e < W; e++) {
             T u = bias && column + e < n ? v[e] + (T)lbr_cuda_load(bias[column + e]) : v[e];
-            if (act) u = u < 0 ? (T)0 : u; // NaN passes
-            if (act == 2) u = u > 6 ? (T)6 : u;
-            out.v[e] = lbr_cuda_store<S>(u);
+            out.v[e] = lbr_cuda_store<S>(lbr_cuda_activate(act, u));
         }
         if (columns % W == 0) *(lbr_cuda_pack<S, W> *)to = out;
         else

@@ -82,9 +82,10 @@ function backward.affine(row, _, dy) return ops.affine(dy, row.attr.scale, 0) en
 function backward.copy(_, _, dy) return dy end
 function backward.cast(row, _, dy) return ops.to(dy, row.inputs[1].dtype) end
 
--- f(x, y): the local slope from input and output.
+-- f(x, y, attr): the local slope from input and output.
+local slopes = {}
 local function slope(name, used, f)
-  uses[name] = used
+  uses[name], slopes[name] = used, f
   backward[name] = function(row, _, dy) return dy * f(row.inputs[1], row.outputs[1], row.attr) end
 end
 slope("abs", "x", function(x) return ops.sign(x) end)
@@ -106,6 +107,60 @@ slope("clamp", "x", function(x, _, attr) return flag(ops.ge(x, attr.low), x) * f
 function backward.sign(_, _, dy) return ops.affine(dy, 0, 0) end
 uses.gelu = "x"
 function backward.gelu(row, _, dy) return raw.gelu_backward(dy, row.inputs[1], nil) end
+function slopes.gelu(x) return raw.gelu_backward(tensor.ones({}, x.dtype, x.device), x, nil) end
+
+-- The kinds of the row unary; 1 where x > low, else what f gives.
+local function above(f, low)
+  return function(x, y, attr)
+    local one = tensor.ones({}, x.dtype, x.device)
+    return ops.where(x:gt(low and low(attr) or 0), one, f(x, y, attr))
+  end
+end
+local function flat_slope(x) return ops.affine(x, 0, 0) end
+local unary = {
+  tan = function(_, y) return ops.square(y) + 1 end,
+  asin = function(x) return ops.rsqrt(1 - ops.square(x)) end,
+  acos = function(x) return ops.neg(ops.rsqrt(1 - ops.square(x))) end,
+  atan = function(x) return ops.reciprocal(ops.square(x) + 1) end,
+  sinh = function(x) return ops.cosh(x) end,
+  cosh = function(x) return ops.sinh(x) end,
+  asinh = function(x) return ops.rsqrt(ops.square(x) + 1) end,
+  acosh = function(x) return ops.rsqrt(ops.square(x) - 1) end,
+  atanh = function(x) return ops.reciprocal(1 - ops.square(x)) end,
+  erf = function(x) return ops.exp(ops.neg(ops.square(x))) * (2 / math.sqrt(math.pi)) end,
+  ceil = flat_slope, floor = flat_slope, rint = flat_slope, trunc = flat_slope,
+  rsqrt = function(_, y) return ops.square(y) * y * -.5 end,
+  softplus = function(x) return ops.sigmoid(x) end,
+  softsign = function(x) return ops.reciprocal(ops.square(ops.abs(x) + 1)) end,
+  elu = above(function(_, y, attr) return y + attr.p end),
+  selu = function(x, y, attr) return ops.where(x:gt(0), tensor.full({}, attr.q, x.dtype, x.device), y + attr.p * attr.q) end,
+  celu = above(function(_, y, attr) return y * (1 / attr.p) + 1 end),
+  gelu_tanh = function(x)
+    local t = ops.tanh((x + ops.square(x) * x * .044715) * math.sqrt(2 / math.pi))
+    return (t + 1) * .5 + x * (1 - ops.square(t)) * (ops.square(x) * (3 * .044715) + 1) * (.5 * math.sqrt(2 / math.pi))
+  end,
+  hard_sigmoid = function(x, y, attr) return (flag(y:gt(0), x) * flag(y:lt(1), x)) * attr.p end,
+  hard_swish = function(x)
+    local gate = ops.hard_sigmoid(x)
+    return gate + x * flag(gate:gt(0), x) * flag(gate:lt(1), x) * (1 / 6)
+  end,
+  mish = function(x)
+    local t = ops.tanh(ops.softplus(x))
+    return t + x * (1 - ops.square(t)) * ops.sigmoid(x)
+  end,
+  thresholded_relu = above(flat_slope, function(attr) return attr.p end),
+  shrink = function(x, _, attr) return flag(ops.gt(ops.abs(x), attr.p), x) end,
+  leaky_relu = function(x, _, attr) return ops.where(x:gt(0), tensor.ones({}, x.dtype, x.device), tensor.full({}, attr.p, x.dtype, x.device)) end,
+}
+for name, f in pairs(unary) do slopes[name] = f end
+slopes.hard_sigmoid = function(x, y) return unary.hard_sigmoid(x, y, {p = 1 / 6}) end -- as the activation of a layer
+slope("unary", "x y", function(x, y, attr) return unary[ops.kinds.unary[attr.kind]](x, y, attr) end)
+
+uses.binary = "a b y"
+function backward.binary(row, need, dy) -- mod and fmod
+  local a, b = row.inputs[1], row.inputs[2]
+  return unbroadcast(dy, a), need[2] and unbroadcast(dy * (row.outputs[1] - a) / b, b)
+end
 
 uses.prelu = "x slope"
 function backward.prelu(row, need, dy)
@@ -144,6 +199,27 @@ end
 uses.max, uses.min = "x y", "x y"
 backward.max, backward.min = reduced_extreme, reduced_extreme
 
+-- The product of the others; where one of them is 0, division by x does not give it.
+uses.prod = "x"
+function backward.prod(row, _, dy)
+  local x, attr, dims = row.inputs[1], row.attr, {}
+  for d = 1, x.ndim do
+    if bit.band(bit.rshift(attr.dims, d - 1), 1) == 1 then dims[#dims + 1] = d end
+  end
+  local zero = ops.eq(x, 0)
+  local filled, zeros = ops.where(zero, 1, x), ops.sum(flag(zero, x), dims, true)
+  local others = ops.prod(filled, dims, true) / filled
+  return spread(dy, x, attr.dims, attr.keep) * others * (flag(zeros:eq(0), x) + flag(zeros:eq(1), x) * flag(zero, x))
+end
+
+function backward.cumsum(row, _, dy)
+  local attr = attr_copy("cumsum", row.attr, {"dim", "exclusive"})
+  attr.reverse = 1 - row.attr.reverse
+  return raw.cumsum(dy, attr)
+end
+uses.cumprod = "x y"
+function backward.cumprod(row, need, dy) return backward.cumsum(row, need, dy * row.outputs[1]) / row.inputs[1] end
+
 ---------------------------------------------------------------------------------------------------- products and layers
 
 local function flat(t) -- [..,n] -> [rows,n]; -1 could not tell the rows of an empty tensor
@@ -166,17 +242,26 @@ function backward.matmul(row, need, dy)
   return da, db
 end
 
--- dy before the activation that was fused into an op; prelu needs what went into it, see convolution.
-local function before_act(dy, y, act)
+-- dy before the activation that was fused into an op: from its result y, or (but for prelu, see convolution) from what went into it, made again by plain().
+local function before_act(dy, y, act, plain)
   if act == 1 then return dy * flag(y:gt(0), dy) end
   if act == 2 then return dy * flag(y:gt(0), dy) * flag(y:lt(6), dy) end
-  return dy
+  if act <= 3 then return dy end
+  return dy * slopes[ops.act_names[act + 1]](plain(), y)
 end
 
-uses.linear = "x w y"
+-- The result of an op without its activation.
+local function unactivated(op, row)
+  local attr, inputs = rows[op].attr(row.attr), row.inputs
+  attr.act = 0
+  if op == "linear" then return raw.linear(inputs[1], inputs[2], inputs[3], attr) end
+  return raw[op](inputs[1], inputs[2], inputs[3], inputs[4], nil, attr)
+end
+
+uses.linear = "x w b y"
 function backward.linear(row, need, dy)
   local x, w = row.inputs[1], row.inputs[2]
-  local g = flat(before_act(dy, row.outputs[1], row.attr.act))
+  local g = flat(before_act(dy, row.outputs[1], row.attr.act, function() return unactivated("linear", row) end))
   return need[1] and ops.matmul(g, w):reshape(x.shape), need[2] and ops.matmul(g, flat(x), true, false), need[3] and ops.sum(g, 1)
 end
 
@@ -185,12 +270,9 @@ local function convolution(op, fields)
   uses[op] = "x w b residual slope y"
   return function(row, need, dy)
     local x, w, attr = row.inputs[1], row.inputs[2], row.attr
-    local g, dx, dw, dslope = before_act(dy, row.outputs[1], attr.act), nil, nil, nil
+    local g, dx, dw, dslope = before_act(dy, row.outputs[1], attr.act, function() return unactivated(op, row) end), nil, nil, nil
     if attr.act == 3 then
-      local plain = rows[op].attr(attr)
-      plain.act = 0
-      local s = row.inputs[5]
-      local u = raw[op](x, w, row.inputs[3], row.inputs[4], nil, plain)
+      local s, u = row.inputs[5], unactivated(op, row)
       local up = u:gt(0)
       g = ops.where(up, dy, dy * s:reshape(s:numel()))
       if need[5] then dslope = ops.sum(ops.where(up, tensor.zeros({}, dy.dtype, dy.device), dy * u), {1, 2, 3}):reshape(s.shape) end
@@ -211,6 +293,19 @@ local function convolution(op, fields)
 end
 backward.conv2d = convolution("conv2d", {"stride", "pad", "dilation", "groups"})
 backward.depthwise = convolution("depthwise", convolution_fields)
+
+uses.conv2d_backward_input = "dy w" -- a transposed convolution
+function backward.conv2d_backward_input(row, need, g)
+  local x, w, attr = row.inputs[1], row.inputs[2], row.attr
+  local fields, dx, dw = {"stride", "pad", "dilation", "groups"}, nil, nil
+  if need[1] then dx = raw.conv2d(g, w, nil, nil, nil, attr_copy("conv2d", attr, fields)) end
+  if need[2] then
+    local a = attr_copy("conv2d_backward_weight", attr, fields)
+    a.kernel[0], a.kernel[1] = w.shape_[1], w.shape_[2]
+    dw = raw.conv2d_backward_weight(x, g, a)
+  end
+  return dx, dw
+end
 
 for _, name in ipairs {"max_pool2d", "avg_pool2d"} do
   uses[name] = "x"
@@ -251,9 +346,27 @@ end
 
 uses.gather = "index"
 function backward.gather(row, _, dy)
-  local attr = rows.gather_backward.attr()
-  attr.rows = row.inputs[1].shape_[0]
+  local attr = attr_copy("gather_backward", row.attr, {"dim"})
+  attr.rows = row.inputs[1].shape_[attr.dim]
   return raw.gather_backward(dy, row.inputs[2], attr)
+end
+
+-- What was read at the places of index, put back and added up.
+local function put_back(dy, x, index, dim)
+  local attr = rows.scatter_elements.attr()
+  attr.dim, attr.kind = dim, 1
+  return raw.scatter_elements(tensor.zeros(x.shape, dy.dtype, dy.device), index, dy, attr)
+end
+uses.gather_elements, uses.topk = "index", "index"
+function backward.gather_elements(row, _, dy) return put_back(dy, row.inputs[1], row.inputs[2], row.attr.dim) end
+function backward.topk(row, _, dy) return put_back(dy, row.inputs[1], row.outputs[2], row.attr.dim) end
+
+uses.scatter_elements = "index"
+function backward.scatter_elements(row, need, dy)
+  local attr, index = row.attr, row.inputs[2]
+  if attr.kind > 1 then raise "gradient: scatter_elements has none for mul, min and max" end
+  local dx = need[1] and (attr.kind == 1 and dy or raw.scatter_elements(dy, index, tensor.zeros(index.shape, dy.dtype, dy.device), attr))
+  return dx, nil, need[3] and raw.gather_elements(dy, index, attr_copy("gather_elements", attr, {"dim"}))
 end
 
 uses.softmax, uses.log_softmax = "y", "y"
@@ -306,6 +419,12 @@ function backward.permute(row, _, dy)
   local inverse = {}
   for i, k in ipairs(row.attr) do inverse[k + 1] = i end
   return dy:permute(inverse)
+end
+function backward.slice(row, _, dy)
+  local dx, d, start, count, step = tensor.zeros(row.inputs[1].shape, dy.dtype, dy.device), unpack(row.attr)
+  if step < 0 then start, step, dy = start + (count - 1) * step, -step, dy:flip(d) end
+  raw.copy_into(dy, dx:slice(d, start, count, step), nil)
+  return dx
 end
 function backward.flip(row, _, dy) return dy:flip(row.attr[1] + 1) end
 function backward.narrow(row, _, dy)

@@ -5,6 +5,11 @@ local ops = require "libration.ops"
 local record = require "libration.record"
 local device = require "libration.device"
 local autograd = require "libration.autograd"
+require "libration.ops.index"
+require "libration.ops.norm"
+require "libration.ops.recurrent"
+require "libration.ops.quantise"
+require "libration.ops.sample"
 
 local libration = {version = "0.1.0", core = core, threads = core.threads, device = device}
 

@@ -287,27 +287,30 @@ ops.max = reduction "max"
 --- Smallest element over dims; NaN survives. See sum.
 ops.min = reduction "min"
 
---- Position (from 0, i32) of the first largest element along dim d.
-function ops.argmax(x, d, keep)
+--- Position (from 0, i32) of the first largest element along dim d; last = true: of the last one.
+function ops.argmax(x, d, keep, last)
   local attr = attr_of.argmax()
   attr.dim, attr.keep = dim_index(x, d or -1, "argmax"), keep and 1 or 0
+  if last then return ops.affine(raw.argmax(x:flip(attr.dim + 1), attr), -1, x.shape_[attr.dim] - 1) end
   return raw.argmax(x, attr)
 end
 
 ---------------------------------------------------------------------------------------------------- products and layers
 
-local acts = {none = 0, relu = 1, relu6 = 2, prelu = 3}
+local act_names = {"none", "relu", "relu6", "prelu", "silu", "hard_swish", "sigmoid", "hard_sigmoid", "tanh", "gelu", "mish"} -- LBR_ACT_* from 0
+local acts = {}
+for i, name in ipairs(act_names) do acts[name] = i - 1 end
+assert(#act_names == C.LBR_ACTS)
+ops.act_names = act_names
+
 local function act_id(act, name)
   local id = acts[act or "none"]
-  if not id then raise(name .. ": activation " .. tostring(act) .. ", want none, relu, relu6 or prelu") end
+  if not id then raise(name .. ": activation " .. tostring(act) .. ", want one of " .. table.concat(act_names, ", ")) end
   return id
 end
 
---- Matrix product. transpose_a, transpose_b: the last two dims are given transposed.
----@param a Tensor [..,M,K]
----@param b Tensor [..,K,N] or [K,N]
----@return Tensor [..,M,N]
-function ops.matmul(a, b, transpose_a, transpose_b)
+-- As the row takes it; compositions.lua broadcasts.
+local function matmul(a, b, transpose_a, transpose_b)
   local attr = attr_of.matmul()
   attr.ta, attr.tb = transpose_a and 1 or 0, transpose_b and 1 or 0
   return raw.matmul(a, b, attr)
@@ -317,12 +320,12 @@ end
 ---@param x Tensor [..,I]
 ---@param w Tensor [O,I]
 ---@param b Tensor|nil [O]
----@param act string|nil "none", "relu", "relu6"
+---@param act string|nil "none" or another of conv2d's but "prelu"
 ---@return Tensor [..,O]
 function ops.linear(x, w, b, act)
   local attr = attr_of.linear()
   attr.act = act_id(act, "linear")
-  if attr.act == 3 then raise "linear: activation prelu, want none, relu or relu6" end
+  if act == "prelu" then raise "linear: activation prelu wants a slope, which linear does not take" end
   return raw.linear(x, w, b, attr)
 end
 
@@ -349,7 +352,7 @@ end
 local none = {}
 
 --- Convolution. options: stride, dilation (number or {h,w}), pad (number, {h,w} or {top,bottom,left,right}), groups,
---- act ("none", "relu", "relu6", "prelu"), residual [B,OH,OW,O] added before act, slope [O] of prelu.
+--- act ("none", "relu", "relu6", "prelu", "silu", "hard_swish", "sigmoid", "hard_sigmoid", "tanh", "gelu", "mish"), residual [B,OH,OW,O] added before act, slope [O] of prelu.
 ---@param x Tensor [B,H,W,C]
 ---@param w Tensor [O,KH,KW,C/groups]
 ---@param b Tensor|nil [O]
@@ -445,11 +448,16 @@ function ops.stack(list, d)
   return ops.concat(out, d or 1)
 end
 
---- Rows of x by index (i32, from 0).
+--- Positions of x along dim d (default the first) by index (i32, from 0).
 ---@param x Tensor [N,...]
 ---@param index Tensor i32 [...]
----@return Tensor [..., ...]
-function ops.gather(x, index) return raw.gather(x, index, nil) end
+---@param d integer|nil 1
+---@return Tensor [..., ...] index's dims in the place of d
+function ops.gather(x, index, d)
+  local attr = attr_of.gather()
+  attr.dim = dim_index(x, d or 1, "gather")
+  return raw.gather(x, index, attr)
+end
 --- Rows of a table by index (i32, from 0); gather under the name of its layer.
 ops.embedding = ops.gather
 
@@ -467,10 +475,21 @@ function ops.windows(x, start, options)
   return raw.windows(x, start, options.mean, options.sd, options.certainty, attr)
 end
 
---- exp(x) / sum exp(x) over the last dim.
-function ops.softmax(x) return raw.softmax(x, nil) end
---- log of softmax over the last dim.
-function ops.log_softmax(x) return raw.log_softmax(x, nil) end
+-- A function over the last dim, over any.
+local function over(name)
+  local fn = raw[name]
+  return function(x, d)
+    if d == nil or not is_tensor(x) then return fn(x, nil) end
+    local at = dim_index(x, d, name) + 1
+    if at == x.ndim then return fn(x, nil) end
+    return fn(x:transpose(at, x.ndim), nil):transpose(at, x.ndim)
+  end
+end
+
+--- exp(x) / sum exp(x) over dim d (default the last).
+ops.softmax = over "softmax"
+--- log of softmax over dim d (default the last).
+ops.log_softmax = over "log_softmax"
 
 --- (x - mean) / sqrt(var + eps) * weight + bias over the last dim.
 ---@return Tensor y
@@ -561,6 +580,11 @@ function ops.dropout(x, counter, options)
   attr.p, attr.seed, attr.stream = options.p, options.seed or 0, options.stream or 0
   return (raw.dropout(x, counter, attr))
 end
+
+---------------------------------------------------------------------------------------------------- the rest, by subject
+
+local shared = {attr_of = attr_of, refuse = refuse, as_tensor = as_tensor, reduction = reduction, dim_index = dim_index, matmul = matmul}
+for _, subject in ipairs {"functions", "compositions"} do require("libration.ops." .. subject)(ops, shared) end
 
 ---------------------------------------------------------------------------------------------------- methods and operators
 

@@ -60,6 +60,26 @@ function methods.narrow(t, d, start, length)
   return view(t, t.ndim, dims, t.stride_, length > 0 and (start - 1) * t.stride_[k] or 0, "narrow", {k, start - 1})
 end
 
+--- View of count positions of dim d from start on (from 1), every step-th; a negative step goes backwards.
+---@param d integer
+---@param start integer
+---@param count integer
+---@param step integer|nil 1
+---@return Tensor
+function methods.slice(t, d, start, count, step)
+  step = whole(step or 1, "slice", "step")
+  if step == 1 then return t:narrow(d, start, count) end
+  local k = dim_of(t, d, "slice")
+  local last = whole(start, "slice", "start") + (whole(count, "slice", "count") - 1) * step
+  if count < 0 or step == 0 or (count > 0 and math.min(start, last) < 1) or (count > 0 and math.max(start, last) > t.shape_[k]) then
+    raise(("slice: %d positions from %d by %d of dim %d of %s"):format(count, start, step, d, tensor.describe(t)))
+  end
+  local dims, strides = dims_t(t.shape_), dims_t(t.stride_)
+  dims[k] = count
+  if count > 1 then strides[k] = strides[k] * step end -- of one position the step means nothing and may not fit
+  return view(t, t.ndim, dims, strides, count > 0 and (start - 1) * t.stride_[k] or 0, "slice", {k + 1, start, count, step})
+end
+
 --- View without dim d, at its position i.
 function methods.select(t, d, i)
   local k = dim_of(t, d, "select")

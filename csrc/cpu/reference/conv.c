@@ -58,10 +58,8 @@ static int forward(lbr_call *c, const struct geometry *g, int act)
         double v = sum[i];
         if (lbr_present(&c->in[2])) v += lbr_at(&c->in[2], i % g->O);
         if (lbr_present(&c->in[3])) v += lbr_at(&c->in[3], i);
-        if ((act == 1 || act == 2) && v < 0) v = 0;
-        if (act == 2 && v > 6) v = 6;
-        if (act == 3 && v < 0) v *= lbr_at(&c->in[4], i % g->O);
-        lbr_put(&c->out[0], i, v);
+        if (act == LBR_ACT_PRELU && v < 0) v *= lbr_at(&c->in[4], i % g->O);
+        lbr_put(&c->out[0], i, lbr_activated(act, v));
     }
     free(sum);
     return 0;

@@ -29,9 +29,7 @@ int lbr_reference_linear(lbr_call *c)
         for (int64_t j = 0; j < n; j++) {
             double sum = lbr_present(b) ? lbr_at(b, j) : 0;
             for (int64_t q = 0; q < k; q++) sum += lbr_at(x, i * k + q) * lbr_at(w, j * k + q);
-            if (act && sum < 0) sum = 0;
-            if (act == 2 && sum > 6) sum = 6;
-            lbr_put(&c->out[0], i * n + j, sum);
+            lbr_put(&c->out[0], i * n + j, lbr_activated(act, sum));
         }
     return 0;
 }

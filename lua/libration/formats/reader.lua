@@ -97,6 +97,27 @@ function Reader:tensor(at, kind, shape)
   return t
 end
 
+local wide = { i64 = ffi.typeof "int64_t[?]", u64 = ffi.typeof "uint64_t[?]", u32 = ffi.typeof "uint32_t[?]" }
+
+---Tensor i32 of whole numbers that may be wider, limited to what an i32 holds.
+---@param at number first byte
+---@param kind string "i64", "u64" or "u32"
+---@param shape number[] of a count that count_of knows
+---@return Tensor
+function Reader:limited(at, kind, shape)
+  local n, width = count_of(shape), kinds[kind][2]
+  if n * width > self:size() then self:fail("%s [%s] wants %.17g bytes, the file has %.17g", kind, table.concat(shape, ","), n * width, self:size()) end
+  local t, buffer = tensor.empty(shape, "i32"), wide[kind](math.max(n, 1))
+  check(C.lbr_reader_copy(self.handle, at, n * width, buffer, n * width))
+  local p, signed = t:ptr(), kind == "i64"
+  for i = 0, n - 1 do
+    local v = buffer[i]
+    if v > 2147483647 then v = 2147483647 elseif signed and v < -2147483648LL then v = -2147483648LL end
+    p[i] = tonumber(v)
+  end
+  return t
+end
+
 ---`count` whole numbers at byte `at` as a Lua list.
 ---@return integer[]
 function Reader:integers(at, kind, count)

@@ -1,10 +1,14 @@
 -- Imported networks ready to run: file -> IR -> passes -> a recorded plan. Knows nothing of what the numbers mean.
 local reader = require "libration.formats.reader"
 local tflite_format = require "libration.formats.tflite"
+local onnx_format = require "libration.formats.onnx"
 local tflite = require "libration.graph.tflite"
 local passes = require "libration.graph.passes"
 local lower = require "libration.graph.lower"
 local precision = require "libration.graph.precision"
+local layers = require "libration.graph.layers"
+local trainable = require "libration.graph.trainable"
+local specialise = require "libration.graph.specialise"
 local record = require "libration.record"
 local tensor = require "libration.tensor"
 
@@ -12,24 +16,26 @@ local M = {}
 
 ---@class Network
 ---@field name string
----@field inputs {name: string, shape: integer[]}[] shapes as in the file (batch 1)
----@field outputs {name: string, shape: integer[]}[]
----@field graph IrGraph after the passes
+---@field inputs {name: string, kind: string, shape: (integer|string)[]}[] TFLite: for a batch of one; ONNX: as in the file, sizes that are open by their names
+---@field outputs {name: string, shape: integer[]?}[]
+---@field graph IrGraph? after the passes; of an ONNX file with open sizes: of the last run
 local Network = {}
 Network.__index = Network
 
-local importers = { tflite = { tflite_format.load, tflite.import } }
+local precisions = { f32 = function() end, bf16 = precision.to_bf16 }
 
 local function outline(list)
   local out = {}
   for i, item in ipairs(list) do
     local v = item.value or item
-    out[i] = { name = item.name, shape = v.shape }
+    out[i] = { name = item.name, kind = v.kind, shape = v.shape }
   end
   return out
 end
 
-local precisions = { f32 = function() end, bf16 = precision.to_bf16 }
+local function check_options(options)
+  if not precisions[options.precision or "f32"] then error(("graph: precision '%s', want f32 or bf16"):format(tostring(options.precision)), 3) end
+end
 
 local function prepare(graph, options)
   local ok, err
@@ -43,85 +49,131 @@ local function prepare(graph, options)
   return ok, err
 end
 
+-- What a network of the file's own shapes runs on: one plan for each batch size.
+local function fixed(graph)
+  local plan = record.record(function(...) return unpack(lower.run(graph, { ... })) end)
+  local function check(self, i, x, batch)
+    local want = self.inputs[i]
+    local shape = x.shape
+    local fits = #shape == #want.shape and x.dtype == "f32" and shape[1] % want.shape[1] == 0 and (not batch or shape[1] / want.shape[1] == batch)
+    for d = 2, #want.shape do fits = fits and shape[d] == want.shape[d] end
+    if not fits then
+      error(("%s: input '%s' is %s [%s], want f32 [B,%s]"):format(self.name, want.name, x.dtype, table.concat(shape, ","),
+        table.concat(want.shape, ",", 2)), 4)
+    end
+    return shape[1] / want.shape[1]
+  end
+  return function(self, inputs)
+    local batch
+    for i, x in ipairs(inputs) do batch = check(self, i, x, batch) end
+    if batch ~= 1 then
+      local ok, why = lower.batchable(graph)
+      if not ok then error(why, 3) end
+    end
+    return graph, plan, inputs
+  end
+end
+
 ---Turns a graph into a network: passes, then a plan for each batch size when it first comes.
----@param graph IrGraph as an importer made it
+---@param graph IrGraph as an importer of a file with fixed shapes made it
 ---@param options? {outputs: string[], passes: boolean, precision: string} as for load
 ---@return Network? network
 ---@return string? error one line
 function M.compile(graph, options)
   options = options or {}
-  if not precisions[options.precision or "f32"] then error(("graph: precision '%s', want f32 or bf16"):format(tostring(options.precision)), 2) end
+  check_options(options)
   local ran, ok, err = pcall(tensor.unscoped, prepare, graph, options)
   if not ran then return nil, reader.one_line(ok) end
   if not ok then return nil, err end
-  local self = setmetatable({ name = graph.name, graph = graph, inputs = outline(graph.inputs), outputs = outline(graph.outputs) }, Network)
-  self.plan = record.record(function(...) return unpack(lower.run(graph, { ... })) end)
-  return self
+  return setmetatable({ name = graph.name, graph = graph, inputs = outline(graph.inputs), outputs = outline(graph.outputs), plan_for = fixed(graph) }, Network)
 end
 
----Loads a network file.
----@param path string .tflite
----@param options? {outputs: string[], passes: boolean, precision: string} outputs: names of those to compute (default all); what only the others need is left out.
----precision: "f32" (default) or "bf16" between the first layer and the heads; passes = false runs the graph as it stands in the file (to compare with)
----@return Network? network
----@return string? error one line: missing, not a network, an operator that is not supported
-function M.load(path, options)
-  local kind = tostring(path):match("%.([%w]+)$")
-  local importer = importers[kind or ""]
-  if not importer then return nil, ("%s: a network file ends in .tflite"):format(tostring(path)) end
-  local model, err = tensor.unscoped(importer[1], path)
+local loaders = {}
+
+function loaders.tflite(path, options)
+  local model, err = tensor.unscoped(tflite_format.load, path)
   if not model then return nil, err end
   local graph
-  graph, err = importer[2](model)
+  graph, err = tflite.import(model)
   if not graph then return nil, err end
   return M.compile(graph, options)
 end
 
-local function check_input(self, i, x, batch)
-  local want = self.inputs[i]
-  local shape = x.shape
-  local fits = #shape == #want.shape and x.dtype == "f32" and shape[1] % want.shape[1] == 0 and (not batch or shape[1] / want.shape[1] == batch)
-  for d = 2, #want.shape do fits = fits and shape[d] == want.shape[d] end
-  if not fits then
-    error(("%s: input '%s' is %s [%s], want f32 [B,%s]"):format(self.name, want.name, x.dtype, table.concat(shape, ","),
-      table.concat(want.shape, ",", 2)), 3)
-  end
-  return shape[1] / want.shape[1]
+function loaders.onnx(path, options)
+  local model, err = tensor.unscoped(onnx_format.load, path)
+  if not model then return nil, err end
+  local shaped
+  shaped, err = specialise.new(model, options, precisions[options.precision or "f32"])
+  if not shaped then return nil, err end
+  return setmetatable({ name = model.name, graph = shaped.graph, inputs = shaped.inputs, outputs = shaped.outputs, plan_for = shaped.plan_for }, Network)
 end
 
----Runs the network on a batch. Results belong to the plan: the next run with the same batch size overwrites them (clone what must stay).
----@param ... Tensor f32 [B,H,W,C], one for each input
----@return table<string, Tensor> outputs by name, first dim grown by B
-function Network:run(...)
-  local batch
+---Loads a network file.
+---@param path string .tflite or .onnx
+---@param options? {outputs: string[], passes: boolean, precision: string, shapes: table<string, integer[]>} outputs: names of those to compute (default all); what only the others
+---need is left out. precision: "f32" (default) or "bf16" between the first layer and the heads; passes = false runs the graph as it stands in the file (to compare with);
+---shapes: of the inputs by name, where an ONNX file leaves sizes open (default 1)
+---@return Network? network
+---@return string? error one line: missing, not a network, an operator that is not supported
+function M.load(path, options)
+  options = options or {}
+  check_options(options)
+  local loader = loaders[tostring(path):match("%.([%w]+)$") or ""]
+  if not loader then return nil, ("%s: a network file ends in .tflite or .onnx"):format(tostring(path)) end
+  return loader(path, options)
+end
+
+local function gather(self, ...)
+  local inputs = {}
   for i = 1, #self.inputs do
     local x = select(i, ...)
-    if not x then error(("%s: %d inputs given, want %d"):format(self.name, select("#", ...), #self.inputs), 2) end
-    batch = check_input(self, i, x, batch)
+    if not tensor.is_tensor(x) then error(("%s: %d inputs given, want %d"):format(self.name, select("#", ...), #self.inputs), 3) end
+    inputs[i] = x
   end
-  if batch ~= 1 then
-    local ok, why = lower.batchable(self.graph)
-    if not ok then error(why, 2) end
-  end
-  local results = { self.plan(...) }
+  return inputs
+end
+
+---Runs the network. Results belong to the plan: the next run with inputs of the same shapes overwrites them (clone what must stay).
+---@param ... Tensor one for each input; TFLite: f32 [B,H,W,C]; ONNX: of the kind and shape that the file says
+---@return table<string, Tensor> outputs by name
+function Network:run(...)
+  local inputs = gather(self, ...)
+  local graph, plan, arguments = self:plan_for(inputs)
+  self.graph = graph
+  local results = plan and { plan(unpack(arguments)) } or arguments
   local named = {}
   for i, out in ipairs(self.outputs) do named[out.name] = results[i] end
   return named
 end
 
----Time of each op on a batch, one timed run: what `print` shows.
+Network.__call = Network.run
+
+---Time of each op, one timed run: what `print` shows.
 ---@param ... Tensor inputs as for run
 ---@return table plan tostring(plan) is the table; plan:calls(true) its rows
 function Network:profile(...)
   self:run(...)
-  return (self.plan:plan(...))
+  local _, plan, arguments = self:plan_for(gather(self, ...))
+  if not plan then error(self.name .. ": nothing to time, its operators depend on the numbers of the inputs", 2) end
+  return (plan:plan(unpack(arguments)))
 end
 
 function Network:__tostring()
   local parts = {}
-  for i, v in ipairs(self.inputs) do parts[i] = ("%s [%s]"):format(v.name, table.concat(v.shape, ",")) end
-  for i, v in ipairs(self.outputs) do parts[#self.inputs + i] = ("-> %s [%s]"):format(v.name, table.concat(v.shape, ",")) end
-  return ("network %s: %s; %d nodes"):format(self.name, table.concat(parts, " "), #self.graph.nodes)
+  for i, v in ipairs(self.inputs) do parts[i] = ("%s [%s]"):format(v.name, table.concat(v.shape or {}, ",")) end
+  for i, v in ipairs(self.outputs) do parts[#self.inputs + i] = ("-> %s [%s]"):format(v.name, table.concat(v.shape or {}, ",")) end
+  local head = ("network %s: %s"):format(self.name, table.concat(parts, " "))
+  if not self.graph then return head .. "; layers: when inputs have come, or with option shapes" end
+  return ("%s; %d nodes\n%s"):format(head, #self.graph.nodes, layers.describe(self.graph))
+end
+
+---The network as a module whose weights have gradients, for the shapes of its last run, or those that the file says: fine-tune it with the usual loop, save its state_dict.
+---@return ImportedModule module module(x, ...) gives the outputs in their order
+function Network:trainable()
+  local g = self.graph
+  if not g then error(self.name .. ": run it once, or load it with option shapes: its file leaves sizes open", 2) end
+  if #g.inputs ~= #self.inputs then error(self.name .. ": its operators depend on the numbers of the inputs", 2) end
+  return trainable.new(g, self.inputs, self.outputs)
 end
 
 return M

@@ -124,7 +124,7 @@ function M.fold_affine(g)
             if is_sum then
               layer.inputs[BIAS] = g:constant(node.outputs[1].name .. "/bias", lower.combine(node.op, old, c))
             else
-              layer.inputs[2] = g:constant(w.name .. "/scaled", lower.scale_weights(w.data, c, layer.op == "depthwise"))
+              layer.inputs[2] = g:constant(w.name, lower.scale_weights(w.data, c, layer.op == "depthwise"))
               layer.inputs[BIAS] = g:constant(node.outputs[1].name .. "/bias", lower.combine("mul", old, c))
             end
             layer.arity = math.max(layer.arity, BIAS)
@@ -265,6 +265,30 @@ function M.simplify(g)
   g:remove(drop)
 end
 
+-- The sigmoid of x that a product multiplies x with -> position of x, the sigmoid.
+local function gate(node, makers, readers, wanted)
+  for i = 1, 2 do
+    local maker = sole_maker(node, i, readers, wanted, makers)
+    if maker and maker.op == "sigmoid" and maker.inputs[1] == node.inputs[3 - i] then return 3 - i, maker end
+  end
+end
+
+---Makes x * sigmoid(x) one op.
+---@param g IrGraph
+function M.fuse_gates(g)
+  local readers, wanted, makers = g:uses()
+  local drop = {}
+  for _, node in ipairs(g.nodes) do
+    local side, sigmoid = nil, nil
+    if node.op == "mul" then side, sigmoid = gate(node, makers, readers, wanted) end
+    if side then
+      node.op, node.inputs, node.arity = "silu", { node.inputs[side] }, 1
+      drop[sigmoid] = true
+    end
+  end
+  g:remove(drop)
+end
+
 ---All passes in order. What constants that cannot be folded raise goes through.
 ---@param g IrGraph
 ---@param outputs? string[] names of the outputs to keep
@@ -281,6 +305,7 @@ function M.run(g, outputs, loose)
   M.fuse_activations(g)
   M.fuse_residuals(g)
   M.fuse_activations(g)
+  M.fuse_gates(g)
   M.simplify(g)
   M.remove_dead(g)
   return g:check()

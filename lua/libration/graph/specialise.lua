@@ -1,0 +1,158 @@
+-- ONNX models for the shapes that come: a graph and a plan for each, in a bounded list. Knows when the numbers of an input shape the network itself.
+local onnx = require "libration.graph.onnx"
+local onnx_format = require "libration.formats.onnx"
+local passes = require "libration.graph.passes"
+local layout = require "libration.graph.layout"
+local lower = require "libration.graph.lower"
+local record = require "libration.record"
+local tensor = require "libration.tensor"
+
+local M = {}
+
+local MOST = 8       -- sets of shapes kept at once
+local FEW = 64       -- numbers of an input that a plan may be kept for
+
+local Shaped = {}
+Shaped.__index = Shaped
+
+-- Imports for these inputs; where an operator needs to know numbers, those of the inputs that they come from are taken as constants.
+local function imported(self, given, inputs)
+  while true do
+    local graph, err, more = onnx.import(self.model, given, self.options.outputs)
+    if graph then return graph end
+    if not more then return nil, err end
+    local added = false
+    for i in pairs(more.needs or {}) do
+      if not inputs then return nil, nil end -- shapes alone were given
+      if not given[i].data then
+        given[i].data, added = inputs[i]:contiguous():clone(), true
+        self.frozen[i] = true
+      end
+    end
+    if not added then return nil, ("%s: node '%s' needs numbers that are not known when the network is made"):format(self.model.name, more.node) end
+  end
+end
+
+local function optimised(self, graph)
+  local ok, err
+  if self.options.passes == false then
+    ok, err = passes.remove_dead(graph)
+  else
+    layout.run(graph)
+    ok, err = passes.run(graph)
+  end
+  if not ok then return nil, err end
+  self.to_precision(graph)
+  return graph:check()
+end
+
+local function numbers(x)
+  local t = x:contiguous():reshape(x:numel()):totable()
+  for i, v in ipairs(t) do t[i] = ("%.17g"):format(v) end
+  return table.concat(t, ",")
+end
+
+-- What a plan is kept under; nil where it serves these numbers only.
+local function key_of(self, inputs)
+  local parts = {}
+  for i, x in ipairs(inputs) do
+    parts[i] = tensor.describe(x)
+    if self.frozen[i] then
+      if x:numel() > FEW then return nil end
+      parts[i] = parts[i] .. "=" .. numbers(x)
+    end
+  end
+  return table.concat(parts, ";")
+end
+
+local function made(self, inputs)
+  local given = {}
+  for i, x in ipairs(inputs) do given[i] = { shape = x.shape, data = self.frozen[i] and x:contiguous():clone() or nil } end
+  local graph, err = imported(self, given, inputs)
+  if not graph then error(err, 0) end
+  local ok
+  ok, err = optimised(self, graph)
+  if not ok then error(err, 0) end
+  return { graph = graph, plan = record.record(function(...) return unpack(lower.run(graph, { ... })) end) }
+end
+
+local function check(self, inputs)
+  for i, x in ipairs(inputs) do
+    local want = self.inputs[i]
+    local fits = x.dtype == onnx_format.carriers[want.kind] and (not want.shape or #want.shape == x:dim())
+    for d, size in ipairs(want.shape or {}) do fits = fits and (type(size) == "string" or size == x:size(d)) end
+    if not fits then
+      error(("%s: input '%s' is %s, want %s [%s]"):format(self.model.name, want.name, tensor.describe(x), onnx_format.carriers[want.kind],
+        table.concat(want.shape or { "..." }, ",")), 4)
+    end
+  end
+end
+
+-- The graph for these inputs, its plan and the inputs that the plan takes; without a plan: the results.
+local function plan_for(self, inputs)
+  check(self, inputs)
+  local key = key_of(self, inputs)
+  local entry = key and self.kept[key]
+  if not entry then
+    local ok, result = pcall(tensor.unscoped, made, self, inputs)
+    if not ok then error(result, 3) end
+    entry = result
+    key = key_of(self, inputs) -- the import may have found more to depend on
+    if key then
+      self.kept[key] = entry
+      self.order[#self.order + 1] = key
+      if #self.order > MOST then self.kept[table.remove(self.order, 1)] = nil end
+    end
+  end
+  local graph, arguments = entry.graph, {}
+  if #graph.nodes == 0 and #graph.inputs == 0 then return graph, nil, lower.run(graph, {}) end
+  for i, number in ipairs(graph.numbers) do arguments[i] = inputs[number] end
+  return graph, entry.plan, arguments
+end
+
+-- The graph for the shapes that the file names, open sizes taken as 1 or as the options say; nil where that is not enough.
+local function by_declaration(self)
+  local given, complete = {}, true
+  for i, info in ipairs(self.inputs) do
+    local asked = (self.options.shapes or {})[info.name]
+    complete = complete and (asked or info.shape) ~= nil
+    local shape = {}
+    for d, size in ipairs(asked or info.shape or {}) do
+      shape[d] = type(size) == "number" and size or 1
+      complete = complete and (type(size) == "number" or d == 1)
+    end
+    given[i] = { shape = shape }
+  end
+  local graph, err = imported(self, given)
+  if not graph then return nil, complete and err or nil end
+  local ok
+  ok, err = optimised(self, graph)
+  if not ok then return nil, err end
+  return graph
+end
+
+---A model that makes its graph and plan when inputs of new shapes come.
+---@param model OnnxModel
+---@param options table as for graph.load
+---@param to_precision fun(g: IrGraph)
+---@return {inputs: table[], outputs: table[], graph: IrGraph?, plan_for: function}? shaped
+---@return string? error one line
+function M.new(model, options, to_precision)
+  local self = setmetatable({ model = model, options = options, to_precision = to_precision, inputs = model.graph.inputs, frozen = {}, kept = {}, order = {} }, Shaped)
+  for _, info in ipairs(self.inputs) do
+    if not onnx_format.carriers[info.kind] then return nil, ("%s: input '%s' is of kind %s, which is not supported"):format(model.name, info.name, info.kind) end
+  end
+  local ok, why = onnx.check(model, options.outputs)
+  if not ok then return nil, why end
+  local ran, graph, err = pcall(tensor.unscoped, by_declaration, self)
+  if not ran then return nil, tostring(graph) end
+  if err then return nil, err end
+  local outputs = {}
+  for i, info in ipairs(options.outputs or model.graph.outputs) do
+    local name = type(info) == "string" and info or info.name
+    outputs[i] = { name = name, shape = graph and graph.outputs[i].value.shape or info.shape }
+  end
+  return { inputs = self.inputs, outputs = outputs, graph = graph, plan_for = function(_, inputs) return plan_for(self, inputs) end }
+end
+
+return M

@@ -1,0 +1,49 @@
+-- norm.lua: normalisations made of layer_norm and reductions: over groups of channels, root mean square, neighbouring channels.
+local core = require "libration.core"
+local tensor = require "libration.tensor"
+local ops = require "libration.ops"
+require "libration.ops.spatial"
+
+local raise = core.raise
+
+--- Normalises each picture over its pixels and each group of channels; groups = C is instance norm.
+---@param x Tensor [B,..,C]
+---@param groups integer
+---@param weight Tensor|nil [C]
+---@param bias Tensor|nil [C]
+---@param eps number|nil 1e-5
+---@return Tensor
+function ops.group_norm(x, groups, weight, bias, eps)
+  local s = tensor.is_tensor(x) and x.shape or raise("group_norm: x is a " .. type(x) .. ", want a tensor")
+  local C = s[#s]
+  if #s < 2 or groups < 1 or C % groups ~= 0 or x:numel() == 0 then raise(("group_norm: x is %s, %s groups"):format(tensor.describe(x), tostring(groups))) end
+  local n, each = x:numel() / (s[1] * C), C / groups
+  local y = x:reshape(s[1], n, groups, each):permute(1, 3, 2, 4):reshape(s[1], groups, n * each)
+  y = ops.layer_norm(y, nil, nil, eps):reshape(s[1], groups, n, each):permute(1, 3, 2, 4):reshape(s)
+  if weight then y = y * weight end
+  return bias and y + bias or y
+end
+
+--- x / sqrt(mean(x^2) + eps) * weight over the last dim.
+---@param x Tensor [..,C]
+---@param weight Tensor|nil [C]
+---@param eps number|nil 1e-5
+function ops.rms_norm(x, weight, eps)
+  local y = x / ops.sqrt(ops.affine(ops.mean(ops.square(x), -1, true), 1, eps or 1e-5))
+  return weight and y * weight or y
+end
+
+--- x / (bias + alpha / size * the sum of squares over `size` neighbouring channels)^beta. Source: Krizhevsky et al. 2012.
+---@param x Tensor [..,C]
+---@param size integer
+---@param alpha number|nil 1e-4
+---@param beta number|nil .75
+---@param bias number|nil 1
+function ops.response_norm(x, size, alpha, beta, bias)
+  local C = x:size(-1)
+  local first = math.floor((size - 1) / 2)
+  local sums = ops.pool(ops.square(x):reshape(x:numel() / C, C, 1), "sum", {kernel = {size}, pad = {first, size - 1 - first}}):reshape(x.shape)
+  return x / ops.pow(ops.affine(sums, (alpha or 1e-4) / size, bias or 1), beta or .75)
+end
+
+return ops
