@@ -1,0 +1,326 @@
+-- The two passes of the anonymiser over a recording or a picture, and the look at its result: find -> sidecar -> cover -> verify. Knows no options and no pages.
+local ffi = require "ffi"
+local files = require "libration.files"
+local masks = require "libration.pose.masks"
+local media = require "libration.media"
+local tensor = require "libration.tensor"
+local core = require "libration.core"
+local tracks = require "libration.pose.tracks"
+
+local anonymiser = {}
+
+local WIDEST = 480 -- pixels of a thumbnail
+
+-- Seconds of frames, a number a frame, for recordings of any length.
+local function clock()
+  local room, n, list = 1024, 0, ffi.new("double[1024]")
+  return {
+    put = function(time)
+      if n == room then
+        local larger = ffi.new("double[?]", 2 * room)
+        ffi.copy(larger, list, n * 8)
+        list, room = larger, 2 * room
+      end
+      list[n] = time
+      n = n + 1
+    end,
+    at = function(frame) return list[frame - 1] end,
+  }
+end
+
+-- True for errors that end the run and say nothing of a frame: Ctrl-C.
+local function interrupted(err)
+  return tostring(err):find("interrupted", 1, true) ~= nil
+end
+
+--- True where a file begins like a picture, and is no video.
+---@param path string
+---@return boolean
+function anonymiser.is_picture(path)
+  return media.library().lbr_picture_is(path) == 1
+end
+
+-- A video or a picture as { width, height, count, each = iterator over {index, time, damaged, rgb()} }, nil and one line where it cannot be opened. Without output
+-- a video is only read; frames have the same numbers either way.
+local function open(path, options)
+  if not files.exists(path) then return nil, path .. ": No such file or directory" end
+  if not anonymiser.is_picture(path) then
+    local video, why = media.transcode {
+      input = path, output = options.output, audio = options.audio, crf = options.crf, threads = options.threads, decoder_threads = options.threads,
+    }
+    if not video then return nil, why end
+    return video
+  end
+  local picture, why = media.read_picture(path)
+  if not picture then return nil, why end
+  local still = { still = true, width = picture:size(2), height = picture:size(1), count = 1, dropped = {} }
+  function still.frames()
+    local done = false
+    return function()
+      if done then return nil end
+      done = true
+      return { index = 1, time = 0, rgb = function() return picture end }
+    end
+  end
+  function still.close() end
+  still.abort = still.close
+  return still
+end
+
+--- Pass one: what is to be covered.
+---@param path string video or picture
+---@param finder table with :look(frame) and :reset(), as pose/finder.lua makes them
+---@param options {gap: number, lead: integer, evidence: number, threads: integer, on_open: fun(count: integer), on_frame: fun(n: integer, found: integer)}
+---@return table|nil found {frames, width, height, blank, tracks, warning, faults = {{frame, reason}, ...}}, or nil and one line that names the file
+function anonymiser.find(path, finder, options)
+  local source, why = open(path, { threads = options.threads })
+  if not source then return nil, why end
+  if options.on_open then options.on_open(source.count) end
+  finder:reset()
+  -- one frame is all there is of a picture: nothing to add up, to smooth or to lead
+  local tracker = tracks.tracker(source.still and { lead = 0, smooth = 0 } or { gap = options.gap, lead = options.lead, evidence = options.evidence })
+  local times, found = clock(), { width = source.width, height = source.height, blank = {}, faults = {}, frames = 0, hits = 0 }
+  local room = not source.still and tensor.empty({ source.height, source.width, 3 }, "u8") or nil
+  local ok, err = pcall(function()
+    for frame in source:frames() do
+      local looked, detections, cut = false, frame.damaged and ("the frame is %s in the file"):format(frame.damaged), false
+      if not frame.damaged then looked, detections, cut = pcall(finder.look, finder, frame:rgb(room)) end
+      if not looked then
+        if interrupted(detections) then error(detections, 0) end
+        found.blank[#found.blank + 1] = frame.index
+        found.faults[#found.faults + 1] = { frame = frame.index, reason = tostring(detections):match "^[^\n]*" }
+        detections, cut = {}, false
+        finder:reset()
+      end
+      if cut then tracker:cut() end
+      times.put(frame.time)
+      tracker:update(frame.time, detections)
+      found.frames, found.hits = frame.index, found.hits + #detections
+      if options.on_frame then options.on_frame(frame.index, found.hits) end
+    end
+    source:close()
+  end)
+  if not ok then
+    source:abort()
+    error(err, 0)
+  end
+  found.tracks, found.warning = tracker:finish(times.at), source.warning
+  return found
+end
+
+--- Frames that deserve a second look: those of the weakest hits and the middles of the longest bridges, at most `count`, in order.
+---@param plan Sidecar
+---@param count integer
+---@return {frame: integer, reason: string}[]
+function anonymiser.doubtful(plan, count)
+  local all = {}
+  for _, track in ipairs(plan.tracks) do
+    local weakest, run, longest, middle = nil, 0, 0, nil
+    for i = 0, track.keep and -1 or track.count - 1 do
+      local s = track.samples[i]
+      if s.score > 0 then
+        run = 0
+        if not weakest or s.score < weakest.score then weakest = s end
+      else
+        run = run + 1
+        if run > longest then longest, middle = run, track.samples[i - math.floor(run / 2)].frame end
+      end
+    end
+    if weakest then
+      all[#all + 1] = { weight = weakest.score, frame = weakest.frame, reason = ("track %d, confidence %.2f at %.2f s"):format(track.id, weakest.score, weakest.time) }
+    end
+    if middle and longest > 2 then
+      all[#all + 1] = { weight = 1 / longest, frame = middle, reason = ("track %d, %d frames without a hit"):format(track.id, longest) }
+    end
+  end
+  table.sort(all, function(a, b)
+    if a.weight ~= b.weight then return a.weight < b.weight end
+    return a.frame < b.frame
+  end)
+  local chosen, used = {}, {}
+  for _, item in ipairs(all) do
+    if #chosen < count and not used[item.frame] then
+      used[item.frame] = true
+      chosen[#chosen + 1] = item
+    end
+  end
+  table.sort(chosen, function(a, b) return a.frame < b.frame end)
+  return chosen
+end
+
+-- A small PNG of a frame.
+local function thumbnail(frame)
+  local h, w = frame:size(1), frame:size(2)
+  local scale = math.min(1, WIDEST / w)
+  local oh, ow = math.max(1, math.floor(h * scale)), math.max(1, math.floor(w * scale))
+  local small, region = tensor.empty({ oh, ow, 3 }, "u8"), ffi.new("lbr_region", w / 2, h / 2, w, h, 0)
+  core.check(core.C.lbr_crop_u8(frame:ptr(), h, w, w * 3, region, core.C.LBR_BORDER_REPLICATE, small:ptr(), oh, ow))
+  return small
+end
+
+--- PNG bytes of a frame, made small.
+---@param frame Tensor u8 [H,W,3]
+---@return string
+function anonymiser.picture(frame)
+  local folder = files.temporary_folder()
+  local path = files.join(folder, "frame.png")
+  local ok, err = pcall(function()
+    media.write_png(path, thumbnail(frame))
+    return assert(files.read(path))
+  end)
+  files.remove(folder)
+  if not ok then error(err, 0) end
+  return err
+end
+
+-- The masks of each frame of a recording: { list(index) -> masks, or nil where the whole frame is to be covered: one that the plan does not know or that failed;
+-- style; masked, blanked }.
+local function masker(plan)
+  local settings, blank, self = plan.settings, {}, { blanked = {}, masked = 0 }
+  for _, frame in ipairs(plan.blank) do blank[frame] = true end
+  plan.mask, plan.margin = settings.mask, assert(masks.margin(settings.margin))
+  self.style = { style = settings.style, strength = settings.strength, feather = settings.feather }
+  function self.list(frame)
+    if frame.damaged or blank[frame.index] or frame.index > plan.input.frames then
+      self.blanked[#self.blanked + 1] = frame.index
+      return nil
+    end
+    local list = masks.of_frame(plan, frame.index)
+    if #list > 0 then self.masked = self.masked + 1 end
+    return list
+  end
+  return self
+end
+
+-- Covers RGB in place.
+local function paint(rgb, list, style)
+  if list then return media.mask.apply(rgb, list, style) end
+  ffi.fill(rgb:ptr(), rgb:numel())
+  return rgb
+end
+
+--- Pass two: covers and encodes.
+---@param path string the recording that the plan was made of
+---@param output string where the result goes: .png for pictures
+---@param plan Sidecar as sidecar.read gives it
+---@param options {audio: string, crf: integer, threads: integer, look: integer, on_open: fun(count: integer), on_frame: fun(n: integer, busy: table?)}
+---  audio "keep", "drop" or "distort"; look: how many doubtful frames come back as pictures
+---@return {frames: integer, masked: integer, blanked: integer[], pictures: table[], dropped: string[], sounds: integer, warning: string?} done; raises one line where
+---  that is not possible, and leaves no output then
+function anonymiser.cover(path, output, plan, options)
+  local source = assert(open(path, { output = output, audio = options.audio, crf = options.crf, threads = options.threads }))
+  if source.width ~= plan.input.width or source.height ~= plan.input.height then
+    source:abort()
+    error(("%s: %dx%d pixels, but the sidecar was made of %dx%d"):format(path, source.width, source.height, plan.input.width, plan.input.height), 0)
+  end
+  if options.on_open then options.on_open(source.count) end
+  local cover, doubtful, pictures, frames = masker(plan), anonymiser.doubtful(plan, options.look or 0), {}, 0
+  local ok, err = pcall(function()
+    for frame in source:frames() do
+      local list, wanted = cover.list(frame), doubtful[#pictures + 1]
+      if source.still then
+        media.write_png(output, paint(frame.rgb(), list, cover.style))
+      end
+      if wanted and wanted.frame == frame.index then
+        local rgb = source.still and frame.rgb() or paint(frame:rgb(), list, cover.style)
+        pictures[#pictures + 1] = { data = anonymiser.picture(rgb), caption = ("frame %d: %s"):format(frame.index, wanted.reason), alt = "masked frame" }
+      end
+      if list and not source.still then source:write(frame, list, cover.style) elseif not source.still then source:blank(frame) end
+      frames = frame.index
+      if options.on_frame then options.on_frame(frames, source.busy and source:busy()) end
+    end
+    source:close()
+  end)
+  if not ok then
+    source:abort()
+    error(err, 0)
+  end
+  return {
+    frames = frames, masked = cover.masked, blanked = cover.blanked, pictures = pictures, dropped = source.dropped, sounds = source.sounds or 0, warning = source.warning,
+  }
+end
+
+--- A sheet of masked frames, spread over the recording, for a look before anything is encoded.
+---@param path string
+---@param output string a .png
+---@param plan Sidecar
+---@param count integer frames at most
+function anonymiser.preview(path, output, plan, count)
+  local cover, source = masker(plan), assert(open(path, {}))
+  local n = math.max(1, math.min(count, plan.input.frames))
+  local columns = math.ceil(math.sqrt(n))
+  local sheet, tall, wide, at = nil, nil, nil, 0
+  local ok, err = pcall(function()
+    for frame in source:frames() do
+      if at < n and frame.index >= 1 + at * plan.input.frames / n then
+        local small = thumbnail(paint(frame:rgb(), cover.list(frame), cover.style))
+        tall, wide = small:size(1), small:size(2)
+        sheet = sheet or tensor.full({ math.ceil(n / columns) * tall, columns * wide, 3 }, 0, "u8")
+        for y = 0, tall - 1 do
+          ffi.copy(sheet:ptr() + ((math.floor(at / columns) * tall + y) * columns * wide + at % columns * wide) * 3, small:ptr() + y * wide * 3, wide * 3)
+        end
+        at = at + 1
+      end
+    end
+    if sheet then media.write_png(output, sheet) end
+  end)
+  source:abort()
+  if not ok then error(err, 0) end
+end
+
+--- The second look's own test: in how many frames of the source it sees something, which it must where there are faces.
+---@param path string the recording before masking
+---@param finder table with :look(frame)
+---@param count integer frames looked at, at most
+---@return integer looked
+---@return integer seen frames of these with a detection
+function anonymiser.control(path, finder, count)
+  local source = assert(open(path, {}))
+  local step, looked, seen = math.max(1, math.floor(source.count / count)), 0, 0
+  local ok, err = pcall(function()
+    for frame in source:frames() do
+      if looked < count and (frame.index - 1) % step == 0 and not frame.damaged then
+        looked, seen = looked + 1, seen + (#finder:look(frame:rgb()) > 0 and 1 or 0)
+      end
+    end
+  end)
+  source:abort()
+  if not ok then error(err, 0) end
+  return looked, seen
+end
+
+--- Looks at a result with another detector: what it sees beside the masks, as tracks, joined to the plan, each to be covered by a solid ellipse. What it takes for a
+--- face under a mask is the mask: nothing of the face is left there.
+---@param output string the covered recording or picture
+---@param plan Sidecar that the result was made of; joined in place
+---@param finder table with :look(frame), another one than the plan was made with
+---@param options table as anonymiser.find
+---@return Track[] left what was seen
+function anonymiser.verify(output, plan, finder, options)
+  local index, hidden = 0, {} -- every frame that is not damaged is looked at, and the result has no damaged ones
+  for _, frame in ipairs(plan.blank) do hidden[frame] = true end
+  plan.mask, plan.margin = plan.settings.mask, assert(masks.margin(plan.settings.margin))
+  local beside = {}
+  function beside.reset() finder:reset() end
+  function beside.look(_, frame)
+    index = index + 1
+    local seen, cut = finder:look(frame)
+    local list, left = masks.of_frame(plan, index), {}
+    for _, d in ipairs(seen) do
+      if not hidden[index] and masks.covered(list, d) < .6 then left[#left + 1] = d end
+    end
+    return left, cut
+  end
+  local seen = assert(anonymiser.find(output, beside, options))
+  local id = 0
+  for _, track in ipairs(plan.tracks) do id = math.max(id, track.id) end
+  for i, track in ipairs(seen.tracks) do
+    track.id, track.style = id + i, "box"
+    plan.tracks[#plan.tracks + 1] = track
+  end
+  for _, frame in ipairs(seen.blank) do plan.blank[#plan.blank + 1] = frame end
+  plan.blocks = nil
+  return seen.tracks
+end
+
+return anonymiser

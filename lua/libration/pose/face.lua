@@ -1,0 +1,224 @@
+-- Finds faces in a frame with BlazeFace, short or full range: whole frame, tiles for small faces, turned views. Tracks nothing and draws nothing.
+-- Numbers and order of steps are MediaPipe's (modules/face_detection); tests compare the answers with its own.
+local ffi = require "ffi"
+local core = require "libration.core"
+local tensor = require "libration.tensor"
+local ssd = require "libration.pose.ssd"
+
+local face = {}
+
+local C, f32 = core.C, ssd.f32
+
+face.points = { "right_eye", "left_eye", "nose", "mouth", "right_ear", "left_ear" }
+
+-- What differs between the two networks; input in [-1, 1], square with a black border.
+local ranges = {
+  full = { weights = "face_detection_full_range_sparse", size = 192, layers = { { 48, 1 } } },
+  short = { weights = "face_detection_short_range", size = 128, layers = { { 16, 2 }, { 8, 6 } } },
+}
+
+local IOU = .3 -- of the weighted suppression
+
+---@class Face a detected face; x, y in pixels of the frame, corners of the frame at 0 and its size
+---@field x number centre of the box
+---@field y number
+---@field width number of the box, across the face
+---@field height number of the box, along the face
+---@field angle number radians clockwise by which the face's box is turned: 0 but for faces found in a turned view
+---@field score number 0..1
+---@field points number[] x, y of face.points
+
+---@class FaceDetector
+---@field range string
+local FaceDetector = {}
+FaceDetector.__index = FaceDetector
+
+local OPTIONS = { range = "string", weights = "string", precision = "string", confidence = "number", network = "table", batch = "number" }
+
+--- A face detector.
+---@param options? table range "full" (default: faces to about five metres) or "short" (selfies, two metres); confidence least score, .5; weights: file or folder;
+---  precision "f32" or "bf16"; batch: views run at once, 4; network: a ready object with :run
+---@return FaceDetector
+function face.detector(options)
+  options = options or {}
+  for name, value in pairs(options) do
+    if not OPTIONS[name] then error(("face.detector: unknown option %s; there are batch, confidence, network, precision, range, weights"):format(tostring(name)), 2) end
+    if type(value) ~= OPTIONS[name] then error(("face.detector: %s is a %s, want a %s"):format(name, type(value), OPTIONS[name]), 2) end
+  end
+  local range = options.range or "full"
+  local kind = ranges[range]
+  if not kind then error(("face.detector: range is %s, want full, short"):format(range), 2) end
+  local network = options.network
+  if not network then
+    local err
+    network, err = require("libration.graph").load(require("libration.weights").path(kind.weights, options.weights and { file = options.weights }),
+      { precision = options.precision })
+    if not network then error(err, 0) end
+  end
+  local anchors, count = ssd.anchors(kind.layers)
+  return setmetatable({
+    range = range, size = kind.size, confidence = options.confidence or .5, network = network, batch = options.batch or 4, inputs = {}, region = ffi.new("lbr_region"),
+    head = { anchors = anchors, count = count, coordinates = 16, size = kind.size },
+  }, FaceDetector)
+end
+
+-- The two outputs by their width: names differ between the files.
+local function outputs_of(self, outputs)
+  local boxes, scores
+  for _, t in pairs(outputs) do
+    local shape = t.shape
+    if shape[2] == self.head.count and shape[3] == 16 then boxes = t elseif shape[2] == self.head.count and shape[3] == 1 then scores = t end
+  end
+  if not (boxes and scores) then error(("face.detector: the network has no outputs [B,%d,16] and [B,%d,1]"):format(self.head.count, self.head.count), 0) end
+  return boxes, scores
+end
+
+-- Centre that a view is cropped round: corners go to corners without half pixels, so that a turned view would sample beside the pixels of an upright one.
+local function centre_of(view)
+  local c, s = math.cos(view.angle), math.sin(view.angle)
+  return view.x + (c - s - 1) / 2, view.y + (c + s - 1) / 2, c, s
+end
+
+-- A detection in fractions of a square view as a Face in the frame.
+local function to_frame(d, view)
+  local side, cx, cy, c, s = view.side, centre_of(view)
+  local function place(u, v)
+    local x, y = (u - .5) * side, (v - .5) * side
+    return cx + c * x - s * y, cy + s * x + c * y
+  end
+  local found = { width = (d[3] - d[1]) * side, height = (d[4] - d[2]) * side, angle = view.angle, score = d.score, points = {} }
+  found.x, found.y = place((d[1] + d[3]) / 2, (d[2] + d[4]) / 2)
+  for k = 5, 15, 2 do found.points[k - 4], found.points[k - 3] = place(d[k], d[k + 1]) end
+  return found
+end
+
+--- Faces in square views of a frame, each view searched and suppressed by itself.
+---@param frame Tensor u8 [H,W,3] RGB, contiguous
+---@param views {x: number, y: number, side: number, angle: number}[] centre and side in pixels, angle in radians clockwise
+---@param least? number smallest score instead of the detector's own
+---@return Face[][] faces of each view, best first
+function FaceDetector:look(frame, views, least)
+  local h, w, size, found = frame:size(1), frame:size(2), self.size, {}
+  for first = 1, #views, self.batch do
+    local n = math.min(self.batch, #views - first + 1)
+    local input = self.inputs[n]
+    if not input then
+      input = tensor.unscoped(tensor.empty, { n, size, size, 3 })
+      self.inputs[n] = input
+    end
+    for k = 0, n - 1 do
+      local view, region = views[first + k], self.region
+      region.x, region.y = centre_of(view)
+      region.width, region.height, region.angle = view.side, view.side, view.angle
+      core.check(C.lbr_crop_f32(frame:ptr(), h, w, w * 3, region, C.LBR_BORDER_ZERO, f32(2 / 255), -1, input:ptr() + k * size * size * 3, size, size))
+    end
+    input:touch()
+    local boxes, scores = outputs_of(self, self.network:run(input))
+    local count = self.head.count
+    for k = 0, n - 1 do
+      local list = {}
+      for i, d in ipairs(ssd.suppress(ssd.decode(self.head, boxes:ptr() + k * count * 16, scores:ptr() + k * count, least or self.confidence), IOU)) do
+        list[i] = to_frame(d, views[first + k])
+      end
+      found[first + k] = list
+    end
+  end
+  return found
+end
+
+--- Faces in a whole frame, as MediaPipe finds them.
+---@param frame Tensor u8 [H,W,3] RGB
+---@param turn? number radians clockwise by which the view is turned, 0
+---@param least? number smallest score instead of the detector's own
+---@return Face[] faces best first
+function FaceDetector:detect(frame, turn, least)
+  local h, w = frame:size(1), frame:size(2)
+  return self:look(frame:contiguous(), { { x = w / 2, y = h / 2, side = math.max(w, h), angle = turn or 0 } }, least)[1]
+end
+
+--- Square tiles that cover a frame, a quarter of each shared with its neighbour; none where one would be the frame.
+---@param width integer pixels of the frame
+---@param height integer
+---@param side number pixels of a tile
+---@return {x: number, y: number, side: number, angle: number}[]
+function face.tiles(width, height, side)
+  local tiles = {}
+  if side >= math.max(width, height) then return tiles end
+  local function places(length)
+    if length <= side then return { length / 2 } end
+    local n = math.ceil((length - side) / (.75 * side))
+    local at = {}
+    for i = 0, n do at[i + 1] = side / 2 + (length - side) * i / n end
+    return at
+  end
+  for _, y in ipairs(places(height)) do
+    for _, x in ipairs(places(width)) do tiles[#tiles + 1] = { x = x, y = y, side = side, angle = 0 } end
+  end
+  return tiles
+end
+
+-- Share of the smaller box that lies in the other; turned boxes by the upright squares round their centres.
+local function shared(a, b)
+  local function bounds(f)
+    if f.angle == 0 then return { f.x - f.width / 2, f.y - f.height / 2, f.x + f.width / 2, f.y + f.height / 2 } end
+    local r = math.max(f.width, f.height) / 2
+    return { f.x - r, f.y - r, f.x + r, f.y + r }
+  end
+  local p, q = bounds(a), bounds(b)
+  local w, h = math.min(p[3], q[3]) - math.max(p[1], q[1]), math.min(p[4], q[4]) - math.max(p[2], q[2])
+  if w <= 0 or h <= 0 then return 0 end
+  return w * h / math.max(1e-9, math.min((p[3] - p[1]) * (p[4] - p[2]), (q[3] - q[1]) * (q[4] - q[2])))
+end
+face.shared = shared
+
+--- One list from several views: a face that shares more than half of the smaller box with a better one is the same.
+---@param lists Face[][]
+---@return Face[] faces best first
+function face.merge(lists)
+  local all, kept = {}, {}
+  for _, list in ipairs(lists) do
+    for _, f in ipairs(list) do all[#all + 1] = f end
+  end
+  for i, f in ipairs(all) do f.place = i end
+  table.sort(all, function(a, b)
+    if a.score ~= b.score then return a.score > b.score end
+    return a.place < b.place
+  end)
+  for _, f in ipairs(all) do
+    f.place = nil
+    local new = true
+    for _, other in ipairs(kept) do new = new and shared(f, other) <= .5 end
+    if new then kept[#kept + 1] = f end
+  end
+  return kept
+end
+
+--- Faces in a frame, wherever they are: the whole frame and its tiles, and where that finds none, the same turned by 90, 180 and 270 degrees.
+---@param frame Tensor u8 [H,W,3] RGB
+---@param options? {tile: number, upright: boolean, turned: boolean, least: number} tile: side of the tiles in pixels (none without); upright, turned: false leaves
+---  those views out; least: smallest score instead of the detector's own. Tiles are asked for a quarter of the rest more, as they show much that is no face
+---@return Face[] faces best first
+function FaceDetector:search(frame, options)
+  options = options or {}
+  local h, w = frame:size(1), frame:size(2)
+  local least = options.least or self.confidence
+  frame = frame:contiguous()
+  local whole, tiles = { x = w / 2, y = h / 2, side = math.max(w, h) }, options.tile and face.tiles(w, h, options.tile) or {}
+  local function views_of(list, quarters)
+    local views = {}
+    for _, quarter in ipairs(quarters) do
+      for _, view in ipairs(list) do views[#views + 1] = { x = view.x, y = view.y, side = view.side, angle = quarter * math.pi / 2 } end
+    end
+    return views
+  end
+  local function look(quarters)
+    local lists = self:look(frame, views_of({ whole }, quarters), least)
+    for _, list in ipairs(self:look(frame, views_of(tiles, quarters), least + (1 - least) / 4)) do lists[#lists + 1] = list end
+    return face.merge(lists)
+  end
+  local found = options.upright ~= false and look { 0 } or {}
+  if #found > 0 or options.turned == false then return found end
+  return look { 1, 2, 3 }
+end
+
+return face

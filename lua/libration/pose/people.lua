@@ -1,0 +1,166 @@
+-- Finds every person in a frame with BlazePose's two networks and follows each: bodies, and heads where no face network sees one. Smooths and draws nothing.
+local ffi = require "ffi"
+local blazepose = require "libration.pose.blazepose"
+local face = require "libration.pose.face"
+
+local people = {}
+
+---@class Person
+---@field x number pixels: centre of the upright box round the landmarks
+---@field y number
+---@field width number
+---@field height number
+---@field score number probability, by the landmark network, that somebody is there
+---@field landmarks ffi.cdata*|nil float[33*3] x, y in pixels, visibility; nil where the detector alone saw somebody
+---@field head Face the head, in the terms of a face detector
+---@field rect ffi.cdata* float[5] region of the landmark network, as blazepose.rect gives it
+
+local function middle(p, a, b)
+  return (p[3 * a] + p[3 * b]) / 2, (p[3 * a + 1] + p[3 * b + 1]) / 2
+end
+
+local function length(x, y) return math.sqrt(x * x + y * y) end
+
+-- A face of the head round which the landmarks lie; seen from the side or from behind it keeps the size that shoulders and trunk ask for.
+local function head_of(p, score)
+  local ex, ey = middle(p, 2, 5)
+  local mx, my = middle(p, 9, 10)
+  local rx, ry = middle(p, 7, 8)
+  local sx, sy = middle(p, 11, 12)
+  local hx, hy = middle(p, 23, 24)
+  local function between(a, b) return length(p[3 * a] - p[3 * b], p[3 * a + 1] - p[3 * b + 1]) end
+  local size = math.max(1.05 * between(7, 8), 2.2 * length(mx - ex, my - ey), 1.8 * between(2, 5), .36 * between(11, 12), .26 * length(sx - hx, sy - hy))
+  local points = {}
+  for i, j in ipairs { 5, 2, 0, -1, 8, 7 } do
+    if j < 0 then points[2 * i - 1], points[2 * i] = mx, my else points[2 * i - 1], points[2 * i] = p[3 * j], p[3 * j + 1] end
+  end
+  return { x = .35 * (ex + mx) + .3 * rx, y = .35 * (ey + my) + .3 * ry, width = size, height = size, angle = 0, score = score, points = points }
+end
+people.head_of = head_of
+
+-- A person of whom only the circle round the body is known: the head is somewhere near its upper end.
+local function outline(rect, w, h, score)
+  local x, y, r, angle = rect[0] * w, rect[1] * h, rect[2] * w / 2.5, rect[4]
+  local up_x, up_y = math.sin(angle), -math.cos(angle)
+  local size = .45 * r
+  local head = { x = x + .8 * r * up_x, y = y + .8 * r * up_y, width = size, height = size, angle = 0, score = score }
+  return { x = x, y = y, width = 2 * r, height = 2 * r, score = score, head = head, rect = rect }
+end
+
+---@class PeopleFinder
+local Finder = {}
+Finder.__index = Finder
+
+--- A finder for one stream of frames.
+---@param options? {landmarker: Landmarker, confidence: number} landmarker: a ready one (by default one of its own: model full); confidence: least score of the detector, .5
+---@return PeopleFinder
+function people.finder(options)
+  options = options or {}
+  local landmarker = options.landmarker or require "libration.pose.landmarker" { static = true, smooth = "none" }
+  local self = setmetatable({ landmarker = landmarker, confidence = options.confidence or .5 }, Finder)
+  self:reset()
+  return self
+end
+
+--- Forgets everybody: the next frame is a first one.
+function Finder:reset()
+  self.known, self.turn = {}, 0
+end
+
+-- Landmarks in a region: a person, or nil where the network says that nobody is there. next: region of the same person in the frame after.
+local function mark(self, frame, rect)
+  if not (rect[2] > 0 and rect[3] > 0) then return nil end
+  local h, w = frame:size(1), frame:size(2)
+  local pose, flag = self.landmarker:mark(frame, rect)
+  if not pose then return nil end
+  local p, x0, y0, x1, y1 = ffi.new("float[99]"), math.huge, math.huge, -math.huge, -math.huge
+  for i = 0, 32 do
+    local x, y = pose.landmarks[5 * i] * w, pose.landmarks[5 * i + 1] * h
+    p[3 * i], p[3 * i + 1], p[3 * i + 2] = x, y, pose.landmarks[5 * i + 3]
+    x0, y0, x1, y1 = math.min(x0, x), math.min(y0, y), math.max(x1, x), math.max(y1, y)
+  end
+  local a = pose.landmarks + 5 * blazepose.landmarks
+  local following = blazepose.rect(a[0] * w, a[1] * h, a[5] * w, a[6] * h, w, h)
+  local person = { score = flag, landmarks = p, head = head_of(p, flag), rect = rect, following = following }
+  -- the body reaches beyond its joints by about half a head
+  local rim = .5 * person.head.width
+  x0, y0, x1, y1 = x0 - rim, y0 - rim, x1 + rim, y1 + rim
+  person.x, person.y, person.width, person.height = (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
+  return person
+end
+
+-- True where two sets of landmarks are one person's.
+local function same(a, b)
+  if not (a.landmarks and b.landmarks) then return false end
+  local sum, p, q = 0, a.landmarks, b.landmarks
+  for i = 0, 32 do sum = sum + length(p[3 * i] - q[3 * i], p[3 * i + 1] - q[3 * i + 1]) end
+  return sum / 33 < .12 * math.max(a.width, a.height, b.width, b.height)
+end
+
+-- True where a region is round the body of somebody who is known already.
+local function taken(list, rect, w, h)
+  local x, y, r = rect[0] * w, rect[1] * h, rect[2] * w / 2.5
+  for _, person in ipairs(list) do
+    local other = person.following or person.rect
+    local radius = other[2] * w / 2.5
+    if length(other[0] * w - x, other[1] * h - y) < .35 * math.max(r, radius) and r < 1.7 * radius and radius < 1.7 * r then return true end
+  end
+  return false
+end
+
+-- The region that a person with such a face would fill when standing or sitting upright beside it.
+local function below(f, w, h)
+  local ux, uy = math.sin(f.angle), -math.cos(f.angle)
+  local x, y = f.x - 4.5 * f.height * ux, f.y - 4.5 * f.height * uy
+  return blazepose.rect(x, y, x + 6 * f.height * ux, y + 6 * f.height * uy, w, h)
+end
+
+--- Every person in a frame: those followed from the frame before, those that the detector sees in the whole frame and in squares of it (all of them in the first
+--- frame, then one a frame, in turn), and those below faces.
+---@param frame Tensor u8 [H,W,3] RGB
+---@param faces? Face[] faces found in the same frame
+---@return Person[] persons
+function Finder:process(frame, faces)
+  local h, w = frame:size(1), frame:size(2)
+  frame = frame:contiguous()
+  local found = {}
+  local function add(person)
+    for _, other in ipairs(found) do
+      if same(person, other) then return end
+    end
+    found[#found + 1] = person
+  end
+  for _, person in ipairs(self.known) do
+    local again = mark(self, frame, person.following)
+    if again then add(again) end
+  end
+  local views, squares = { false }, face.tiles(w, h, 1.2 * math.min(w, h))
+  if self.turn == 0 then
+    for _, square in ipairs(squares) do views[#views + 1] = square end
+  elseif #squares > 0 then
+    views[2] = squares[(self.turn - 1) % #squares + 1]
+  end
+  self.turn = self.turn + 1
+  for _, view in ipairs(views) do
+    for _, d in ipairs(self.landmarker:detect(frame, self.confidence, view or nil)) do
+      local rect = blazepose.rect(d[5], d[6], d[7], d[8], w, h)
+      if rect[2] > 0 and not taken(found, rect, w, h) then add(mark(self, frame, rect) or outline(rect, w, h, d[13])) end
+    end
+  end
+  for _, f in ipairs(faces or {}) do
+    local known = false
+    for _, person in ipairs(found) do known = known or face.shared(person.head, f) > .3 end
+    if not known then
+      local person = mark(self, frame, below(f, w, h))
+      -- the network likes to answer with a neighbour: the head must be where the face is
+      if person and face.shared(person.head, f) > .3 then add(person) end
+    end
+  end
+  self.known = {}
+  for _, person in ipairs(found) do
+    if person.landmarks then self.known[#self.known + 1] = person end
+  end
+  return found
+end
+
+return people

@@ -1,0 +1,245 @@
+-- Joins detections of frames into tracks: association over time, gaps filled, lead before the first and after the last hit, smoothing. Detects nothing.
+local ffi = require "ffi"
+
+local tracks = {}
+
+ffi.cdef [[
+typedef struct lbr_track_sample { int32_t frame; float time, x, y, width, height, angle, score, points[12]; } lbr_track_sample;
+]]
+
+---@class TrackSample one frame of a track (C struct): frame from 1, time in seconds, box by its centre in pixels, angle in radians clockwise, score (0 where the
+---  frame was filled in), points: x, y of six, NaN where there are none
+
+---@class Track
+---@field id integer from 1, in order of the first frame
+---@field kind string what is followed: "face", "person" or a class
+---@field keep boolean true: never masked
+---@field samples ffi.cdata* lbr_track_sample[room]
+---@field count integer samples in use, one a frame without holes, in order
+local Track = {}
+Track.__index = Track
+
+--- An empty track.
+---@param kind string
+---@return Track
+function tracks.new_track(kind)
+  return setmetatable({ kind = kind, keep = false, count = 0, room = 8, samples = ffi.new("lbr_track_sample[8]") }, Track)
+end
+
+--- Room for one more sample; its points are NaN, its other numbers 0.
+---@return ffi.cdata* sample to be filled
+function Track:append()
+  if self.count == self.room then
+    local larger = ffi.new("lbr_track_sample[?]", 2 * self.room)
+    ffi.copy(larger, self.samples, self.count * ffi.sizeof "lbr_track_sample")
+    self.samples, self.room = larger, 2 * self.room
+  end
+  local s = self.samples + self.count
+  for k = 0, 11 do s.points[k] = 0 / 0 end
+  self.count = self.count + 1
+  return s
+end
+
+--- Sample of a frame, nil where the track has none.
+---@param frame integer from 1
+---@return ffi.cdata*|nil
+function Track:at(frame)
+  if self.count == 0 then return nil end
+  local first, last = self.samples[0].frame, self.samples[self.count - 1].frame
+  if frame < first or frame > last then return nil end
+  local s = self.samples + (frame - first)
+  if s.frame == frame then return s end
+  -- an edited track may have holes
+  local low, high = 0, self.count - 1
+  while low <= high do
+    local mid = math.floor((low + high) / 2)
+    local f = self.samples[mid].frame
+    if f == frame then return self.samples + mid end
+    if f < frame then low = mid + 1 else high = mid - 1 end
+  end
+end
+
+local function put(s, frame, time, d)
+  s.frame, s.time, s.x, s.y, s.width, s.height, s.angle, s.score = frame, time, d.x, d.y, d.width, d.height, d.angle or 0, d.score
+  if d.points then
+    for k = 0, 11 do s.points[k] = d.points[k + 1] or 0 / 0 end
+  end
+end
+
+---@class Tracker
+local Tracker = {}
+Tracker.__index = Tracker
+
+--- A tracker of one recording.
+---@param options? {gap: number, lead: integer, smooth: integer, evidence: number} gap: seconds between two hits over which a track goes on (1); lead: frames
+---  covered before the first hit and after the last (5); smooth: frames on each side that a box is averaged over (2); evidence: what the scores of a track's hits
+---  must add up to, else it is dropped (0)
+---@return Tracker
+function tracks.tracker(options)
+  options = options or {}
+  return setmetatable({
+    gap = options.gap or 1, lead = options.lead or 5, smooth = options.smooth or 2, evidence = options.evidence or 0,
+    open = {}, done = {}, frame = 0, first = 1,
+  }, Tracker)
+end
+
+-- How badly a detection fits a track, nil where it is another thing: 1 - IoU at its expected place, and the distance of the centres in sizes.
+local function misfit(track, d, frame)
+  local s = track.samples[track.count - 1]
+  local ahead = frame - s.frame
+  local damped = (1 - .8 ^ ahead) / (1 - .8) -- trust in the speed fades
+  local x, y = s.x + track.vx * damped, s.y + track.vy * damped
+  local size = (s.width + s.height + d.width + d.height) / 4
+  local ratio = (d.width * d.height + 1e-6) / (s.width * s.height + 1e-6)
+  if ratio > 5 or ratio < .2 then return nil end
+  local far = math.sqrt((d.x - x) ^ 2 + (d.y - y) ^ 2) / math.max(size, 1e-6)
+  if far > .8 + .05 * math.min(ahead - 1, 14) then return nil end
+  local w = math.min(x + s.width / 2, d.x + d.width / 2) - math.max(x - s.width / 2, d.x - d.width / 2)
+  local h = math.min(y + s.height / 2, d.y + d.height / 2) - math.max(y - s.height / 2, d.y - d.height / 2)
+  local both = math.max(0, w) * math.max(0, h)
+  return far + 1 - both / (s.width * s.height + d.width * d.height - both + 1e-6)
+end
+
+-- Fills the frames between a track's last sample and a new hit in a straight line.
+local function bridge(track, frame, time, d)
+  local last = track.samples[track.count - 1]
+  local from, n = ffi.new("lbr_track_sample", last), frame - last.frame
+  local turn = ((d.angle or 0) - from.angle + math.pi) % (2 * math.pi) - math.pi
+  for k = 1, n - 1 do
+    local s, u = track:append(), k / n
+    s.frame, s.time = from.frame + k, from.time + u * (time - from.time)
+    s.x, s.y = from.x + u * (d.x - from.x), from.y + u * (d.y - from.y)
+    -- what moved on a curve is still under a box that bulges between the hits
+    local bulge = 1 + math.min(.3, .04 * math.min(k, n - k))
+    s.width, s.height = (from.width + u * (d.width - from.width)) * bulge, (from.height + u * (d.height - from.height)) * bulge
+    s.angle = from.angle + u * turn
+    if d.points then
+      for i = 0, 11 do s.points[i] = from.points[i] + u * ((d.points[i + 1] or 0 / 0) - from.points[i]) end
+    end
+  end
+end
+
+--- The detections of the next frame.
+---@param time number seconds
+---@param detections table[] each x, y, width, height (pixels, centre), score, kind, and angle and points where there are any
+function Tracker:update(time, detections)
+  self.frame = self.frame + 1
+  local frame, pairs_, taken_track, taken = self.frame, {}, {}, {}
+  for t, track in ipairs(self.open) do
+    for i, d in ipairs(detections) do
+      local cost = track.kind == d.kind and misfit(track, d, frame)
+      if cost then pairs_[#pairs_ + 1] = { cost, t, i } end
+    end
+  end
+  table.sort(pairs_, function(a, b)
+    if a[1] ~= b[1] then return a[1] < b[1] end
+    if a[2] ~= b[2] then return a[2] < b[2] end
+    return a[3] < b[3]
+  end)
+  for _, pair in ipairs(pairs_) do
+    local t, i = pair[2], pair[3]
+    if not taken_track[t] and not taken[i] then
+      taken_track[t], taken[i] = true, true
+      local track, d = self.open[t], detections[i]
+      local last = track.samples[track.count - 1]
+      local n, x, y = frame - last.frame, last.x, last.y
+      bridge(track, frame, time, d)
+      put(track:append(), frame, time, d)
+      track.vx, track.vy = .5 * track.vx + .5 * (d.x - x) / n, .5 * track.vy + .5 * (d.y - y) / n
+    end
+  end
+  for i, d in ipairs(detections) do
+    if not taken[i] then
+      local track = tracks.new_track(d.kind)
+      track.vx, track.vy, track.least = 0, 0, self.first
+      put(track:append(), frame, time, d)
+      self.open[#self.open + 1] = track
+    end
+  end
+  local still = {}
+  for _, track in ipairs(self.open) do
+    if time - track.samples[track.count - 1].time > self.gap then self.done[#self.done + 1] = track else still[#still + 1] = track end
+  end
+  self.open = still
+end
+
+--- The scene ends: tracks do not go on in the next frame, nor do their leads.
+function Tracker:cut()
+  for _, track in ipairs(self.open) do self.done[#self.done + 1] = track end
+  self.open, self.first = {}, self.frame + 1
+  for _, track in ipairs(self.done) do track.most = track.most or self.frame end
+end
+
+-- Averages boxes and points over neighbours, and makes each box as much larger as the average is off, so that it still covers what was found.
+local function smooth(track, reach)
+  if reach < 1 or track.count < 3 then return end
+  local n, bytes = track.count, ffi.sizeof "lbr_track_sample"
+  local raw = ffi.new("lbr_track_sample[?]", n)
+  ffi.copy(raw, track.samples, n * bytes)
+  -- a sample is 20 numbers of four bytes: x, y, width, height are 2 to 5, points 8 to 19
+  local from, to, stride = ffi.cast("float *", raw), ffi.cast("float *", track.samples), bytes / 4
+  for i = 0, n - 1 do
+    local near = math.min(reach, i, n - 1 - i)
+    for field = 2, 19 do
+      if field < 6 or field > 7 then
+        local sum = 0
+        for k = i - near, i + near do sum = sum + from[k * stride + field] end
+        if sum == sum then to[i * stride + field] = sum / (2 * near + 1) end
+      end
+    end
+    local s, r = track.samples[i], raw[i]
+    s.width = math.max(s.width, r.width + 2 * math.abs(s.x - r.x))
+    s.height = math.max(s.height, r.height + 2 * math.abs(s.y - r.y))
+  end
+end
+
+-- Puts copies of the first sample before it and of the last behind it, a little larger with each.
+local function extend(track, lead, times, most)
+  local first, last = track.samples[0], track.samples[track.count - 1]
+  local before = math.max(0, math.min(lead, first.frame - track.least))
+  local after = math.max(0, math.min(lead, (track.most or most) - last.frame))
+  local whole = tracks.new_track(track.kind)
+  local function copy(s, frame, k)
+    local new = whole:append()
+    ffi.copy(new, s, ffi.sizeof "lbr_track_sample")
+    if k > 0 then
+      new.frame, new.time, new.score = frame, times(frame), 0
+      new.width, new.height = s.width * (1 + .06 * k), s.height * (1 + .06 * k)
+    end
+  end
+  for k = before, 1, -1 do copy(first, first.frame - k, k) end
+  for i = 0, track.count - 1 do copy(track.samples[i], 0, 0) end
+  for k = 1, after do copy(last, last.frame + k, k) end
+  return whole
+end
+
+-- Sum of the scores of a track's hits.
+local function evidence_of(track)
+  local sum = 0
+  for i = 0, track.count - 1 do sum = sum + track.samples[i].score end
+  return sum
+end
+
+--- Ends the recording.
+---@param times fun(frame: integer): number seconds of a frame, from 1
+---@return Track[] tracks in order of their first frame, numbered from 1
+function Tracker:finish(times)
+  self:cut()
+  local all = {}
+  for _, track in ipairs(self.done) do
+    if evidence_of(track) >= self.evidence then
+      smooth(track, self.smooth)
+      all[#all + 1] = extend(track, self.lead, times, self.frame)
+    end
+  end
+  table.sort(all, function(a, b)
+    local p, q = a.samples[0], b.samples[0]
+    if p.frame ~= q.frame then return p.frame < q.frame end
+    if p.x ~= q.x then return p.x < q.x end
+    return p.y < q.y
+  end)
+  for id, track in ipairs(all) do track.id = id end
+  return all
+end
+
+return tracks

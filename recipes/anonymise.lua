@@ -1,0 +1,295 @@
+-- Covers eyes, faces, heads or persons in videos and pictures, and looks at the result again.
+local here = arg and arg[0] and arg[0]:match("^(.*)[/\\]") or "."
+package.path = here .. "/../lua/?.lua;" .. here .. "/../lua/?/init.lua;" .. package.path
+local options = require "libration.options"
+
+local about = "Covers eyes, faces, heads or persons in videos and pictures, and looks at the result again.\n\n" ..
+  "An input is a video, a picture, or a folder of them. Each becomes NAME.anonymised.mp4 in the output folder (.mkv and .mov where that fits better; pictures become .png\n" ..
+  "without metadata), with NAME.anonymised.json beside it: every track with its boxes, points and confidence, a line a frame. Edit that and give it to --apply: the\n" ..
+  "masks are made anew from it without any detection. report.html has the counts and the doubtful frames, masked. A frame that is damaged or in which detection fails\n" ..
+  "is covered whole and listed. No detector sees every face: look at the result before you share it."
+
+local function margin_of(v)
+  local margin, why = require("libration.pose.masks").margin(v)
+  if not margin then return nil, why end
+  return true
+end
+
+local rows = {
+  {"output", "anonymised", "folder for the results, made when missing; or the file, where there is one input", metavar = "DIR|FILE"},
+  {"mask", "face", "what is covered: a bar over the eyes, the face, the head with its hair, the whole person", choices = {"eyes", "face", "head", "person"}},
+  {"style", "mosaic", "how: blurred, in coarse blocks, or black", choices = {"blur", "mosaic", "box"}},
+  {"strength", .2, "share of a mask's longer side: standard deviation of the blur, side of the blocks; less than .125 can be undone or shows who it is, and is refused",
+    type = "number", max = 1, check = function(v)
+      if v < .125 then return nil, "a blur or mosaic that weak can be undone or still shows who it is; want at least .125" end
+      return true
+    end},
+  {"feather", 0, "pixels outside the mask over which it fades", type = "number", min = 0, max = 1000, metavar = "PX"},
+  {"detector", "auto", "auto: BlazeFace full range, and heads and bodies by BlazePose; face, pose: one of them alone", choices = {"auto", "face", "pose"}},
+  {"confidence", .3, "least score of a face; a track counts when its scores add up to twice that", type = "number", above = 0, max = 1},
+  {"margin", ".3", "what is covered around a face: a share of its size, or pixels such as 12px; a quarter of the share around persons", metavar = "SHARE|PX", check = margin_of},
+  {"tile", -1, "side in pixels of the squares in which small faces are looked for; 0: the whole frame only; -1: a third of its longer side, at least 320",
+    min = -1, metavar = "PX"},
+  {"gap", 1, "seconds over which a face that is missed between two hits stays covered", type = "number", min = 0, metavar = "S"},
+  {"lead", 5, "frames that are covered before a face's first hit and after its last", min = 0, metavar = "FRAMES"},
+  {"keep", {}, "numbers of tracks that stay visible, as the sidecar of an earlier run numbers them", of = "integer", metavar = "TRACK,..."},
+  {"region", "", "JSON file of polygons in pixels: [{\"mask\": \"always\" or \"never\", \"points\": [[x, y], ...]}, ...]; never: what has its middle inside stays visible",
+    metavar = "FILE"},
+  {"keep-audio", false, "keep the sound as it is, the default: voices are not anonymised"},
+  {"drop-audio", false, "leave the sound out"},
+  {"distort-voice", false, "make voices unrecognisable for good, words too: what is left is how loud it is at which pitch"},
+  {"verify", false, "look at the result with another detector (BlazeFace short range), cover what it still sees by solid boxes, and look once more"},
+  {"verify-confidence", .6, "least score of the second look", type = "number", above = 0, max = 1},
+  {"strict", false, "with --verify: end with an error where something is left or a frame could not be looked at"},
+  {"apply", "", "an edited NAME.anonymised.json: no detection, its masks are applied to the one input", metavar = "FILE"},
+  {"preview", false, "write NAME.anonymised.preview.png, masked frames from all over the recording, instead of the result"},
+  {"resume", false, "leave inputs alone whose result is there already, made of the same file in the same way"},
+  {"crf", 18, "quality of the H.264 encoder, lower is better", min = 0, max = 51},
+  {"threads", 0, "processor threads; 0: all cores", min = 0},
+  positional = {"input", {}, "videos, pictures, or folders of them", metavar = "INPUT", many = true, required = true},
+}
+
+-- The option of the three that was taken for sound.
+local function audio_of(o)
+  local taken = {}
+  for _, name in ipairs {"keep", "drop", "distort"} do
+    if o[name .. (name == "distort" and "_voice" or "_audio")] then taken[#taken + 1] = name end
+  end
+  if #taken > 1 then error("--keep-audio, --drop-audio and --distort-voice exclude each other", 0) end
+  return taken[1] or "keep"
+end
+
+local VIDEOS = {mp4 = true, mkv = true, mov = true, avi = true, flv = true, webm = true, m4v = true, mpg = true, mpeg = true, ts = true, wmv = true, ["3gp"] = true}
+local PICTURES = {png = true, jpg = true, jpeg = true, jpe = true, bmp = true, webp = true, tif = true, tiff = true}
+
+local function ending_of(path) return (path:match("%.(%w+)$") or ""):lower() end
+
+-- Inputs as {path, name, output, sidecar, preview}; folders are taken apart, our own results left out.
+local function inputs_of(o)
+  local files = require "libration.files"
+  local list, names = {}, {}
+  local function add(path)
+    local stem, ending = files.name(path):gsub("%.%w+$", ""), ending_of(path)
+    local base = stem
+    while names[base] do base = base .. "_" end
+    names[base] = true
+    local to = PICTURES[ending] and "png" or ending == "mov" and "mov" or require("libration.media").container(path, audio_of(o)) or "mp4"
+    list[#list + 1] = {path = path, base = base, ending = "." .. to}
+  end
+  for _, path in ipairs(o.input) do
+    if files.is_folder(path) then
+      local before = #list
+      for _, name in ipairs(assert(files.list(path))) do
+        local ending = ending_of(name)
+        if (VIDEOS[ending] or PICTURES[ending]) and not name:find("%.anonymised%.") then add(files.join(path, name)) end
+      end
+      if #list == before then error(path .. ": no videos and no pictures in this folder", 0) end
+    elseif files.exists(path) then
+      add(path)
+    else
+      error(path .. ": No such file or directory", 0)
+    end
+  end
+  local single = VIDEOS[ending_of(o.output)] or PICTURES[ending_of(o.output)]
+  if single and (#list > 1 or files.is_folder(o.input[1])) then error(("--output %s is a file, but there are %d inputs: name a folder"):format(o.output, #list), 0) end
+  local folder = single and files.folder(o.output) or o.output
+  for _, item in ipairs(list) do
+    local stem = single and files.join(folder, (files.name(o.output):gsub("%.%w+$", ""))) or files.join(folder, item.base .. ".anonymised")
+    item.output = single and o.output or stem .. item.ending
+    item.sidecar, item.preview = stem .. ".json", stem .. ".preview.png"
+    if single then item.sidecar, item.preview = stem .. ".anonymised.json", stem .. ".anonymised.preview.png" end
+    if single and PICTURES[item.ending:sub(2)] and ending_of(o.output) ~= "png" then error(("--output %s: pictures are written as .png"):format(o.output), 0) end
+  end
+  return list, folder
+end
+
+-- Two names of one file, also through links.
+local function same_file(a, b)
+  local lfs = require "lfs"
+  local p, q = lfs.attributes(a), lfs.attributes(b)
+  return p and q and p.dev == q.dev and p.ino == q.ino
+end
+
+-- How masks are made, as the sidecar keeps it; what the user sets beside --apply wins over it.
+local SETTINGS = {"mask", "style", "strength", "feather", "margin", "detector", "confidence", "gap", "lead", "crf"}
+local function settings_of(o)
+  local settings = {audio = audio_of(o)}
+  for _, name in ipairs(SETTINGS) do settings[name] = o[name] end
+  return settings
+end
+
+-- A plan from the first pass over an input.
+local function find(item, o, finder, row)
+  local anonymiser, progress, sidecar = require "libration.pose.anonymiser", require "libration.progress", require "libration.pose.sidecar"
+  local files = require "libration.files"
+  local bar
+  local found, why = anonymiser.find(item.path, finder, {
+    gap = o.gap, lead = o.lead, evidence = 2 * o.confidence, threads = o.threads > 0 and o.threads or nil,
+    on_open = function(count) bar = progress.new {label = files.name(item.path) .. ": finding", total = count > 0 and count or nil, unit = "frames"} end,
+    on_frame = function(n, hits) bar:update(n, hits .. " hits") end,
+  })
+  if not found then error(why, 0) end
+  bar:finish(("%d track%s"):format(#found.tracks, #found.tracks == 1 and "" or "s"))
+  row.found_warning, row.faults = found.warning, found.faults
+  local plan = {
+    input = {file = files.name(item.path), sha256 = assert(require("libration.media").sha256(item.path)), frames = found.frames, width = found.width, height = found.height},
+    settings = settings_of(o), blank = found.blank, tracks = found.tracks,
+    regions = o.region ~= "" and assert(sidecar.read_regions(o.region)) or {},
+  }
+  return plan
+end
+
+-- Marks the tracks that stay visible.
+local function keep(plan, o)
+  local known = {}
+  for _, track in ipairs(plan.tracks) do known[track.id] = track end
+  for _, id in ipairs(o.keep) do
+    if not known[id] then error(("--keep %d: there are %d tracks, and none of that number"):format(id, #plan.tracks), 0) end
+    known[id].keep = true
+  end
+end
+
+local STYLES = {"blur", "mosaic", "box"}
+
+-- The second pass, from the sidecar as it was written, so that --apply of it makes the same bytes.
+local function cover(item, o, row)
+  local anonymiser, progress, sidecar = require "libration.pose.anonymiser", require "libration.progress", require "libration.pose.sidecar"
+  local plan = assert(sidecar.read(item.sidecar, STYLES))
+  local bar
+  local done = anonymiser.cover(item.path, item.output, plan, {
+    audio = plan.settings.audio or "keep", crf = plan.settings.crf or o.crf, threads = o.threads > 0 and o.threads or nil, look = 6,
+    on_open = function() bar = progress.new {label = require("libration.files").name(item.path) .. ": masking", total = plan.input.frames, unit = "frames"} end,
+    on_frame = function(n, busy)
+      bar:update(n, busy and n % 16 == 0 and
+        ("decoding %.0f %%, encoding %.0f %% of the time"):format(100 * busy.decode / busy.elapsed, 100 * busy.encode / busy.elapsed) or nil)
+    end,
+  })
+  bar:finish()
+  row.frames, row.masked, row.blanked, row.pictures = done.frames, done.masked, done.blanked, done.pictures
+  local sound = plan.settings.audio or "keep"
+  row.notes = {row.found_warning}
+  row.notes[#row.notes + 1] = row.control
+  if sound == "keep" and done.sounds > 0 then row.notes[#row.notes + 1] = "sound kept: voices not anonymised" end
+  if sound == "distort" and done.sounds > 0 then row.notes[#row.notes + 1] = "voices distorted" end
+  for _, line in ipairs(done.dropped) do row.notes[#row.notes + 1] = "dropped: " .. line end
+  if done.warning and done.warning ~= row.found_warning then row.notes[#row.notes + 1] = done.warning end
+  return plan
+end
+
+-- Looks at the result; what is still seen joins the sidecar and is covered, once.
+local function verify(item, o, plan, verifier, row)
+  local anonymiser, progress, sidecar = require "libration.pose.anonymiser", require "libration.progress", require "libration.pose.sidecar"
+  local name = require("libration.files").name(item.path)
+  local looked, control = anonymiser.control(item.path, verifier, 24)
+  row.verified = {seen = 0, left = 0}
+  row.control = ("the second look, at the source: faces in %d of %d frames looked at"):format(control, looked)
+  row.notes[#row.notes + 1] = row.control
+  for round = 1, 2 do
+    local bar
+    local before = #plan.blank
+    local left = anonymiser.verify(item.output, plan, verifier, {
+      gap = o.gap, lead = o.lead, evidence = 2 * o.verify_confidence, threads = o.threads > 0 and o.threads or nil,
+      on_open = function() bar = progress.new {label = name .. ": verifying", total = plan.input.frames, unit = "frames"} end,
+      on_frame = function(n, hits) bar:update(n, hits .. " seen") end,
+    })
+    bar:finish(("%d track%s seen"):format(#left, #left == 1 and "" or "s"))
+    if round == 2 then row.verified.left = #left else row.verified.seen = #left end
+    if #left == 0 and #plan.blank == before or round == 2 then return end
+    sidecar.write(item.sidecar, plan)
+    plan = cover(item, o, row)
+  end
+end
+
+-- One input from its file to its result; fills the row of the report.
+local function work(item, o, given, tools, row)
+  local sidecar, log = require "libration.pose.sidecar", require "libration.log"
+  local plan
+  if o.apply ~= "" then
+    plan = assert(sidecar.read(o.apply, STYLES))
+    for name, value in pairs(settings_of(o)) do
+      if given[name] or name == "audio" and (given.keep_audio or given.drop_audio or given.distort_voice) then plan.settings[name] = value end
+    end
+  else
+    plan = find(item, o, tools.finder, row)
+  end
+  keep(plan, o)
+  row.tracks, row.kept = #plan.tracks, 0
+  for _, track in ipairs(plan.tracks) do row.kept = row.kept + (track.keep and 1 or 0) end
+  if not (o.apply ~= "" and same_file(o.apply, item.sidecar)) or #o.keep > 0 then sidecar.write(item.sidecar, plan) end
+  if o.preview then
+    require("libration.pose.anonymiser").preview(item.path, item.preview, assert(sidecar.read(item.sidecar, STYLES)), 16)
+    log.info("%s: %d tracks -> %s", item.path, #plan.tracks, item.preview)
+    return
+  end
+  plan = cover(item, o, row)
+  if o.verify then verify(item, o, plan, tools.verifier, row) end
+end
+
+-- True where an input's result is there, of the same file and by the same settings.
+local function is_done(item, o)
+  local files, json = require "libration.files", require "libration.formats.json"
+  if not (files.exists(item.output) and files.exists(item.sidecar)) then return false end
+  local plan = require("libration.pose.sidecar").read(item.sidecar, STYLES)
+  return plan and plan.input.sha256 == require("libration.media").sha256(item.path) and json.encode(plan.settings) == json.encode(settings_of(o))
+end
+
+options.main(function()
+  local o, given = options.parse("anonymise", about, rows, arg)
+  local files, log, progress, lr = require "libration.files", require "libration.log", require "libration.progress", require "libration"
+  local list, folder = inputs_of(o)
+  if o.apply ~= "" and #list ~= 1 then error(("--apply takes one input, not %d"):format(#list), 0) end
+  audio_of(o)
+  for _, item in ipairs(list) do
+    for _, other in ipairs(list) do
+      for _, to in ipairs {item.output, item.sidecar, item.preview} do
+        if same_file(other.path, to) then error(("%s: the output would be written over this input; name another --output"):format(other.path), 0) end
+      end
+    end
+  end
+  if o.strict and not o.verify then error("--strict says what --verify does with what is left: give both", 0) end
+  if o.threads > 0 then lr.core.C.lbr_set_threads(o.threads) end
+  local ok, why = files.writable(folder)
+  if not ok then error(why, 0) end
+  local lock
+  lock, why = files.lock(folder)
+  if not lock then error(why, 0) end
+  if o.region ~= "" then assert(require("libration.pose.sidecar").read_regions(o.region)) end
+
+  local finder = require "libration.pose.finder"
+  local tools = {}
+  if o.apply == "" then
+    tools.finder = finder.new {detector = o.detector, confidence = o.confidence, target = o.mask == "person" and "person" or "face", tile = o.tile >= 0 and o.tile or nil}
+  end
+  if o.verify then tools.verifier = finder.new {detector = "face", range = "short", turned = false, confidence = o.verify_confidence, tile = o.tile > 0 and o.tile or nil} end
+
+  local table_rows, failed, left = {}, 0, 0
+  for i, item in ipairs(list) do
+    local row = {input = item.path, output = item.output, link = files.name(item.output), frames = 0, masked = 0, tracks = 0, kept = 0, blanked = {}, faults = {}, pictures = {},
+      notes = {}, seconds = 0}
+    if o.resume and o.apply == "" and is_done(item, o) then
+      log.info("%s: done already -> %s", item.path, item.output)
+    else
+      local started = progress.clock()
+      local worked, err = pcall(work, item, o, given, tools, row)
+      row.seconds = progress.clock() - started
+      if not worked then
+        if tostring(err):find("interrupted", 1, true) or #list == 1 then error(err, 0) end
+        row.reason, row.link, failed = tostring(err), nil, failed + 1
+        log.warn("%s", row.reason)
+      elseif not o.preview then
+        log.info("%s: %d of %d frames masked, %d blank, %d tracks%s -> %s", item.path, row.masked, row.frames, #row.blanked, row.tracks,
+          row.verified and (", second look: %d seen, %d left"):format(row.verified.seen, row.verified.left) or "", item.output)
+      end
+      left = left + (row.verified and row.verified.left or 0) + #row.faults
+      table_rows[#table_rows + 1] = row
+    end
+    if i == #list and #table_rows > 0 and not o.preview then
+      local settings = {}
+      for _, name in ipairs(SETTINGS) do settings[#settings + 1] = {name, tostring(o[name])} end
+      require("libration.report.anonymisation").write(folder, {rows = table_rows, settings = settings})
+    end
+  end
+  lock:release()
+  if failed > 0 then error(("%d of %d inputs could not be masked"):format(failed, #list), 0) end
+  if o.strict and left > 0 then error(("--strict: %d things are left to be seen or could not be looked at; report.html in %s names them"):format(left, folder), 0) end
+end)

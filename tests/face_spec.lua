@@ -1,0 +1,205 @@
+-- Specs of face detection: anchors and decoding on made-up networks, and every recorded answer of MediaPipe's two networks, upright and turned.
+local helper = require "helper"
+local lr = require "libration"
+local face = require "libration.pose.face"
+local json = require "libration.formats.json"
+
+local stills = {
+  ["000000000785"] = "stills/coco/000000000785.jpg", ["000000040083"] = "stills/coco/000000040083.jpg", ["000000196141"] = "stills/coco/000000196141.jpg",
+  ["000000197388"] = "stills/coco/000000197388.jpg", footballers = "stills/footballers.jpg", grace_hopper = "images/grace_hopper.bmp",
+}
+
+local function missing(range)
+  if not helper.shared("goldens/face/grace_hopper.full_range.json") then return "needs ../shared" end
+  local name = range == "full" and "face_detection_full_range_sparse" or "face_detection_short_range"
+  if not require "libration.weights".find(name) then return "needs the weights " .. name end
+end
+
+local function golden(name, range)
+  return assert(json.decode(io.open(helper.shared(("goldens/face/%s.%s_range.json"):format(name, range)), "rb"):read "*a"))
+end
+
+-- Largest distance in pixels of box corners and points of one face from a recorded one, and of the score.
+local function distance(f, want, w, h)
+  local b = want.box
+  local far = math.max(math.abs(f.x - f.width / 2 - b[1] * w), math.abs(f.y - f.height / 2 - b[2] * h),
+    math.abs(f.x + f.width / 2 - (b[1] + b[3]) * w), math.abs(f.y + f.height / 2 - (b[2] + b[4]) * h))
+  for k = 1, 6 do
+    far = math.max(far, math.abs(f.points[2 * k - 1] - want.keypoints[k][1] * w), math.abs(f.points[2 * k] - want.keypoints[k][2] * h))
+  end
+  return far, math.abs(f.score - want.score)
+end
+
+-- A picture turned clockwise by quarters, pixel for pixel.
+local function turned(frame, quarter)
+  local h, w = frame:size(1), frame:size(2)
+  local out = quarter % 2 == 1 and lr.empty({ w, h, 3 }, "u8") or lr.empty({ h, w, 3 }, "u8")
+  local from, to = frame:ptr(), out:ptr()
+  local first, right, down = h - 1, h, -1
+  if quarter == 2 then first, right, down = w * h - 1, -1, -w elseif quarter == 3 then first, right, down = (w - 1) * h, -h, 1 end
+  for y = 0, h - 1 do
+    local p, q = from + y * w * 3, (first + y * down) * 3
+    for x = 0, w - 1 do
+      to[q], to[q + 1], to[q + 2] = p[3 * x], p[3 * x + 1], p[3 * x + 2]
+      q = q + right * 3
+    end
+  end
+  return out
+end
+
+describe("face", function()
+  for _, range in ipairs { "full", "short" } do
+    it("finds what MediaPipe finds, " .. range .. " range: boxes and points within .5 px, scores within 1e-3", function()
+      local why = missing(range)
+      if why then return pending(why) end
+      local media = require "libration.media"
+      -- the package was asked for .5, but its full-range graph keeps its own .6: the least recorded score is .601
+      local detector, worst, off, count = face.detector { range = range, confidence = range == "full" and .6 or .5 }, 0, 0, 0
+      local function compare(name, frame, want)
+        local found = detector:detect(frame)
+        assert.equal(#want, #found, name)
+        for i, f in ipairs(found) do
+          local d, s = distance(f, want[i], frame:size(2), frame:size(1))
+          worst, off, count = math.max(worst, d), math.max(off, s), count + 1
+        end
+      end
+      for name, path in pairs(stills) do compare(name, assert(media.read_picture(helper.shared("data/" .. path))), golden(name, range)[1]) end
+      local source, wanted = assert(media.open(helper.shared("data/video/egoblur_face.mp4"))), golden("egoblur_face", range)
+      for frame, _, index in source:each() do compare("egoblur_face " .. index, frame, wanted[index]) end
+      source:close()
+      io.write(("bound: faces, %s range: %d faces, %.4f px, score %.1e\n"):format(range, count, worst, off))
+      assert.is_true(count > 0 and worst <= .5 and off <= 1e-3)
+    end)
+  end
+
+  it("finds the same faces in pictures turned by 90, 180 and 270 degrees, within .01 px", function()
+    local why = missing "full"
+    if why then return pending(why) end
+    local detector, worst, count = face.detector { confidence = .6 }, 0, 0
+    for _, name in ipairs { "000000000785", "footballers", "grace_hopper" } do
+      local frame, want = assert(require "libration.media".read_picture(helper.shared("data/" .. stills[name]))), golden(name, "full")[1]
+      for quarter = 1, 3 do
+        local picture = turned(frame, quarter)
+        local found = detector:search(picture)
+        assert.equal(#want, #found, ("%s turned by %d"):format(name, 90 * quarter))
+        local h, w, ph, pw = frame:size(1), frame:size(2), picture:size(1), picture:size(2)
+        local c, s = ({ 0, -1, 0 })[quarter], ({ -1, 0, 1 })[quarter] -- turns back
+        for _, f in ipairs(found) do
+          local function back(x, y)
+            local u, v = x - (pw - 1) / 2, y - (ph - 1) / 2 -- pixels are counted at their places, the first at 0
+            return c * u - s * v + (w - 1) / 2, s * u + c * v + (h - 1) / 2
+          end
+          local upright = { width = f.width, height = f.height, score = f.score, points = {} }
+          upright.x, upright.y = back(f.x, f.y)
+          for k = 1, 11, 2 do upright.points[k], upright.points[k + 1] = back(f.points[k], f.points[k + 1]) end
+          local near = math.huge
+          for _, g in ipairs(want) do near = math.min(near, (distance(upright, g, w, h))) end
+          -- one of the twelve is found lying in the upright view already, and there with less care
+          if f.angle == 0 then assert.is_true(near <= .2 * f.width) else worst, count = math.max(worst, near), count + 1 end
+        end
+      end
+    end
+    io.write(("bound: turned faces: %d, %.4f px\n"):format(count, worst))
+    assert.is_true(count >= 11 and worst <= .01)
+  end)
+
+  it("finds small faces in tiles, in pixels of the frame", function()
+    local why = missing "full"
+    if why then return pending(why) end
+    local picture = assert(require "libration.media".read_picture(helper.shared("data/images/grace_hopper.bmp")))
+    local h, w = picture:size(1), picture:size(2)
+    local frame = lr.zeros({ 1200, 2000, 3 }, "u8")
+    local region = require "ffi".new("lbr_region", { x = w / 2, y = h / 2, width = w, height = h, angle = 0 })
+    local small = lr.empty({ 90, 77, 3 }, "u8")
+    lr.core.check(lr.core.C.lbr_crop_u8(picture:ptr(), h, w, w * 3, region, 1, small:ptr(), 90, 77))
+    for y = 0, 89 do require "ffi".copy(frame:ptr() + ((900 + y) * 2000 + 1500) * 3, small:ptr() + y * 77 * 3, 77 * 3) end
+    local detector = face.detector {}
+    assert.equal(0, #detector:search(frame, { turned = false }))
+    local found = detector:search(frame, { tile = 400, turned = false })
+    assert.equal(1, #found)
+    local want = golden("grace_hopper", "full")[1][1].box
+    assert.near(1500 + (want[1] + want[3] / 2) * 77, found[1].x, 3)
+    assert.near(900 + (want[2] + want[4] / 2) * 90, found[1].y, 3)
+  end)
+
+  it("covers the frame with tiles that share a quarter, none where one is the frame", function()
+    assert.same({}, face.tiles(300, 200, 300))
+    for _, case in ipairs { { 1920, 1080, 640 }, { 641, 1, 640 }, { 1080, 1920, 700 }, { 10000, 30, 64 } } do
+      local w, h, side = unpack(case)
+      local columns, rows = {}, {}
+      for _, t in ipairs(face.tiles(w, h, side)) do
+        columns[t.x], rows[t.y] = true, true
+        assert.is_true(side >= w or t.x >= side / 2 and t.x <= w - side / 2)
+      end
+      for list, length in pairs { [columns] = w, [rows] = h } do
+        local at = {}
+        for v in pairs(list) do at[#at + 1] = v end
+        table.sort(at)
+        if length > side then
+          assert.near(side / 2, at[1], 1e-9)
+          assert.near(length - side / 2, at[#at], 1e-9)
+          for i = 2, #at do assert.is_true(at[i] - at[i - 1] <= .75 * side + 1e-9) end
+        end
+      end
+    end
+  end)
+
+  -- A network that answers one face in the middle of every view that is brighter at its upper edge than at its lower one.
+  local function upright_only(seen)
+    return { run = function(_, input)
+      local n = input:size(1)
+      local boxes, scores = lr.zeros({ n, 2304, 16 }), lr.full({ n, 2304, 1 }, -50)
+      for k = 0, n - 1 do
+        local p = input:ptr() + k * 192 * 192 * 3
+        seen.views = seen.views + 1
+        if p[(3 * 192 + 96) * 3] > p[(188 * 192 + 96) * 3] then
+          local row = k * 2304 + 24 * 48 + 24
+          local b = boxes:ptr() + row * 16
+          b[2], b[3], b[4], b[5] = 19.2, 38.4, 0, -19.2
+          scores:ptr()[row] = 3
+        end
+      end
+      return { boxes, scores }
+    end }
+  end
+
+  it("looks at turned views only where no upright face is found, and turns the answer back", function()
+    for quarter = 0, 3 do
+      local seen = { views = 0 }
+      local detector = face.detector { network = upright_only(seen), batch = 2 }
+      local frame = lr.zeros({ 100, 100, 3 }, "u8")
+      for y = 0, 99 do
+        for x = 0, 99 do
+          local bright = ({ [0] = y < 50, x >= 50, y >= 50, x < 50 })[quarter]
+          frame:ptr()[(y * 100 + x) * 3] = bright and 250 or 5
+        end
+      end
+      local found = detector:search(frame)
+      assert.equal(quarter == 0 and 1 or 4, seen.views)
+      assert.equal(1, #found, "turn " .. tostring(quarter))
+      local f = found[1]
+      assert.near(quarter * math.pi / 2, f.angle, 1e-9)
+      assert.near(10, f.width, 1e-4)
+      assert.near(20, f.height, 1e-4)
+      -- the first point lies a tenth of the side above the cell's centre before turning
+      local dx, dy = f.points[1] - f.x, f.points[2] - f.y
+      assert.near(({ [0] = 0, 10, 0, -10 })[quarter], dx, 1e-4)
+      assert.near(({ [0] = -10, 0, 10, 0 })[quarter], dy, 1e-4)
+      assert.equal(0, #detector:search(lr.zeros({ 8, 8, 3 }, "u8")))
+    end
+  end)
+
+  it("merges views: of faces that share more than half of the smaller box the best stays", function()
+    local function at(x, size, score) return { x = x, y = 50, width = size, height = size, angle = 0, score = score } end
+    local kept = face.merge { { at(50, 20, .6), at(200, 20, .9) }, { at(54, 40, .8), at(100, 10, .3) } }
+    assert.same({ 200, 54, 100 }, { kept[1].x, kept[2].x, kept[3].x })
+  end)
+
+  it("refuses unknown options, ranges and networks by name", function()
+    helper.refuses("unknown option rnage; there are batch, confidence", face.detector, { rnage = "full" })
+    helper.refuses("range is far, want full, short", face.detector, { range = "far" })
+    helper.refuses("confidence is a string, want a number", face.detector, { confidence = "x" })
+    local detector = face.detector { network = { run = function() return {} end } }
+    helper.refuses("no outputs [B,2304,16] and [B,2304,1]", detector.detect, detector, lr.zeros({ 8, 8, 3 }, "u8"))
+  end)
+end)

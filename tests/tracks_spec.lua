@@ -1,0 +1,120 @@
+-- Specs of tracks: association, gaps, lead, cuts, smoothing that never uncovers what was found.
+require "libration"
+local tracks = require "libration.pose.tracks"
+
+local function box(x, y, size, more)
+  local d = { x = x, y = y, width = size, height = size, score = .9, kind = "face" }
+  for k, v in pairs(more or {}) do d[k] = v end
+  return d
+end
+
+-- Tracks of frames given as lists of detections; 10 frames a second.
+local function run(options, frames)
+  local tracker = tracks.tracker(options)
+  for i, detections in ipairs(frames) do
+    if detections.cut then tracker:cut() end
+    tracker:update((i - 1) / 10, detections)
+  end
+  return tracker:finish(function(frame) return (frame - 1) / 10 end)
+end
+
+local function frames_of(track)
+  local list = {}
+  for i = 0, track.count - 1 do list[i + 1] = track.samples[i].frame end
+  return list
+end
+
+describe("tracks", function()
+  it("follows two faces that pass each other, whatever the order of the detections", function()
+    local frames = {}
+    for i = 0, 20 do
+      local a, b = box(100 + 12 * i, 100, 40), box(340 - 12 * i, 130, 40)
+      frames[i + 1] = i % 2 == 0 and { a, b } or { b, a }
+    end
+    local all = run({ lead = 0, smooth = 0 }, frames)
+    assert.equal(2, #all)
+    for id, track in ipairs(all) do
+      assert.equal(21, track.count)
+      assert.equal(id, track.id)
+      for i = 0, 20 do assert.near(id == 1 and 100 + 12 * i or 340 - 12 * i, track.samples[i].x, 1e-3) end
+    end
+  end)
+
+  it("fills a gap of up to a second, with score 0, and makes two tracks of a longer one", function()
+    for _, missed in ipairs { 1, 5, 10, 11, 15 } do
+      local frames = { { box(100, 100, 40, { points = { 90, 90, 110, 90, 100, 100, 100, 110, 80, 95, 120, 95 } }) } }
+      for _ = 1, missed do frames[#frames + 1] = {} end
+      frames[#frames + 1] = { box(110, 100, 44, { points = { 100, 90, 120, 90, 110, 100, 110, 110, 90, 95, 130, 95 } }) }
+      local all = run({ lead = 0, smooth = 0, gap = 1 }, frames)
+      assert.equal(missed <= 10 and 1 or 2, #all, missed .. " missed")
+      if missed <= 10 then
+        assert.equal(missed + 2, all[1].count)
+        local s = all[1].samples[1]
+        assert.equal(0, s.score)
+        assert.near(100 + 10 / (missed + 1), s.x, 1e-3)
+        assert.near(90 + 10 / (missed + 1), s.points[0], 1e-3)
+        assert.is_true(s.width >= 40 + 4 / (missed + 1) - 1e-3)
+      end
+    end
+  end)
+
+  it("begins before the first hit and ends after the last, never outside of the recording", function()
+    local frames = {}
+    for i = 1, 30 do frames[i] = (i == 3 or i == 28) and { box(i == 3 and 100 or 300, 50, 20) } or {} end
+    local all = run({ lead = 4 }, frames)
+    assert.same({ 1, 2, 3, 4, 5, 6, 7 }, frames_of(all[1]))
+    assert.same({ 24, 25, 26, 27, 28, 29, 30 }, frames_of(all[2]))
+    assert.is_true(all[1].samples[0].width > 20)
+    assert.near(.6, all[1].samples[6].time, 1e-6)
+  end)
+
+  it("ends at a cut: no lead across it, no gap filled across it", function()
+    local frames = {}
+    for i = 1, 12 do frames[i] = (i == 4 or i == 8) and { box(100, 50, 20) } or {} end
+    frames[6].cut = true
+    local all = run({ lead = 10 }, frames)
+    assert.same({ 1, 2, 3, 4, 5 }, frames_of(all[1]))
+    assert.same({ 6, 7, 8, 9, 10, 11, 12 }, frames_of(all[2]))
+  end)
+
+  it("smooths a trembling box and still covers every detection", function()
+    local frames, found = {}, {}
+    for i = 1, 40 do
+      found[i] = box(100 + ((i * 7919) % 13) - 6, 80 + ((i * 104729) % 11) - 5, 40 + (i * 31) % 5)
+      frames[i] = { found[i] }
+    end
+    local track = run({ lead = 0 }, frames)[1]
+    local raw, calm = 0, 0
+    for i = 1, 40 do
+      local s, d = track.samples[i - 1], found[i]
+      assert.is_true(s.x - s.width / 2 <= d.x - d.width / 2 + 1e-3 and s.x + s.width / 2 >= d.x + d.width / 2 - 1e-3)
+      assert.is_true(s.y - s.height / 2 <= d.y - d.height / 2 + 1e-3 and s.y + s.height / 2 >= d.y + d.height / 2 - 1e-3)
+      if i > 1 then
+        raw, calm = raw + math.abs(d.x - found[i - 1].x), calm + math.abs(s.x - track.samples[i - 2].x)
+      end
+    end
+    assert.is_true(calm < .5 * raw)
+  end)
+
+  it("keeps kinds apart, and faces of very different size", function()
+    local all = run({ lead = 0 }, { { box(100, 100, 40) }, { box(100, 100, 40, { kind = "person" }) }, { box(100, 100, 200) } })
+    assert.equal(3, #all)
+    assert.equal("person", all[2].kind)
+  end)
+
+  it("drops what was seen too rarely and too weakly, where evidence is asked for", function()
+    local frames = { { box(100, 100, 40, { score = .35 }) }, { box(300, 100, 40, { score = .35 }) }, {}, { box(300, 100, 40, { score = .35 }), box(500, 100, 40, { score = .7 }) } }
+    local all = run({ evidence = .6 }, frames)
+    assert.equal(2, #all)
+    assert.same({ 300, 500 }, { all[1].samples[0].x, all[2].samples[0].x })
+    assert.equal(3, #run({}, frames))
+  end)
+
+  it("gives the sample of a frame, also in a track with holes", function()
+    local track = tracks.new_track "face"
+    for _, frame in ipairs { 2, 3, 7, 8, 20 } do track:append().frame = frame end
+    for _, frame in ipairs { 2, 3, 7, 8, 20 } do assert.equal(frame, track:at(frame).frame) end
+    for _, frame in ipairs { 1, 4, 6, 9, 19, 21 } do assert.is_nil(track:at(frame)) end
+    assert.is_nil(tracks.new_track("face"):at(1))
+  end)
+end)
