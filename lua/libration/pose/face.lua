@@ -1,13 +1,12 @@
 -- Finds faces in a frame with BlazeFace, short or full range: whole frame, tiles for small faces, turned views. Tracks nothing and draws nothing.
 -- Numbers and order of steps are MediaPipe's (modules/face_detection); tests compare the answers with its own.
-local ffi = require "ffi"
-local core = require "libration.core"
+local regions = require "libration.regions"
 local tensor = require "libration.tensor"
 local ssd = require "libration.pose.ssd"
 
 local face = {}
 
-local C, f32 = core.C, ssd.f32
+local f32 = ssd.f32
 
 face.points = { "right_eye", "left_eye", "nose", "mouth", "right_ear", "left_ear" }
 
@@ -57,7 +56,7 @@ function face.detector(options)
   end
   local anchors, count = ssd.anchors(kind.layers)
   return setmetatable({
-    range = range, size = kind.size, confidence = options.confidence or .5, network = network, batch = options.batch or 4, inputs = {}, region = ffi.new("lbr_region"),
+    range = range, size = kind.size, confidence = options.confidence or .5, network = network, batch = options.batch or 4,
     head = { anchors = anchors, count = count, coordinates = 16, size = kind.size },
   }, FaceDetector)
 end
@@ -92,29 +91,18 @@ local function to_frame(d, view)
   return found
 end
 
---- Faces in square views of a frame, each view searched and suppressed by itself.
----@param frame Tensor u8 [H,W,3] RGB, contiguous
----@param views {x: number, y: number, side: number, angle: number}[] centre and side in pixels, angle in radians clockwise
----@param least? number smallest score instead of the detector's own
----@return Face[][] faces of each view, best first
-function FaceDetector:look(frame, views, least)
-  local h, w, size, found = frame:size(1), frame:size(2), self.size, {}
+local function look(self, frame, views, least)
+  local size, count, found = self.size, self.head.count, {}
   for first = 1, #views, self.batch do
     local n = math.min(self.batch, #views - first + 1)
-    local input = self.inputs[n]
-    if not input then
-      input = tensor.unscoped(tensor.empty, { n, size, size, 3 })
-      self.inputs[n] = input
-    end
+    local places = tensor.empty({ n, 5 })
     for k = 0, n - 1 do
-      local view, region = views[first + k], self.region
-      region.x, region.y = centre_of(view)
-      region.width, region.height, region.angle = view.side, view.side, view.angle
-      core.check(C.lbr_crop_f32(frame:ptr(), h, w, w * 3, region, C.LBR_BORDER_ZERO, f32(2 / 255), -1, input:ptr() + k * size * size * 3, size, size))
+      local view, p = views[first + k], places:ptr() + 5 * k
+      p[0], p[1] = centre_of(view)
+      p[2], p[3], p[4] = view.side, view.side, view.angle
     end
-    input:touch()
-    local boxes, scores = outputs_of(self, self.network:run(input))
-    local count = self.head.count
+    places:touch()
+    local boxes, scores = outputs_of(self, self.network:run(regions.crop(frame, places, { size = { size, size }, scale = f32(2 / 255), shift = -1 })))
     for k = 0, n - 1 do
       local list = {}
       for i, d in ipairs(ssd.suppress(ssd.decode(self.head, boxes:ptr() + k * count * 16, scores:ptr() + k * count, least or self.confidence), IOU)) do
@@ -125,6 +113,13 @@ function FaceDetector:look(frame, views, least)
   end
   return found
 end
+
+--- Faces in square views of a frame, each view searched and suppressed by itself.
+---@param frame Tensor u8 [H,W,3] RGB, contiguous
+---@param views {x: number, y: number, side: number, angle: number}[] centre and side in pixels, angle in radians clockwise
+---@param least? number smallest score instead of the detector's own
+---@return Face[][] faces of each view, best first
+function FaceDetector:look(frame, views, least) return tensor.scope(look, self, frame, views, least) end
 
 --- Faces in a whole frame, as MediaPipe finds them.
 ---@param frame Tensor u8 [H,W,3] RGB
@@ -211,14 +206,14 @@ function FaceDetector:search(frame, options)
     end
     return views
   end
-  local function look(quarters)
+  local function turned(quarters)
     local lists = self:look(frame, views_of({ whole }, quarters), least)
     for _, list in ipairs(self:look(frame, views_of(tiles, quarters), least + (1 - least) / 4)) do lists[#lists + 1] = list end
     return face.merge(lists)
   end
-  local found = options.upright ~= false and look { 0 } or {}
+  local found = options.upright ~= false and turned { 0 } or {}
   if #found > 0 or options.turned == false then return found end
-  return look { 1, 2, 3 }
+  return turned { 1, 2, 3 }
 end
 
 return face
