@@ -95,5 +95,7 @@ static inline bool lbr_same_shape(const lbr_tensor *a, const lbr_tensor *b)
 /* Sets shape, dtype and contiguous strides of an output. */
 void lbr_out(lbr_call *c, int i, int dtype, int ndim, const int32_t *shape);
 void lbr_out_like(lbr_call *c, int i, const lbr_tensor *t);
+/* A tensor without memory: for shapes alone. */
+int lbr_tensor_new_dry(lbr_tensor *t, int dtype, int ndim, const int32_t *shape, int device);
 
 #endif

@@ -271,7 +271,7 @@ int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *
         }
         int32_t shape[LBR_MAX_DIMS];
         memcpy(shape, c.out[i].shape, sizeof shape);
-        if ((rc = lbr_tensor_new(&c.out[i], c.out[i].dtype, c.out[i].ndim, shape, c.device))) {
+        if ((rc = (dry ? lbr_tensor_new_dry : lbr_tensor_new)(&c.out[i], c.out[i].dtype, c.out[i].ndim, shape, c.device))) {
             c.out[i].storage = NULL;
             char text[256];
             snprintf(text, sizeof text, "%s", lbr_error());

@@ -166,7 +166,7 @@ typedef struct lbr_op_row {
 } lbr_op_row;
 LBR_API const lbr_op_row *lbr_op_info(int i);
 
-/* on = 1: from now on ops check, infer and allocate, but no kernel runs: what a network's shapes will be. Returns what was set before. */
+/* on = 1: from now on ops check and infer, but no kernel runs and what they make has no memory: a network's shapes. Returns what was set before. */
 LBR_API int lbr_dry_run(int on);
 
 /* ---- recording: a plan is the list of calls that ops append while recording ---- */

@@ -129,7 +129,7 @@ void lbr_storage_retain(lbr_storage *s) { s->refs++; }
 void lbr_storage_release(lbr_storage *s)
 {
     if (--s->refs > 0) return;
-    if (s->base && !(s->flags & 1)) lbr_free_on(s->device, s->base, s->bytes); /* flag 1: the memory belongs to a plan's arena */
+    if (s->base && !(s->flags & 1)) lbr_free_on(s->device, s->base, s->bytes); /* flag 1: the memory belongs to a plan's arena, or there is none */
     if (s->device != LBR_CPU) held -= s->bytes;
     storages[s->device]--;
     free(s);
@@ -191,8 +191,9 @@ static int set_shape(lbr_tensor *t, int dtype, int ndim, const int32_t *shape)
     return 0;
 }
 
-int lbr_tensor_new(lbr_tensor *t, int dtype, int ndim, const int32_t *shape, int device)
+static int make_tensor(lbr_tensor *t, int dtype, int ndim, const int32_t *shape, int device, bool dry)
 {
+    static _Alignas(64) char nowhere[64];
     lbr_tensor fresh;
     memset(&fresh, 0, sizeof fresh);
     int rc = set_shape(&fresh, dtype, ndim, shape);
@@ -200,7 +201,7 @@ int lbr_tensor_new(lbr_tensor *t, int dtype, int ndim, const int32_t *shape, int
     if (device != LBR_CPU && !lbr_backend_of(device)) return lbr_fail(LBR_EDEVICE, "tensor_new: no device %s", lbr_device_label(device));
     int64_t bytes = lbr_tensor_numel(&fresh) * dtype_sizes[dtype];
     lbr_storage *s = calloc(1, sizeof *s);
-    if (s) s->base = lbr_alloc_on(device, bytes);
+    if (s) s->base = dry ? nowhere : lbr_alloc_on(device, bytes);
     if (!s || !s->base) {
         free(s);
         return lbr_out_of_memory(device, "", bytes);
@@ -209,6 +210,7 @@ int lbr_tensor_new(lbr_tensor *t, int dtype, int ndim, const int32_t *shape, int
     s->id = ++last_id;
     s->bytes = bytes;
     s->refs = 1;
+    s->flags = dry;
     s->device = device;
     if (device != LBR_CPU) held += bytes;
     storages[device]++;
@@ -218,6 +220,9 @@ int lbr_tensor_new(lbr_tensor *t, int dtype, int ndim, const int32_t *shape, int
     *t = fresh;
     return 0;
 }
+
+int lbr_tensor_new(lbr_tensor *t, int dtype, int ndim, const int32_t *shape, int device) { return make_tensor(t, dtype, ndim, shape, device, false); }
+int lbr_tensor_new_dry(lbr_tensor *t, int dtype, int ndim, const int32_t *shape, int device) { return make_tensor(t, dtype, ndim, shape, device, true); }
 
 int lbr_tensor_view(const lbr_tensor *t, lbr_tensor *view, int ndim, const int32_t *shape, const int32_t *stride, int64_t offset)
 {

@@ -194,6 +194,7 @@ M.kinds = {
     if not model then return nil, err end
     return require "libration.graph.tflite".import(model)
   end },
+  { name = "ONNX", bytes = function() return require "helper_onnx".small() end, read = function(bytes) return borrowed(bytes, require "libration.formats.onnx".load) end },
   { name = "PNG", bytes = made("a.png", function(path) require "libration.media".write_png(path, noise(40, 24)) end), read = picture },
   { name = "PNG with right checksums", bytes = made("a.png", function(path) require "libration.media".write_png(path, noise(40, 24)) end),
     read = function(bytes) return picture(with_checksums(bytes)) end },

@@ -72,6 +72,13 @@ describe("pool", function()
       end)
     end
   end
+  it("tells where a maximum comes from", function()
+    local x = lr.tensor({{{{1, 9}, {4, 2}, {3, 3}}, {{5, 1}, {0, 7}, {6, 0}}}}) -- [1,2,3,2]
+    local y, index = lr.max_pool_index(x, {kernel = {2, 2}, pad = {0, 0, 1, 0}})
+    same({{{{5, 9}, {5, 9}, {6, 7}}}}, y)
+    same({{{{3, 6}, {3, 6}, {5, 10}}}}, index) -- in [1,2,2,3]
+    same({{{{1, 6}, {1, 6}, {5, 9}}}}, (select(2, lr.max_pool_index(x, {kernel = {2, 2}, pad = {0, 0, 1, 0}, column_first = true}))))
+  end)
   it("has gradients and refuses what does not fit", function()
     for _, kind in ipairs {"max", "mean", "sum"} do
       local options = {kernel = {2, 3}, stride = 2, dilation = {1, 2}, pad = {1, 0, 1, 1}, ceil = true, include_pad = true}
@@ -90,7 +97,7 @@ describe("convolutions", function()
     local v = randn({2, 9, 14, 6}, 2)
     local u = lr.conv2d(v, w, nil, o)
     local x = randn(u.shape, 3)
-    local rest = {9 - 2 * (u:size(2) - 1) - 1, 14 - 3 * (u:size(3) - 1) - 4}
+    local rest = {9 - 2 * (u:size(2) - 1) - 2, 14 - 3 * (u:size(3) - 1) - 2}
     local y = lr.conv_transpose2d(x, w, nil, {stride = o.stride, pad = o.pad, dilation = o.dilation, groups = 2, output_pad = rest})
     assert.are.same(v.shape, y.shape)
     close((u * x):sum(), (v * y):sum())

@@ -3,6 +3,21 @@
 
 /* ---- walking ---- */
 
+/* A last dim of a few elements (channels of a picture) would cost a call for each few: the longest dim takes its place. */
+static void short_last(lbr_walk *w)
+{
+    int last = w->ndim - 1, longest = last;
+    for (int d = 0; d < last; d++)
+        if (w->shape[d] > w->shape[longest]) longest = d;
+    if (w->shape[last] >= 16 || w->shape[longest] < 4 * w->shape[last]) return;
+    int64_t shape = w->shape[last];
+    w->shape[last] = w->shape[longest], w->shape[longest] = shape;
+    for (int k = 0; k < w->operands; k++) {
+        int64_t stride = w->stride[k][last];
+        w->stride[k][last] = w->stride[k][longest], w->stride[k][longest] = stride;
+    }
+}
+
 void lbr_walk_init(lbr_walk *w, const lbr_tensor *out, const lbr_tensor *const *in, int nin)
 {
     const lbr_tensor *all[4] = {out};
@@ -28,6 +43,7 @@ void lbr_walk_init(lbr_walk *w, const lbr_tensor *out, const lbr_tensor *const *
         w->shape[0] = 1;
         for (int k = 0; k < w->operands; k++) w->stride[k][0] = 0;
     }
+    short_last(w);
 }
 
 struct run {

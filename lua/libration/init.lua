@@ -12,6 +12,7 @@ require "libration.ops.index"
 require "libration.ops.norm"
 require "libration.ops.recurrent"
 require "libration.ops.quantise"
+require "libration.ops.sample"
 
 local libration = {version = "0.1.0", core = core, threads = core.threads, device = device}
 

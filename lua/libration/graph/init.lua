@@ -6,6 +6,8 @@ local tflite = require "libration.graph.tflite"
 local passes = require "libration.graph.passes"
 local lower = require "libration.graph.lower"
 local precision = require "libration.graph.precision"
+local layers = require "libration.graph.layers"
+local trainable = require "libration.graph.trainable"
 local specialise = require "libration.graph.specialise"
 local record = require "libration.record"
 local tensor = require "libration.tensor"
@@ -160,7 +162,18 @@ function Network:__tostring()
   local parts = {}
   for i, v in ipairs(self.inputs) do parts[i] = ("%s [%s]"):format(v.name, table.concat(v.shape or {}, ",")) end
   for i, v in ipairs(self.outputs) do parts[#self.inputs + i] = ("-> %s [%s]"):format(v.name, table.concat(v.shape or {}, ",")) end
-  return ("network %s: %s; %s nodes"):format(self.name, table.concat(parts, " "), self.graph and #self.graph.nodes or "?")
+  local head = ("network %s: %s"):format(self.name, table.concat(parts, " "))
+  if not self.graph then return head .. "; layers: when inputs have come, or with option shapes" end
+  return ("%s; %d nodes\n%s"):format(head, #self.graph.nodes, layers.describe(self.graph))
+end
+
+---The network as a module whose weights have gradients, for the shapes of its last run, or those that the file says: fine-tune it with the usual loop, save its state_dict.
+---@return ImportedModule module module(x, ...) gives the outputs in their order
+function Network:trainable()
+  local g = self.graph
+  if not g then error(self.name .. ": run it once, or load it with option shapes: its file leaves sizes open", 2) end
+  if #g.inputs ~= #self.inputs then error(self.name .. ": its operators depend on the numbers of the inputs", 2) end
+  return trainable.new(g, self.inputs, self.outputs)
 end
 
 return M

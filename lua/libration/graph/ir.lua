@@ -1,6 +1,7 @@
 -- The one intermediate form of imported networks: values and the nodes that make them, in order of execution. Knows no file format and runs nothing.
 --
 -- Ops (images [B,H,W,C]; attr fields; an input may be nil where marked ?):
+--   A row of lowering/ stands for each op; what follows are those that TFLite files and passes know by name.
 --   conv2d x w[O,KH,KW,I] b? residual? slope?     stride {h,w} pad {top,bottom,left,right} dilation {h,w} groups act
 --   depthwise x w[KH,KW,C] b? residual? slope?    stride pad dilation act
 --   linear x w[O,I] b?                            act
@@ -19,6 +20,7 @@
 ---@field shape integer[] for the batch that the file was written with
 ---@field kind string "f32", ...
 ---@field data? Tensor constants only
+---@field learned? boolean a constant that training may move: ONNX's initializers and what is computed of them
 
 ---@class IrNode
 ---@field op string

@@ -45,6 +45,13 @@ local function apply(node, inputs)
   return row.run(inputs, node.attr, node)
 end
 
+---An op's error without the line of Lua that it was raised at.
+---@param err any
+---@return string
+function M.plain(err)
+  return (tostring(err):gsub("^[^\n]-%.lua:%d+: ", ""))
+end
+
 ---Runs one node whose inputs are all constants.
 ---@param node IrNode
 ---@return Tensor ... one for each of its outputs
@@ -55,13 +62,15 @@ function M.evaluate(node)
 end
 
 local function shaped(node, dtypes)
-  local inputs = {}
-  for i = 1, node.arity do
-    local v = node.inputs[i]
-    inputs[i] = v and (v.data or tensor.empty(v.shape, dtypes[i]))
-  end
   local before = core.C.lbr_dry_run(1)
-  local results = { pcall(apply, node, inputs) }
+  local results = { pcall(function()
+    local inputs = {}
+    for i = 1, node.arity do
+      local v = node.inputs[i]
+      inputs[i] = v and (v.data or tensor.full(v.shape, 0, dtypes[i]))
+    end
+    return apply(node, inputs)
+  end) }
   core.C.lbr_dry_run(before)
   if not results[1] then error(results[2], 0) end
   local out = {}
@@ -80,18 +89,20 @@ end
 ---Runs a graph.
 ---@param g IrGraph
 ---@param inputs Tensor[] in the order of g.inputs
+---@param instead? table<IrValue, Tensor> constants that are not what the graph says
 ---@return Tensor[] outputs in the order of g.outputs
-function M.run(g, inputs)
+function M.run(g, inputs, instead)
   local values = {}
+  for v, t in pairs(instead or {}) do values[v] = t end
   for i, v in ipairs(g.inputs) do values[v] = inputs[i] end
   for number, node in ipairs(g.nodes) do
     local x = {}
     for i = 1, node.arity do
       local v = node.inputs[i]
-      x[i] = v and (v.data or values[v])
+      x[i] = v and (values[v] or v.data)
     end
     local results = { pcall(apply, node, x) }
-    if not results[1] then error(("%s: node %d (%s): %s"):format(g.name, number, node.op, tostring(results[2])), 0) end
+    if not results[1] then error(("%s: node %d (%s): %s"):format(g.name, number, node.op, M.plain(results[2])), 0) end
     for i, v in ipairs(node.outputs) do values[v] = results[i + 1] end
   end
   local outputs = {}

@@ -12,9 +12,8 @@ local carriers = onnx_format.carriers
 
 -- Subjects of onnx/: each file returns operator -> fn(self) -> value of its first output, second, ...; the domain's name stands before an operator of its own domain.
 local entries = {}
-for _, subject in ipairs {
-  "elementwise", "functions", "reductions", "losses", "shapes", "products", "windows", "control", "index", "pools", "spatial", "norms", "recurrent", "quantised",
-} do
+for _, subject in ipairs { "elementwise", "functions", "losses", "reductions", "shapes", "products", "windows", "control", "index", "pools", "attention", "spatial", "norms",
+  "recurrent", "quantised" } do
   for op, entry in pairs(require("libration.graph.onnx." .. subject)) do
     assert(not entries[op], op)
     entries[op] = entry
@@ -170,30 +169,31 @@ function Import:emit(op, inputs, attr, kind)
   local g, sources = self.state.graph, self.state.sources
   local node = { op = op, inputs = inputs, outputs = {}, attr = attr or {}, arity = 0 }
   for i in pairs(inputs) do node.arity = math.max(node.arity, i) end
-  local constant, from, dtypes = true, {}, {}
+  local constant, from, dtypes, learned = true, {}, {}, nil
   for i = 1, node.arity do
     local v = inputs[i]
     if v then
       constant = constant and v.data ~= nil
+      learned = learned or v.learned and v
       dtypes[i] = M.dtype(v)
       for number in pairs(sources[v] or {}) do from[number] = true end
     end
   end
   local ok, outlines = pcall(lower.outline, node, dtypes)
-  if not ok then self:fail("%s", tostring(outlines)) end
+  if not ok then self:fail("%s", lower.plain(outlines)) end
   local results
   if constant then
     check_constant(self, outlines)
     results = { pcall(tensor.scope, lower.evaluate, node) }
-    if not results[1] then self:fail("%s", tostring(results[2])) end
+    if not results[1] then self:fail("%s", lower.plain(results[2])) end
   else
     g.nodes[#g.nodes + 1] = node
   end
   for i, o in ipairs(outlines) do
     local k = kind and carriers[kind] == o.dtype and kind or kind_of(o.dtype, inputs, node.arity)
-    local v = g:value(self.node.outputs[i] or label(self.node), o.shape, k, results and results[i + 1])
+    local v = g:value(constant and learned and learned.name or self.node.outputs[i] or label(self.node), o.shape, k, results and results[i + 1])
     node.outputs[i] = v
-    if not constant then sources[v] = from end
+    if constant then v.learned = learned and true or nil else sources[v] = from end
   end
   return unpack(node.outputs)
 end
@@ -343,13 +343,27 @@ local function entry_of(state, node)
   return entries[key] or error(("%s: node '%s' (%s): this operator is not supported"):format(state.model.name, label(node), key), 0)
 end
 
+-- The outputs of these names, all of them without names.
+local function chosen(model, names)
+  if not names then return model.graph.outputs end
+  local by_name, all, list = {}, {}, {}
+  for i, info in ipairs(model.graph.outputs) do by_name[info.name], all[i] = info, info.name end
+  for i, name in ipairs(names) do
+    list[i] = by_name[name] or error(("%s has no output '%s', but %s"):format(model.name, tostring(name), table.concat(all, ", ")), 0)
+  end
+  return list
+end
+
 ---Whether all operators of a model's main graph are known; those of graphs within it are looked up when they are reached.
 ---@param model OnnxModel
+---@param names? string[] outputs that must be there
 ---@return true? ok
----@return string? error names the first node
-function M.check(model)
+---@return string? error names the first node, or lists the outputs
+function M.check(model, names)
+  local ok, err = pcall(chosen, model, names)
+  if not ok then return nil, reader.one_line(err) end
   for _, node in ipairs(model.graph.nodes) do
-    local ok, err = pcall(entry_of, { model = model }, node)
+    ok, err = pcall(entry_of, { model = model }, node)
     if not ok then return nil, reader.one_line(err) end
   end
   return true
@@ -361,6 +375,7 @@ function M.walk(state, graph, scope)
   for name, t in pairs(graph.constants) do
     if rawget(scope, name) then error(("%s: '%s' is an input and a constant"):format(state.model.name, name), 0) end
     scope[name] = state.graph:value(name, t.shape, t.kind, t.data)
+    scope[name].learned = t.kind == "f32" or nil
   end
   local nodes = ordered(state, graph, scope)
   for _, node in ipairs(nodes) do entry_of(state, node) end
@@ -405,15 +420,7 @@ function M.import(model, given, names)
         g.inputs[#g.inputs + 1], g.numbers[#g.numbers + 1] = v, i
       end
     end
-    local wanted = model.graph.outputs
-    if names then
-      local by_name, all = {}, {}
-      for i, info in ipairs(wanted) do by_name[info.name], all[i] = info, info.name end
-      wanted = {}
-      for i, name in ipairs(names) do
-        wanted[i] = by_name[name] or error(("%s has no output '%s', but %s"):format(model.name, tostring(name), table.concat(all, ", ")), 0)
-      end
-    end
+    local wanted = chosen(model, names)
     local view = { nodes = model.graph.nodes, constants = model.graph.constants, outputs = wanted }
     for i, v in ipairs(M.walk(state, view, scope)) do
       if v.shape and not carriers[v.kind] then error(("%s: output '%s' is of kind %s, which is not supported"):format(model.name, wanted[i].name, v.kind), 0) end

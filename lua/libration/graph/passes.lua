@@ -124,7 +124,7 @@ function M.fold_affine(g)
             if is_sum then
               layer.inputs[BIAS] = g:constant(node.outputs[1].name .. "/bias", lower.combine(node.op, old, c))
             else
-              layer.inputs[2] = g:constant(w.name .. "/scaled", lower.scale_weights(w.data, c, layer.op == "depthwise"))
+              layer.inputs[2] = g:constant(w.name, lower.scale_weights(w.data, c, layer.op == "depthwise"))
               layer.inputs[BIAS] = g:constant(node.outputs[1].name .. "/bias", lower.combine("mul", old, c))
             end
             layer.arity = math.max(layer.arity, BIAS)
@@ -305,6 +305,7 @@ function M.run(g, outputs, loose)
   M.fuse_activations(g)
   M.fuse_residuals(g)
   M.fuse_activations(g)
+  M.fuse_gates(g)
   M.simplify(g)
   M.remove_dead(g)
   return g:check()

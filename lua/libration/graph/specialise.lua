@@ -142,7 +142,7 @@ function M.new(model, options, to_precision)
   for _, info in ipairs(self.inputs) do
     if not onnx_format.carriers[info.kind] then return nil, ("%s: input '%s' is of kind %s, which is not supported"):format(model.name, info.name, info.kind) end
   end
-  local ok, why = onnx.check(model)
+  local ok, why = onnx.check(model, options.outputs)
   if not ok then return nil, why end
   local ran, graph, err = pcall(tensor.unscoped, by_declaration, self)
   if not ran then return nil, tostring(graph) end

@@ -201,6 +201,56 @@ function ops.pool(x, kind, options)
   return x
 end
 
+--- Windows' largest numbers and where each comes from. options as pool.
+---@param x Tensor [B,..,C]
+---@return Tensor y [B,..,C]
+---@return Tensor index i32 [B,..,C], place in the [B,C,..] of x, the last dim running fastest (column_first: of pictures, the rows)
+function ops.max_pool_index(x, options)
+  local shape = dims(x, "max_pool_index", 3, 5)
+  local n, total, whole = #shape - 2, 1, {}
+  local kernel, stride, dilation, pad = each(options.kernel, n), each(options.stride, n, 1), each(options.dilation, n, 1), each(options.pad, 2 * n, 0)
+  for i = 2, n + 1 do total = total * shape[i] end
+  local B, C = shape[1], shape[n + 2]
+  local place = tensor.arange(B * C * total, "i32", x.device):reshape(B, C, unpack(shape, 2, n + 1))
+  if options.column_first then place = tensor.arange(B * C * total, "i32", x.device):reshape(B, C, shape[3], shape[2]):transpose(3, 4) end
+  local order = {1}
+  for i = 1, n do order[i + 1] = i + 2 end
+  order[n + 2] = 2
+  place = place:permute(order)
+  local first, last, counts = {0}, {0}, {}
+  for i = 1, n do
+    counts[i] = ops.window_count(shape[i + 1], kernel[i], stride[i], pad[2 * i - 1], pad[2 * i], dilation[i], options.ceil)
+    first[i + 1] = pad[2 * i - 1]
+    last[i + 1] = math.max(0, (counts[i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 - shape[i + 1] - pad[2 * i - 1])
+    whole[i] = 0
+  end
+  first[n + 2], last[n + 2] = 0, 0
+  x, place = ops.pad(x, first, last, -math.huge), ops.pad(place, first, last, 0)
+  local y, index
+  local function visit(i)
+    if i <= n then
+      for k = 0, kernel[i] - 1 do
+        whole[i] = k
+        visit(i + 1)
+      end
+      return
+    end
+    local v, p = x, place
+    for d = 1, n do
+      v = v:slice(d + 1, 1 + whole[d] * dilation[d], counts[d], stride[d])
+      p = p:slice(d + 1, 1 + whole[d] * dilation[d], counts[d], stride[d])
+    end
+    if not y then
+      y, index = v, p
+    else
+      local better = ops.gt(v, y)
+      y, index = ops.where(better, v, y), ops.where(better, p, index)
+    end
+  end
+  visit(1)
+  return y, index
+end
+
 ---------------------------------------------------------------------------------------------------- resizing
 
 -- Where position i (from 0) of the result lies in the source. r: n, size, scale, first, last (of the region, as shares of the source).
@@ -211,7 +261,7 @@ local places = {
     return r.n / 2 * (1 - share) + (i + .5) / r.scale - .5
   end,
   pytorch_half_pixel = function(i, r) return r.size > 1 and (i + .5) / r.scale - .5 or 0 end,
-  align_corners = function(i, r) return r.size > 1 and i * (r.n - 1) / (r.size - 1) or 0 end,
+  align_corners = function(i, r) return r.size > 1 and i * (r.n - 1) / (r.scale * r.n - 1) or 0 end,
   asymmetric = function(i, r) return i / r.scale end,
   tf_half_pixel_for_nn = function(i, r) return (i + .5) / r.scale end,
   tf_crop_and_resize = function(i, r)

@@ -24,6 +24,7 @@ end
 -- Every step-th position of dim d, the first one included.
 local function stepped(x, d, step)
   local shape = x.shape
+  if step >= shape[d] then return x:narrow(d, 1, math.min(1, shape[d])) end
   local count = math.ceil(shape[d] / step)
   local missing = count * step - shape[d]
   if missing > 0 then -- to whole steps

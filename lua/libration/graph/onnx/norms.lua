@@ -79,12 +79,4 @@ end
 entries.GroupNormalization = group_norm(function(self) return self:attribute("num_groups", 1) end)
 entries.InstanceNormalization = group_norm(function(_, channels) return channels end)
 
-function entries.MeanVarianceNormalization(self)
-  local x, dims = self:input(1), {}
-  for i, axis in ipairs(self:attribute("axes", { 0, 2, 3 })) do dims[i] = self:dim(axis, #x.shape) end
-  local centred = self:emit("sub", { x, (self:emit("mean", { x }, { dims = dims, keep = true })) })
-  local deviation = self:emit("sqrt", { (self:emit("mean", { (self:emit("square", { centred })) }, { dims = dims, keep = true })) })
-  return self:emit("div", { centred, (self:emit("affine", { deviation }, { scale = 1, shift = 1e-9 })) })
-end
-
 return entries

@@ -37,11 +37,12 @@ end
 function entries.MaxUnpool(self)
   local x, index = self:input(1), self:input(2)
   local n = space.count(self, x)
-  local shape = self:integers(3)
-  if not shape then
-    local kernel, stride, pads = space.by_dim(self, "kernel_shape", n, 1), space.by_dim(self, "strides", n, 1), space.by_dim(self, "pads", 2 * n, 0)
-    shape = { x.shape[1], x.shape[2] }
-    for i = 1, n do shape[i + 2] = (x.shape[i + 2] - 1) * stride[i] + kernel[i] - pads[i] - pads[i + n] end
+  local kernel, stride, pads = space.by_dim(self, "kernel_shape", n, 1), space.by_dim(self, "strides", n, 1), space.by_dim(self, "pads", 2 * n, 0)
+  local shape, asked, more = { x.shape[1], x.shape[2] }, self:integers(3), { 0, 0 }
+  for i = 1, n do
+    shape[i + 2] = (x.shape[i + 2] - 1) * stride[i] + kernel[i] - pads[i] - pads[i + n]
+    more[i + 2] = asked and (asked[i + 2] or 0) - shape[i + 2] or 0
+    if more[i + 2] < 0 then self:fail("an output of [%s], want [%s] or more", table.concat(asked, ","), table.concat(shape, ",")) end
   end
   local total, count = 1, 1
   for _, size in ipairs(shape) do total = total * size end
@@ -49,7 +50,30 @@ function entries.MaxUnpool(self)
   if total < 0 or total > 2 ^ 31 - 1 then self:fail("a shape of [%s]", table.concat(shape, ",")) end
   local zeros = self:emit("expand", { self:constant(tensor.zeros({ 1 }, self:dtype(x)), x.kind) }, { shape = { total } })
   local y = self:emit("scatter_elements", { zeros, self:reshaped(index, { count }), self:reshaped(x, { count }) }, { dim = 1 })
-  return self:reshaped(y, shape)
+  y = self:reshaped(y, shape)
+  local before = {}
+  for d = 1, #shape do before[d] = 0 end
+  return asked and (self:emit("pad", { y }, { before = before, after = more, value = 0 })) or y
 end
+
+-- (sum of |x|^p)^(1/p)
+local function lp(sum)
+  return function(self)
+    local x, p = self:input(1), self:attribute("p", 2)
+    if p <= 0 then self:fail("p %s", tostring(p)) end
+    local function power(v, e) return (self:emit("pow", { v, self:constant(e, v.kind) })) end
+    return power(sum(self, power(self:emit("abs", { x }), p)), 1 / p)
+  end
+end
+entries.LpPool = lp(function(self, x)
+  local attr = window_of(self, x)
+  attr.kind = "sum"
+  return space.emit(self, "pool", { x }, attr)
+end)
+entries.GlobalLpPool = lp(function(self, x)
+  local dims = {}
+  for d = 3, #x.shape do dims[#dims + 1] = d end
+  return (self:emit("sum", { x }, { dims = dims, keep = true }))
+end)
 
 return entries

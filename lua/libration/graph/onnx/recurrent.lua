@@ -55,7 +55,9 @@ local function layer(kind, usual, order)
     local x, w, r = self:input(1), self:input(2), self:input(3)
     local b, lengths, h0, c0, peepholes = self:input(4, true), self:input(5, true), self:input(6, true), self:input(7, true), self:input(8, true)
     local direction, batch_first = self:attribute("direction", "forward"), self:attribute("layout", 0) ~= 0
-    if #x.shape ~= 3 or #w.shape ~= 3 or #r.shape ~= 3 then self:fail("[%s], weights [%s] and [%s], want three dims", table.concat(x.shape, ","), table.concat(w.shape, ","), table.concat(r.shape, ",")) end
+    for _, v in ipairs { x, w, r } do
+      if #v.shape ~= 3 then self:fail("'%s' is [%s], want three dims", v.name, table.concat(v.shape, ",")) end
+    end
     local backwards = ({ forward = { false }, reverse = { true }, bidirectional = { false, true } })[direction] or self:fail("direction %s", direction)
     local H, ways = r.shape[3], #backwards
     if w.shape[1] ~= ways or r.shape[1] ~= ways then self:fail("weights of %d directions, want %d", w.shape[1], ways) end

@@ -323,7 +323,8 @@ function entries.SpaceToDepth(self)
   local x, r = self:input(1), self:attribute("blocksize", 1)
   local b, c, h, w = unpack(x.shape)
   if #x.shape ~= 4 or r < 1 or h % r ~= 0 or w % r ~= 0 then self:fail("[%s] in blocks of %d", table.concat(x.shape, ","), r) end
-  local y = self:transposed(self:reshaped(x, { b, c, h / r, r, w / r, r }), { 1, 4, 6, 2, 3, 5 })
+  local depth_first = self:attribute("mode", "DCR") == "DCR"
+  local y = self:transposed(self:reshaped(x, { b, c, h / r, r, w / r, r }), depth_first and { 1, 4, 6, 2, 3, 5 } or { 1, 2, 4, 6, 3, 5 })
   return self:reshaped(y, { b, c * r * r, h / r, w / r })
 end
 
