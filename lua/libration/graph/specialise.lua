@@ -39,7 +39,7 @@ local function optimised(self, graph)
     ok, err = passes.remove_dead(graph)
   else
     layout.run(graph)
-    ok, err = passes.run(graph)
+    ok, err = passes.run(graph, nil, self.options.precision == "bf16", true)
   end
   if not ok then return nil, err end
   self.to_precision(graph)

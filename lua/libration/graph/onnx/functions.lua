@@ -1,7 +1,6 @@
 -- ONNX's functions of one and two numbers beyond arithmetic, sums along an axis, Einstein sums and norms over neighbours. Entries as in onnx/elementwise.lua.
 local tensor = require "libration.tensor"
 local onnx_format = require "libration.formats.onnx"
-local space = require "libration.graph.onnx.space"
 
 local entries = {}
 
@@ -107,17 +106,6 @@ function entries.LRN(self)
     beta = self:attribute("beta", .75), bias = self:attribute("bias", 1) })
 end
 
--- The p-th root of the sum of |x|^p over a window.
-function entries.LpPool(self)
-  local x, p = self:input(1), self:attribute("p", 2)
-  local attr = space.window(self, x)
-  attr.kind, attr.ceil = "sum", self:attribute("ceil_mode", 0) ~= 0
-  local function power(v, exponent) return (self:emit("pow", { v, self:constant(exponent, x.kind) })) end
-  if p < 1 then self:fail("p is %s, want 1 or more", tostring(p)) end
-  local y = space.emit(self, "pool", { power((self:emit("abs", { x })), p) }, attr)
-  return power(y, 1 / p)
-end
-
 -- x / (sum of |x|^p along the axis)^(1/p); 0 where all are 0.
 function entries.LpNormalization(self)
   local x, p = self:input(1), self:attribute("p", 2)
@@ -127,6 +115,17 @@ function entries.LpNormalization(self)
   if p == 2 then norm = self:emit("sqrt", { norm }) end
   local zero = self:constant(0, x.kind)
   return self:emit("where", { (self:emit("eq", { norm, zero }, nil, "bool")), zero, (self:emit("div", { x, norm })) }, nil, x.kind)
+end
+
+-- (x - mean) / (standard deviation + 1e-9) over the axes.
+function entries.MeanVarianceNormalization(self)
+  local x = self:input(1)
+  local dims = {}
+  for i, axis in ipairs(self:attribute("axes", { 0, 2, 3 })) do dims[i] = self:dim(axis, #x.shape) end
+  local attr = { dims = dims, keep = true }
+  local centred = self:emit("sub", { x, (self:emit("mean", { x }, attr)) })
+  local spread = self:emit("sqrt", { (self:emit("mean", { (self:emit("square", { centred })) }, attr)) })
+  return self:emit("div", { centred, (self:emit("affine", { spread }, { scale = 1, shift = 1e-9 })) })
 end
 
 function entries.EyeLike(self)
