@@ -11,6 +11,8 @@ local pose = require "libration.pose"
 local regions = require "libration.regions"
 local shell = require "shell"
 
+local f32 = require("libration.pose.blazepose").f32
+
 local count, reason = device.count()
 local emulator = helper.emulator()
 
@@ -125,22 +127,20 @@ describe("pose on a device", function()
     local rest = helper.difference(found[1][1]:narrow(2, 4, 2), found[2][1]:narrow(2, 4, 2))
     io.write(("bound: one frame on a device %.5f px, world %.1e m, visibility %.1e\n"):format(off, metres, rest))
     assert.is_true(off <= .02 and metres <= 1e-5 and rest <= 1e-5)
-    -- the first run was eager, the next two are replays of one graph
+    -- the first run was eager, the next is its graph's; nothing was smoothed yet
     local rect = ffi.new("float[5]")
     ffi.copy(rect, there.rect, 20)
     local w, h = frame:size(2), frame:size(1)
     local function mark(l, picture)
       local found_there, list = l:mark(picture, rect).landmarks, {}
-      for j = 0, 32 do list[2 * j + 1], list[2 * j + 2] = found_there[5 * j] * w, found_there[5 * j + 1] * h end
+      for j = 0, 32 do list[2 * j + 1], list[2 * j + 2] = f32(found_there[5 * j] * w), f32(found_there[5 * j + 1] * h) end
       return list
     end
     local once = mark(there)
-    assert.same(once, mark(there))
     local half = mark(pose.landmarker { device = "cuda", precision = "f16" }, frame)
     local distances = {}
     for j = 1, 33 do
-      assert.near(once[2 * j - 1], found[2][1]:get(j, 1), 1e-3)
-      assert.near(once[2 * j], found[2][1]:get(j, 2), 1e-3)
+      assert.same({ found[2][1]:get(j, 1), found[2][1]:get(j, 2) }, { once[2 * j - 1], once[2 * j] })
       distances[j] = math.sqrt((half[2 * j - 1] - once[2 * j - 1]) ^ 2 + (half[2 * j] - once[2 * j]) ^ 2)
     end
     table.sort(distances)
@@ -152,7 +152,7 @@ describe("pose on a device", function()
   it("bound: golden regions ta_chi: mean <= .02 px, 99th percentile <= .3, .1 % above .5, found alike; f16, 24 frames: .2, 3, 3 %", function()
     local why = cases.missing()
     if why then return pending(why) end
-    local mean, p99, above, flags, n = cases.golden_regions("ta_chi", emulator and 2 or 300, { device = "cuda" })
+    local mean, p99, above, flags, n = cases.golden_regions("ta_chi", emulator and 1 or 300, { device = "cuda" })
     assert.is_true(mean <= .02 and p99 <= .3 and above <= .001 * n and flags == 0)
     if emulator then return cases.forget() end
     mean, p99, above, flags, n = cases.golden_regions("ta_chi", 24, { device = "cuda", precision = "f16" })
