@@ -44,7 +44,11 @@ objects: $(CORE_OBJ) $(MEDIA_OBJ)
 cuda: $(BUILD)/libration_core.so
 	@[ -n "$(NVCC)" ] || { echo "make cuda: there is no nvcc here (NVCC=path names one)" >&2; exit 1; }
 	@+$(MAKE) --no-print-directory -s -j$(JOBS) $(BUILD)/libration_cuda.so
-cuda-check: $(CUDA_SRC:csrc/cuda/%.cu=$(BUILD)/cuda-check/%.fatbin)
+cuda-check:
+	@[ -n "$(NVCC)" ] || { echo "make cuda-check: there is no nvcc here (NVCC=path names one)" >&2; exit 1; }
+	@mkdir -p $(BUILD)/cuda-check
+	@+flock $(BUILD)/cuda-check $(MAKE) --no-print-directory cuda-checked
+cuda-checked: $(CUDA_SRC:csrc/cuda/%.cu=$(BUILD)/cuda-check/%.fatbin)
 
 # ---- generated text: the header as the C string that lbr_cdef() returns, the doors of ops.def ----
 EMBED = sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/'
@@ -112,6 +116,7 @@ emu-flags:
 deps:
 	@tools/setup build run
 
+# nvcc's part of the tests takes two minutes of one core, of which the plain pass leaves one: it begins beside it, and tests/nvcc_spec.lua tells what came of it.
 # All passes: plain, interpreted, sanitized, the CUDA device emulated; SANITIZE=1 the sanitized one alone, DEVICE=emu the emulated ones with both sanitizers, DEVICE=cuda the
 # device's specs on a real one; SPEC=file, PASS=name to narrow it down.
 TEST_PASS = $(if $(filter 1,$(SANITIZE)),sanitized,$(if $(filter emu,$(DEVICE)),emulated,$(if $(DEVICE),$(DEVICE),$(PASS))))
@@ -121,6 +126,7 @@ test:
 	@+$(if $(filter-out sanitized,$(TEST_PASS)),,$(MAKE) --no-print-directory -s -j$(JOBS) all SANITIZE=1)
 	@+$(if $(filter-out emulated,$(TEST_PASS)),,[ "$$(uname -m)" != x86_64 ] || $(MAKE) --no-print-directory -s -j$(JOBS) $(if $(TEST_PASS),$(EMU_BUILDS),emu) SANITIZE=)
 	@$(HERE) $(LUAJIT) recipes/models.lua >/dev/null || echo "tests that need these weights will be pending"
+	@[ -z "$(NVCC)" ] || [ -n "$(TEST_PASS)$(SPEC)" ] || nice $(MAKE) -s cuda-check >/dev/null 2>&1 </dev/null &
 	@$(LUAJIT) tools/test.lua $(TEST_PASS) $(SPEC)
 
 demo:
@@ -170,5 +176,5 @@ help:
 	@echo "make repl      LuaJIT with it   make install   PREFIX=/usr/local; make clean; make deps"
 
 -include $(CORE_OBJ:.o=.d) $(MEDIA_OBJ:.o=.d)
-.PHONY: all objects cuda cuda-check $(EMU_BUILDS) $(EMU_BUILDS:%=%-objects) emu-flags deps test demo bench models repl lint install clean help
+.PHONY: all objects cuda cuda-check cuda-checked $(EMU_BUILDS) $(EMU_BUILDS:%=%-objects) emu-flags deps test demo bench models repl lint install clean help
 .DELETE_ON_ERROR:
