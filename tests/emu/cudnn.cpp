@@ -12,7 +12,8 @@ enum { OK = 0, BAD_PARAM = 2000, NOT_SUPPORTED = 3000 };
 enum { ENGINES = 5, VARIES = 0, TOO_LARGE = 1, UNSUPPORTED = 2, SLOW = 3 }; // what ails the engines; the last one is fine
 bool takes;
 long runs;
-cudaStream_t stream;
+
+struct Handle { cudaStream_t stream; };
 
 struct Value { int type; std::vector<char> bytes; };
 struct Descriptor {
@@ -41,8 +42,8 @@ const struct Rule { int kind, attribute, type, least, most; bool needed; } rules
 };
 size_t size_of(int type) { return type == 2 ? 1 : type == 0 || type == 3 || type == 5 || type == 6 || type == 15 ? 8 : 4; }
 
-int create(void **handle) { return *handle = &takes, OK; }
-int set_stream(void *, cudaStream_t s) { return stream = s, OK; }
+int create(void **handle) { return *handle = new Handle(), OK; }
+int set_stream(void *handle, cudaStream_t stream) { return ((Handle *)handle)->stream = stream, OK; }
 size_t version() { return 91000; }
 int descriptor_create(int kind, void **out)
 {
@@ -177,7 +178,7 @@ int execute(void *handle, void *p, void *q)
     const bool slow = plan->engine == SLOW;
     runs++;
     const int64_t inputs = w.dims[1], outputs = w.dims[0] / (x.dims[1] / inputs);
-    emu::launch(dim3(1), dim3(1), 0, stream, "cudnnBackendExecute", [=] {
+    emu::launch(dim3(1), dim3(1), 0, ((Handle *)handle)->stream, "cudnnBackendExecute", [=] {
         if (slow) usleep(5000);
         for (int64_t b = 0; b < y.dims[0]; b++)
             for (int64_t o = 0; o < y.dims[1]; o++)
