@@ -26,9 +26,10 @@ CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/%.o)
 MEDIA_OBJ := $(MEDIA_SRC:%.c=$(BUILD)/%.o)
 LIBRARIES := $(BUILD)/libration_core.so $(BUILD)/libration_media.so
 
-# The CUDA device is a library of its own, which the core opens when a CUDA device is asked for: `make cuda` builds it with nvcc for every GPU generation since 2020 and, as
-# PTX, for what comes later. Two front ends serve six machine codes, as nothing in csrc/cuda depends on the generation. It stands apart from `make`, as full optimisation
-# takes nvcc minutes; `make cuda-check`, part of `make test`, compiles the same sources for the same generations with little optimisation, only to see that they compile.
+# The CUDA device is a library of its own, which the core opens when a CUDA device is asked for. nvcc builds it for every GPU generation since 2020 and, as PTX, for what
+# comes later; two front ends serve six machine codes, as nothing in csrc/cuda depends on the generation. That takes more than ten minutes of two cores at full optimisation,
+# so `make` does it where there is a GPU to use it, says in a line where it does not, and leaves it out with CUDA=0; `make cuda` does it anywhere. `make cuda-check`, part of
+# `make test`, compiles the same sources for the same generations with little optimisation, only to see that they compile.
 NVCC ?= $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 CUDA_SRC := $(wildcard csrc/cuda/*.cu)
 CUDA_HDR := $(wildcard csrc/cuda/*.cuh) csrc/core.h csrc/device.h csrc/libration.h csrc/ops.def
@@ -39,12 +40,20 @@ CUDA_QUICK = $(shell $(NVCC) --help | grep -q Ofast-compile && echo -Ofc max) -g
 # For Lua started from here: this checkout's modules and libraries before any installed ones.
 HERE = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;$$LUA_PATH;" LUA_CPATH="$(CURDIR)/$(BUILD)/?.so;$$LUA_CPATH;"
 
-all: $(LIBRARIES)
+all: $(LIBRARIES) $(if $(filter 0,$(CUDA))$(filter 1,$(SANITIZE)),,cuda-here)
 objects: $(CORE_OBJ) $(MEDIA_OBJ)
 cuda: $(BUILD)/libration_core.so
 	@[ -n "$(NVCC)" ] || { echo "make cuda: there is no nvcc here (NVCC=path names one)" >&2; exit 1; }
 	@+$(MAKE) --no-print-directory -s -j$(JOBS) $(BUILD)/libration_cuda.so
-cuda-check: $(CUDA_SRC:csrc/cuda/%.cu=$(BUILD)/cuda-check/%.fatbin)
+cuda-here: $(LIBRARIES)
+	@+if [ -z "$(NVCC)" ]; then echo "libration_cuda.so is left out: there is no nvcc here"; \
+	elif [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ]; then echo "libration_cuda.so is left out: nvcc is here, but no GPU; make cuda builds it all the same"; \
+	else $(MAKE) --no-print-directory -s $(BUILD)/libration_cuda.so; fi
+cuda-check:
+	@[ -n "$(NVCC)" ] || { echo "make cuda-check: there is no nvcc here (NVCC=path names one)" >&2; exit 1; }
+	@mkdir -p $(BUILD)/cuda-check
+	@+flock $(BUILD)/cuda-check $(MAKE) --no-print-directory cuda-checked
+cuda-checked: $(CUDA_SRC:csrc/cuda/%.cu=$(BUILD)/cuda-check/%.fatbin)
 
 # ---- generated text: the header as the C string that lbr_cdef() returns, the doors of ops.def ----
 EMBED = sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/'
@@ -115,15 +124,17 @@ emu-flags:
 deps:
 	@tools/setup build run
 
+# nvcc's part of the tests takes two minutes of one core, of which the plain pass leaves one: it begins beside it, and tests/nvcc_spec.lua tells what came of it.
 # All passes: plain, interpreted, sanitized, the CUDA device emulated; SANITIZE=1 the sanitized one alone, DEVICE=emu the emulated ones with both sanitizers, DEVICE=cuda the
 # device's specs on a real one; SPEC=file, PASS=name to narrow it down.
 TEST_PASS = $(if $(filter 1,$(SANITIZE)),sanitized,$(if $(filter emu,$(DEVICE)),emulated,$(if $(DEVICE),$(DEVICE),$(PASS))))
 test:
 	@tools/setup build run test
-	@+$(MAKE) --no-print-directory -s -j$(JOBS) all SANITIZE=
+	@+$(MAKE) --no-print-directory -s -j$(JOBS) all $(if $(filter cuda,$(DEVICE)),cuda) CUDA=0 SANITIZE=
 	@+$(if $(filter-out sanitized,$(TEST_PASS)),,$(MAKE) --no-print-directory -s -j$(JOBS) all SANITIZE=1)
 	@+$(if $(filter-out emulated,$(TEST_PASS)),,[ "$$(uname -m)" != x86_64 ] || $(MAKE) --no-print-directory -s -j$(JOBS) $(if $(TEST_PASS),$(EMU_BUILDS),emu) SANITIZE=)
 	@$(HERE) $(LUAJIT) recipes/models.lua >/dev/null || echo "tests that need these weights will be pending"
+	@[ -z "$(NVCC)" ] || [ -n "$(TEST_PASS)$(SPEC)" ] || nice $(MAKE) -s cuda-check >/dev/null 2>&1 </dev/null &
 	@$(LUAJIT) tools/test.lua $(TEST_PASS) $(SPEC)
 
 demo:
@@ -163,7 +174,8 @@ lint:
 
 install: all
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)
-	install -m 755 $(LIBRARIES) $(wildcard $(BUILD)/libration_cuda.so) $(DESTDIR)$(LIBDIR)
+	install -m 755 $(LIBRARIES) $(DESTDIR)$(LIBDIR)
+	[ ! -e $(BUILD)/libration_cuda.so ] || install -m 755 $(BUILD)/libration_cuda.so $(DESTDIR)$(LIBDIR)
 	install -m 755 bin/libration $(DESTDIR)$(BINDIR)/libration
 	(cd lua && find libration* -type f -name '*.lua') | while read -r f; do install -D -m 644 "lua/$$f" "$(DESTDIR)$(LUADIR)/$$f" || exit 1; done
 	for f in models/*.lua recipes/*.lua; do install -D -m 644 "$$f" "$(DESTDIR)$(LUADIR)/libration/$$f" || exit 1; done
@@ -180,5 +192,5 @@ help:
 	@echo "make repl      LuaJIT with it   make install   PREFIX=/usr/local; make clean; make deps"
 
 -include $(CORE_OBJ:.o=.d) $(MEDIA_OBJ:.o=.d)
-.PHONY: all objects cuda cuda-check $(EMU_BUILDS) $(EMU_BUILDS:%=%-objects) emu-flags deps test demo bench conformance models repl lint install clean help
+.PHONY: all objects cuda cuda-here cuda-check cuda-checked $(EMU_BUILDS) $(EMU_BUILDS:%=%-objects) emu-flags deps test demo bench conformance models repl lint install clean help
 .DELETE_ON_ERROR:

@@ -2,104 +2,23 @@
 local helper = require "helper"
 require "libration"
 local npy = require "libration.formats.npy"
+local cases = require "pose_cases"
 local pose = require "libration.pose"
 
-local videos = {
-  ta_chi = { "video/ta_chi.mp4" }, sports2d_walk = { "video/sports2d_walk.mp4" }, pose2sim_cam02 = { "video/pose2sim_cam02.mp4" },
-  egoblur_face = { "video/egoblur_face.mp4" }, again = { "signs/asl_clips/again.mkv" }, book = { "signs/asl_clips/book.mkv" },
-  help = { "signs/asl_clips/help.mkv" }, thanks = { "signs/asl_clips/thanks.mkv" },
-}
-local names = { "ta_chi", "sports2d_walk", "pose2sim_cam02", "egoblur_face", "again", "book", "help", "thanks" }
-
--- What a spec lacks, or nil: the recorded answers, or the weights.
-local function missing()
-  if not helper.shared("goldens/video") then return "needs ../shared" end
-  local ok, err = pcall(require "libration.weights".path, "pose_landmark_full")
-  if ok then ok, err = pcall(require "libration.weights".path, "pose_detection") end
-  if not ok then return "needs weights: " .. tostring(err) end
-end
-
-local anchor = {} -- keeps recorded answers alive while their pointers are used
-
-local function golden(folder, name, key)
-  local t = assert(npy.load(helper.shared(("goldens/%s/%s.%s.npy"):format(folder, name, key))))
-  anchor[#anchor + 1] = t
-  return t
-end
-
--- Calls fn(frame, i) for the first `most` frames of a file, i from 0.
-local function each_frame(path, most, fn)
-  local source = assert(require "libration.media".open(helper.shared("data/" .. path)))
-  local i = 0
-  while i < most do
-    local frame = source:next()
-    if not frame then break end
-    fn(frame, i)
-    i = i + 1
-  end
-  source:close()
-  return i
-end
-
-local function percentile(list, p)
-  table.sort(list)
-  return list[math.max(1, math.ceil(#list * p / 100))] or 0 / 0
-end
+local each_frame, golden, percentile, missing = cases.each_frame, cases.recorded, cases.percentile, cases.missing
+local videos, names = cases.files, cases.names
 
 -- The landmark network alone, on the region that MediaPipe used in each frame.
 local function from_golden_regions(name, most)
-  local roi, raw = golden("video", name, "roi"), golden("video", name, "raw.landmarks")
-  local r, want = roi:ptr(), raw:ptr()
-  local landmarker = pose.landmarker { clock = "mediapipe" }
-  local off, flags, above, sum = {}, 0, 0, 0
-  each_frame(videos[name][1], math.min(most, roi:size(1)), function(frame, i)
-    local h, w, q = frame:size(1), frame:size(2), r + 6 * i
-    if q[0] ~= q[0] then return end
-    local found = landmarker:mark(frame, q)
-    local g = want + 165 * i
-    if (found ~= nil) ~= (g[0] == g[0]) then flags = flags + 1 end
-    if found and g[0] == g[0] then
-      for k = 0, 32 do
-        local d = math.sqrt(((found.landmarks[5 * k] - g[5 * k]) * w) ^ 2 + ((found.landmarks[5 * k + 1] - g[5 * k + 1]) * h) ^ 2)
-        off[#off + 1], sum = d, sum + d
-        if d > .5 then above = above + 1 end
-      end
-    end
-  end)
-  local mean, p99 = sum / #off, percentile(off, 99)
-  io.write(("bound: golden regions %s (%d points) mean %.4f px 99th percentile %.4f max %.3f; %d above .5 px, pose found differs %d times\n"):format(
-    name, #off, mean, p99, off[#off], above, flags))
-  assert.is_true(mean <= .02 and p99 <= .3 and above <= .001 * #off and flags == 0)
+  local mean, p99, above, flags, n = cases.golden_regions(name, most, { clock = "mediapipe" })
+  assert.is_true(mean <= .02 and p99 <= .3 and above <= .001 * n and flags == 0)
 end
 
 -- From the file to smoothed landmarks, nothing taken from the goldens.
-local function chain(name, most, folder, kernel)
-  local smooth = golden(folder or "video", name, "smooth.landmarks")
-  local want = smooth:ptr()
-  local landmarker = pose.landmarker { clock = "mediapipe", kernel = kernel }
-  local off, both, ours, theirs, different = {}, 0, 0, 0, 0
-  each_frame(videos[name][1], math.min(most, smooth:size(1)), function(frame, i)
-    local h, w, g = frame:size(1), frame:size(2), want + 165 * i
-    local found = landmarker:process(frame)
-    if found then ours = ours + 1 end
-    if g[0] == g[0] then theirs = theirs + 1 end
-    if (found ~= nil) ~= (g[0] == g[0]) then different = different + 1 end
-    if found and g[0] == g[0] then
-      both = both + 1
-      local p = found:ptr()
-      for k = 0, 32 do
-        off[#off + 1] = math.sqrt((p[5 * k] - g[5 * k] * w) ^ 2 + (p[5 * k + 1] - g[5 * k + 1] * h) ^ 2)
-      end
-    end
-  end)
-  local median, p95 = percentile(off, 50), percentile(off, 95)
-  io.write(("bound: whole chain %s%s median %.4f px 95th percentile %.4f max %.2f; a pose in %d frames, MediaPipe %d, %d frames differ\n"):format(
-    name, kernel and " kernel " .. kernel or "", median, p95, off[#off], ours, theirs, different))
-  return median, p95, different, ours
-end
+local function chain(name, most, folder, kernel) return cases.chain(name, most, folder, { clock = "mediapipe", kernel = kernel }) end
 
 describe("landmarks", function()
-  after_each(function() anchor = {} end)
+  after_each(cases.forget)
 
   it("bound: golden regions ta_chi, 64 frames: mean <= .02 px, 99th percentile <= .3, .1 % above .5, found alike", function()
     local why = missing()

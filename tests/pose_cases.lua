@@ -130,4 +130,106 @@ function cases.smoothing(video, device, most)
   return worst, metres, visibility
 end
 
+---------------------------------------------------------------------------------------------------- videos with MediaPipe's recorded answers
+
+--- Videos of ../shared/data by name.
+cases.files = {
+  ta_chi = { "video/ta_chi.mp4" }, sports2d_walk = { "video/sports2d_walk.mp4" }, pose2sim_cam02 = { "video/pose2sim_cam02.mp4" },
+  egoblur_face = { "video/egoblur_face.mp4" }, again = { "signs/asl_clips/again.mkv" }, book = { "signs/asl_clips/book.mkv" },
+  help = { "signs/asl_clips/help.mkv" }, thanks = { "signs/asl_clips/thanks.mkv" },
+}
+cases.names = { "ta_chi", "sports2d_walk", "pose2sim_cam02", "egoblur_face", "again", "book", "help", "thanks" }
+
+--- What a spec with the networks and the recorded answers lacks, or nil: the answers, or the weights.
+function cases.missing()
+  if not helper.shared("goldens/video") then return "needs ../shared" end
+  local ok, err = pcall(require "libration.weights".path, "pose_landmark_full")
+  if ok then ok, err = pcall(require "libration.weights".path, "pose_detection") end
+  if not ok then return "needs weights: " .. tostring(err) end
+end
+
+local anchor = {} -- keeps recorded answers alive while their pointers are used
+
+--- A recorded answer, alive until forget.
+function cases.recorded(folder, name, key)
+  local t = assert(npy.load(helper.shared(("goldens/%s/%s.%s.npy"):format(folder, name, key))))
+  anchor[#anchor + 1] = t
+  return t
+end
+
+function cases.forget() anchor = {} end
+
+--- Calls fn(frame, i) for the first `most` frames of a file, i from 0.
+function cases.each_frame(path, most, fn)
+  local source = assert(require "libration.media".open(helper.shared("data/" .. path)))
+  local i = 0
+  while i < most do
+    local frame = source:next()
+    if not frame then break end
+    fn(frame, i)
+    i = i + 1
+  end
+  source:close()
+  return i
+end
+
+function cases.percentile(list, p)
+  table.sort(list)
+  return list[math.max(1, math.ceil(#list * p / 100))] or 0 / 0
+end
+
+--- The landmark network alone, on the region that MediaPipe used in each frame: mean and 99th percentile of the distances in pixels, points above .5, frames in which a pose is
+--- found here alone or there alone, points.
+---@param options table of the landmarker
+function cases.golden_regions(name, most, options)
+  local roi, raw = cases.recorded("video", name, "roi"), cases.recorded("video", name, "raw.landmarks")
+  local r, want = roi:ptr(), raw:ptr()
+  local landmarker = require("libration.pose").landmarker(options)
+  local off, flags, above, sum = {}, 0, 0, 0
+  cases.each_frame(cases.files[name][1], math.min(most, roi:size(1)), function(frame, i)
+    local h, w, q = frame:size(1), frame:size(2), r + 6 * i
+    if q[0] ~= q[0] then return end
+    local found = landmarker:mark(frame, q)
+    local g = want + 165 * i
+    if (found ~= nil) ~= (g[0] == g[0]) then flags = flags + 1 end
+    if found and g[0] == g[0] then
+      for k = 0, 32 do
+        local d = math.sqrt(((found.landmarks[5 * k] - g[5 * k]) * w) ^ 2 + ((found.landmarks[5 * k + 1] - g[5 * k + 1]) * h) ^ 2)
+        off[#off + 1], sum = d, sum + d
+        if d > .5 then above = above + 1 end
+      end
+    end
+  end)
+  local mean, p99 = sum / #off, cases.percentile(off, 99)
+  io.write(("bound: golden regions %s on %s (%d points) mean %.4f px 99th percentile %.4f max %.3f; %d above .5 px, pose found differs %d times\n"):format(
+    name, landmarker.device, #off, mean, p99, off[#off], above, flags))
+  return mean, p99, above, flags, #off
+end
+
+--- From the file to smoothed landmarks, nothing taken from the goldens: median and 95th percentile of the distances in pixels, frames in which a pose is found here alone or
+--- there alone, frames with a pose here.
+function cases.chain(name, most, folder, options)
+  local smooth = cases.recorded(folder or "video", name, "smooth.landmarks")
+  local want = smooth:ptr()
+  local landmarker = require("libration.pose").landmarker(options)
+  local off, ours, theirs, different = {}, 0, 0, 0
+  cases.each_frame(cases.files[name][1], math.min(most, smooth:size(1)), function(frame, i)
+    local h, w, g = frame:size(1), frame:size(2), want + 165 * i
+    local found = landmarker:process(frame)
+    if found then ours = ours + 1 end
+    if g[0] == g[0] then theirs = theirs + 1 end
+    if (found ~= nil) ~= (g[0] == g[0]) then different = different + 1 end
+    if found and g[0] == g[0] then
+      local p = found:ptr()
+      for k = 0, 32 do
+        off[#off + 1] = math.sqrt((p[5 * k] - g[5 * k] * w) ^ 2 + (p[5 * k + 1] - g[5 * k + 1] * h) ^ 2)
+      end
+    end
+  end)
+  local median, p95 = cases.percentile(off, 50), cases.percentile(off, 95)
+  io.write(("bound: whole chain %s on %s%s median %.4f px 95th percentile %.4f max %.2f; a pose in %d frames, MediaPipe %d, %d frames differ\n"):format(
+    name, landmarker.device, options.kernel and " kernel " .. options.kernel or "", median, p95, off[#off], ours, theirs, different))
+  return median, p95, different, ours
+end
+
 return cases

@@ -1,8 +1,9 @@
 -- regions.lua: regions of pictures and the points that networks find in them, as ops: crops, places in the picture, places from picture to picture. Runs no network.
+local core = require "libration.core"
 local ops = require "libration.ops"
 local tensor = require "libration.tensor"
 
-local raw, rows, whole = ops.raw, ops.rows, tensor.whole
+local raw, rows, whole, raise = ops.raw, ops.rows, tensor.whole, core.raise
 local crop_t, place_t, follow_t = rows.crop.attr, rows.place_points.attr, rows.follow_points.attr
 
 local regions = {}
@@ -16,7 +17,8 @@ local borders = { zero = 0, replicate = 1 }
 ---@return Tensor y f32 [B,size,3]
 function regions.crop(x, region, options)
   local attr, border = crop_t(), borders[options.border or "zero"]
-  if not border then error(("crop: border is %s, want zero or replicate"):format(tostring(options.border)), 2) end
+  if not border then raise(("crop: border is %s, want zero or replicate"):format(tostring(options.border))) end
+  if type(options.size) ~= "table" then raise("crop: size is " .. tostring(options.size) .. ", want {H, W}") end
   for i = 1, 2 do attr.size[i - 1] = whole(options.size[i], "crop", "the size", 1) end
   attr.border, attr.scale, attr.shift = border, options.scale or 1, options.shift or 0
   return raw.crop(x, region, attr)
@@ -59,14 +61,15 @@ end
 ---@param points Tensor f32 [n+2,8] as place_points gives them; the last two are auxiliary: centre, and a point on the circle round all
 ---@param flag Tensor f32 [1] probability that they are there; above .5 they are
 ---@param time Tensor f64 [1] seconds
----@param options table width, height: of the picture; follow, smooth: booleans; filters {cut-off, speed coefficient} x {picture, auxiliary, world}; alpha: share of a
----  new probability
+---@param options table width, height: of the picture; follow, smooth: booleans; filters {cut-off, speed coefficient} x {picture, auxiliary, world}; alpha 1: share
+---  of a new probability
 ---@return Tensor y f32 [n+2,8] f.y: n points x, y, z in pixels, two probabilities, world; NaN where they are not there; next rect, flag, 1 where there is a next
 ---  region; that region
 function regions.follow_points(f, points, flag, time, options)
   local attr = follow_t()
   attr.width, attr.height = whole(options.width, "follow_points", "width", 1), whole(options.height, "follow_points", "height", 1)
-  attr.follow, attr.smooth, attr.alpha = options.follow and 1 or 0, options.smooth and 1 or 0, options.alpha
+  attr.follow, attr.smooth, attr.alpha = options.follow and 1 or 0, options.smooth and 1 or 0, options.alpha or 1
+  if type(options.filters) ~= "table" or #options.filters ~= 6 then raise "follow_points: filters, want a list of six numbers" end
   for i = 1, 6 do attr.filters[i - 1] = options.filters[i] end
   raw.follow_points(points, flag, time, f.place, f.state, f.clock, f.y, attr)
   return f.y
