@@ -123,6 +123,7 @@ struct lbr_decoder {
     int64_t decoded;           /* pictures that came out of the decoder */
     int64_t damaged;           /* packets or pictures that were broken */
     int64_t failed;            /* packets that the decoder refused and whose pictures lbr_decoder_lost has not named yet */
+    bool suspect;              /* after such a packet, until a picture that needs no other: decoders leave out what they cannot predict */
     int64_t awaited[256];      /* timestamps of packets whose pictures have not come out */
     int awaiting;
     int read_error;
@@ -134,7 +135,7 @@ struct lbr_decoder {
 int lbr_decoder_open(struct lbr_decoder *decoder, const char *path, int threads);
 /* Next decoded picture into frame, its time into clock: 0, AVERROR_EOF, AVERROR_EXIT or another error. */
 int lbr_decoder_next(struct lbr_decoder *decoder);
-/* The first picture with a timestamp below `before` that a refused packet should have given and that did not come; each is named once. */
+/* The first picture with a timestamp below `before` that a refused packet should have given, or one after it, and that did not come; each is named once. */
 bool lbr_decoder_lost(struct lbr_decoder *decoder, int64_t before, int64_t *pts);
 /* At the end of the file: warns where it was not all there. */
 void lbr_decoder_check(struct lbr_decoder *decoder);
