@@ -149,12 +149,17 @@ describe("transcode", function()
     end
     assert.has_error(function() seen[1]:rgb() end)
     t:close()
-    local again = {}
-    run({ input = input, output = at("pass.mp4") }, function(frame)
-      again[#again + 1] = made.bytes(frame:rgb())
-      return MASK
-    end)
-    for i = 1, #want do assert.is_true(again[i] == want[i].bytes) end
+    for _, convert in ipairs { false, true } do
+      local again = {}
+      run({ input = input, output = at("pass.mp4"), convert = convert, queue = 5 }, function(frame)
+        again[#again + 1] = made.bytes(frame:rgb())
+        return MASK
+      end)
+      for i = 1, #want do assert.is_true(again[i] == want[i].bytes) end
+    end
+    t = assert(media.transcode { input = input, convert = true, queue = 4 })
+    for frame in t:frames() do assert.is_true(made.bytes(frame:rgb()) == want[frame.index].bytes) end
+    t:close()
   end)
 
   it("keeps uneven times, pixel aspect, colour tags and language; drops and lists tags, cover, subtitles, data, chapters", function()

@@ -93,6 +93,8 @@ struct lbr_coverage {
 int lbr_mask_cover(const lbr_mask *mask, int width, int height, int align_x, int align_y, struct lbr_mask_room *room, struct lbr_coverage *out);
 /* The same mask on the stored picture of width x height that orientation makes upright; points: room for as many as it has. */
 lbr_mask lbr_mask_stored(const lbr_mask *mask, int orientation, int width, int height, double *points);
+/* A copy of checked masks, and of the points behind them, in one block to be freed; NULL: out of memory. */
+lbr_mask *lbr_mask_copy(const lbr_mask *masks, int64_t count);
 /* Its longer side (polygon: of the rectangle around it). */
 double lbr_mask_side(const lbr_mask *mask);
 
@@ -268,6 +270,8 @@ void lbr_planes_release(struct lbr_planes *planes);
 /* ---- what an output keeps of an input (keep.c) ---- */
 /* Lines about what is left out, to be freed; NULL: out of memory. */
 char *lbr_keep_dropped(const AVFormatContext *input, int video, int sound);
+/* LBR_EINVAL where the output is the input, under whatever name. */
+int lbr_keep_apart(const char *input, const char *output);
 /* Whether a stream is a sound stream to be kept. */
 bool lbr_keep_sound(const AVStream *stream);
 

@@ -44,6 +44,25 @@ int lbr_mask_check(const lbr_mask *masks, int64_t count)
     return status;
 }
 
+lbr_mask *lbr_mask_copy(const lbr_mask *masks, int64_t count)
+{
+    size_t points = 0;
+    for (int64_t i = 0; i < count; i++)
+        if (masks[i].shape == LBR_MASK_POLYGON) points += 2 * (size_t)masks[i].point_count;
+    lbr_mask *copy = malloc((size_t)count * sizeof *copy + points * sizeof(double));
+    if (!copy) return NULL;
+    memcpy(copy, masks, (size_t)count * sizeof *copy);
+    double *to = (double *)(copy + count);
+    for (int64_t i = 0; i < count; i++) {
+        if (masks[i].shape != LBR_MASK_POLYGON) continue;
+        size_t n = 2 * (size_t)masks[i].point_count;
+        memcpy(to, masks[i].points, n * sizeof *to);
+        copy[i].points = to;
+        to += n;
+    }
+    return copy;
+}
+
 int lbr_room_for(void *buffer, size_t *capacity, size_t bytes)
 {
     if (bytes <= *capacity) return LBR_OK;
