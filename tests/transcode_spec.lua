@@ -108,6 +108,33 @@ describe("transcode", function()
     end
   end)
 
+  it("draws on planes of 8 and 10 bits what mask.apply draws on RGB, within 3 of 255", function()
+    local masks = { { shape = "ellipse", x = 40, y = 30, width = 44, height = 30, angle = .4 }, { shape = "polygon", points = { 60, 8, 90, 12, 70, 50 } } }
+    for name, format in pairs { ["g8.mkv"] = "gray", ["g10.mkv"] = "yuv444p10le" } do
+      local input = clip(name, "-f lavfi -i testsrc2=s=96x64:r=10:d=0.2 -vf format=gray,format=" .. format .. " -c:v ffv1")
+      if not input then return end
+      for _, style in ipairs { { style = "blur", feather = 5 }, { style = "mosaic" }, { style = "mosaic", feather = 3, strength = .3 } } do
+        run({ input = input, output = at("drawn.mkv"), crf = 0 }, masks, style)
+        local source, got, worst = assert(media.open(input)), frames_of(at("drawn.mkv")), 0
+        for frame, _, index in source:each() do
+          media.mask.apply(frame, masks, style)
+          local p = frame:ptr()
+          for i = 0, 96 * 64 * 3 - 1 do worst = math.max(worst, math.abs(p[i] - got[index].bytes:byte(i + 1))) end
+        end
+        source:close()
+        assert.is_true(worst <= 3, worst)
+      end
+    end
+    local lists = {}
+    for i, format in ipairs { "yuv420p", "nv12" } do
+      local input = clip(format .. ".mkv", "-f lavfi -i testsrc2=s=96x64:r=10:d=0.2 -c:v rawvideo -pix_fmt " .. format)
+      if not input then return end
+      run({ input = input, output = at("drawn.mkv"), crf = 0 }, masks, { style = "blur", feather = 5 })
+      lists[i] = frames_of(at("drawn.mkv"))
+    end
+    for i = 1, 2 do assert.is_true(lists[1][i].bytes == lists[2][i].bytes) end
+  end)
+
   it("reads the frames that media.open gives, numbered alike with and without output", function()
     local input = clip("plain.mp4", PLAIN)
     if not input then return end
@@ -122,12 +149,17 @@ describe("transcode", function()
     end
     assert.has_error(function() seen[1]:rgb() end)
     t:close()
-    local again = {}
-    run({ input = input, output = at("pass.mp4") }, function(frame)
-      again[#again + 1] = made.bytes(frame:rgb())
-      return MASK
-    end)
-    for i = 1, #want do assert.is_true(again[i] == want[i].bytes) end
+    for _, convert in ipairs { false, true } do
+      local again = {}
+      run({ input = input, output = at("pass.mp4"), convert = convert, queue = 5 }, function(frame)
+        again[#again + 1] = made.bytes(frame:rgb())
+        return MASK
+      end)
+      for i = 1, #want do assert.is_true(again[i] == want[i].bytes) end
+    end
+    t = assert(media.transcode { input = input, convert = true, queue = 4 })
+    for frame in t:frames() do assert.is_true(made.bytes(frame:rgb()) == want[frame.index].bytes) end
+    t:close()
   end)
 
   it("keeps uneven times, pixel aspect, colour tags and language; drops and lists tags, cover, subtitles, data, chapters", function()

@@ -93,6 +93,8 @@ struct lbr_coverage {
 int lbr_mask_cover(const lbr_mask *mask, int width, int height, int align_x, int align_y, struct lbr_mask_room *room, struct lbr_coverage *out);
 /* The same mask on the stored picture of width x height that orientation makes upright; points: room for as many as it has. */
 lbr_mask lbr_mask_stored(const lbr_mask *mask, int orientation, int width, int height, double *points);
+/* A copy of checked masks, and of the points behind them, in one block to be freed; NULL: out of memory. */
+lbr_mask *lbr_mask_copy(const lbr_mask *masks, int64_t count);
 /* Its longer side (polygon: of the rectangle around it). */
 double lbr_mask_side(const lbr_mask *mask);
 
@@ -137,6 +139,7 @@ struct lbr_decoder {
     int64_t decoded;           /* pictures that came out of the decoder */
     int64_t damaged;           /* packets or pictures that were broken */
     int64_t failed;            /* packets that the decoder refused and whose pictures lbr_decoder_lost has not named yet */
+    bool suspect;              /* after such a packet, until a picture that needs no other: decoders leave out what they cannot predict */
     int64_t awaited[256];      /* timestamps of packets whose pictures have not come out */
     int awaiting;
     int read_error;
@@ -148,7 +151,7 @@ struct lbr_decoder {
 int lbr_decoder_open(struct lbr_decoder *decoder, const char *path, int threads, bool hardware);
 /* Next decoded picture into frame, its time into clock: 0, AVERROR_EOF, AVERROR_EXIT or another error. */
 int lbr_decoder_next(struct lbr_decoder *decoder);
-/* The first picture with a timestamp below `before` that a refused packet should have given and that did not come; each is named once. */
+/* The first picture with a timestamp below `before` that a refused packet should have given, or one after it, and that did not come; each is named once. */
 bool lbr_decoder_lost(struct lbr_decoder *decoder, int64_t before, int64_t *pts);
 /* At the end of the file: warns where it was not all there. */
 void lbr_decoder_check(struct lbr_decoder *decoder);
@@ -281,6 +284,8 @@ void lbr_planes_release(struct lbr_planes *planes);
 /* ---- what an output keeps of an input (keep.c) ---- */
 /* Lines about what is left out, to be freed; NULL: out of memory. */
 char *lbr_keep_dropped(const AVFormatContext *input, int video, int sound);
+/* LBR_EINVAL where the output is the input, under whatever name. */
+int lbr_keep_apart(const char *input, const char *output);
 /* Whether a stream is a sound stream to be kept. */
 bool lbr_keep_sound(const AVStream *stream);
 
