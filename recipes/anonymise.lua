@@ -15,9 +15,11 @@ local function margin_of(v)
   return true
 end
 
+local ADAPTERS = {"yolo-pose", "yolo-face", "scrfd", "centerface", "ultraface", "rtmpose", "movenet", "rtmdet", "yolox", "yolo-detect"}
+
 local rows = {
   {"output", "anonymised", "folder for the results, made when missing; or the file, where there is one input", metavar = "DIR|FILE"},
-  {"mask", "face", "what is covered: a bar over the eyes, the face, the head with its hair, the whole person", choices = {"eyes", "face", "head", "person"}},
+  {"mask", "face", "what is covered: eyes (a bar), face, head (with its hair), person, or a class of the network that --weights names (class0, class1, ...)", metavar = "WHAT"},
   {"style", "mosaic", "how: blurred, in coarse blocks, or black", choices = {"blur", "mosaic", "box"}},
   {"strength", .2, "share of a mask's longer side: standard deviation of the blur, side of the blocks; less than .125 can be undone or shows who it is, and is refused",
     type = "number", max = 1, check = function(v)
@@ -26,6 +28,8 @@ local rows = {
     end},
   {"feather", 0, "pixels outside the mask over which it fades", type = "number", min = 0, max = 1000, metavar = "PX"},
   {"detector", "auto", "auto: BlazeFace full range, and heads and bodies by BlazePose; face, pose: one of them alone", choices = {"auto", "face", "pose"}},
+  {"weights", "", "your own detection network (.onnx, .tflite) instead of BlazeFace; beside it BlazePose looks for heads unless --detector face", metavar = "FILE"},
+  {"adapter", "", "how that network's answer is read, where its outputs do not tell: " .. table.concat(ADAPTERS, ", "), metavar = "NAME"},
   {"confidence", .3, "least score of a face; a track counts when its scores add up to twice that", type = "number", above = 0, max = 1},
   {"margin", ".3", "what is covered around a face: a share of its size, or pixels such as 12px; a quarter of the share around persons", metavar = "SHARE|PX", check = margin_of},
   {"tile", -1, "side in pixels of the squares in which small faces are looked for; 0: the whole frame only; -1: a third of its longer side, at least 320",
@@ -39,6 +43,8 @@ local rows = {
   {"drop-audio", false, "leave the sound out"},
   {"distort-voice", false, "make voices unrecognisable for good, words too: what is left is how loud it is at which pitch"},
   {"verify", false, "look at the result with another detector (BlazeFace short range), cover what it still sees by solid boxes, and look once more"},
+  {"verify-weights", "", "network of the second look instead of BlazeFace short range, such as UltraFace or CenterFace (.onnx); not the one that --weights names",
+    metavar = "FILE"},
   {"verify-confidence", .6, "least score of the second look", type = "number", above = 0, max = 1},
   {"strict", false, "with --verify: end with an error where something is left or a frame could not be looked at"},
   {"apply", "", "an edited NAME.anonymised.json: no detection, its masks are applied to the one input", metavar = "FILE"},
@@ -111,7 +117,7 @@ local function same_file(a, b)
 end
 
 -- How masks are made, as the sidecar keeps it; what the user sets beside --apply wins over it.
-local SETTINGS = {"mask", "style", "strength", "feather", "margin", "detector", "confidence", "gap", "lead", "crf"}
+local SETTINGS = {"mask", "style", "strength", "feather", "margin", "detector", "weights", "confidence", "gap", "lead", "crf"}
 local function settings_of(o)
   local settings = {audio = audio_of(o)}
   for _, name in ipairs(SETTINGS) do settings[name] = o[name] end
@@ -233,6 +239,38 @@ local function is_done(item, o)
   return plan and plan.input.sha256 == require("libration.media").sha256(item.path) and json.encode(plan.settings) == json.encode(settings_of(o))
 end
 
+-- The finders of the first pass and of the second look.
+local function tools_of(o)
+  local finder, adapters = require "libration.pose.finder", require "libration.pose.adapters"
+  local target, tools = (o.mask == "eyes" or o.mask == "head") and "face" or o.mask, {}
+  local function brought(path, what)
+    local network, why = adapters.detector(path, {adapter = o.adapter ~= "" and path == o.weights and o.adapter or nil})
+    if network then
+      local ok
+      ok, why = network:offers(what)
+      if not ok then network = nil end
+    end
+    if not network then error(why, 0) end
+    require("libration.log").info("%s: read as %s, %dx%d", path, network.adapter.name, network.size.width, network.size.height)
+    return network
+  end
+  if o.apply == "" then
+    if o.weights == "" and target ~= "face" and target ~= "person" then
+      error(("--mask %s: want eyes, face, head or person, or a class of a network that --weights names"):format(o.mask), 0)
+    end
+    tools.finder = finder.new {
+      detector = o.detector, confidence = o.confidence, target = target, tile = o.tile >= 0 and o.tile or nil, adapter = o.weights ~= "" and brought(o.weights, target) or nil,
+    }
+  end
+  if o.verify then
+    tools.verifier = finder.new {
+      detector = "face", range = "short", turned = false, confidence = o.verify_confidence, tile = o.tile > 0 and o.tile or nil,
+      adapter = o.verify_weights ~= "" and brought(o.verify_weights, "face") or nil,
+    }
+  end
+  return tools
+end
+
 options.main(function()
   local o, given = options.parse("anonymise", about, rows, arg)
   local files, log, progress, lr = require "libration.files", require "libration.log", require "libration.progress", require "libration"
@@ -255,12 +293,7 @@ options.main(function()
   if not lock then error(why, 0) end
   if o.region ~= "" then assert(require("libration.pose.sidecar").read_regions(o.region)) end
 
-  local finder = require "libration.pose.finder"
-  local tools = {}
-  if o.apply == "" then
-    tools.finder = finder.new {detector = o.detector, confidence = o.confidence, target = o.mask == "person" and "person" or "face", tile = o.tile >= 0 and o.tile or nil}
-  end
-  if o.verify then tools.verifier = finder.new {detector = "face", range = "short", turned = false, confidence = o.verify_confidence, tile = o.tile > 0 and o.tile or nil} end
+  local tools = tools_of(o)
 
   local table_rows, failed, left = {}, 0, 0
   for i, item in ipairs(list) do

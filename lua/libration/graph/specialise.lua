@@ -146,10 +146,9 @@ end
 local function by_declaration(self)
   local given, complete = {}, true
   for i, info in ipairs(self.inputs) do
-    local asked = (self.options.shapes or {})[info.name]
-    complete = complete and (asked or info.shape) ~= nil
+    complete = complete and info.shape ~= nil
     local shape = {}
-    for d, size in ipairs(asked or info.shape or {}) do
+    for d, size in ipairs(info.shape or {}) do
       shape[d] = type(size) == "number" and size or 1
       complete = complete and (type(size) == "number" or d == 1)
     end
@@ -170,8 +169,10 @@ end
 ---@return {inputs: table[], outputs: table[], graph: IrGraph?, plans: fun(device: string): function}? shaped plans: gives what finds the plan for inputs on a device
 ---@return string? error one line
 function M.new(model, options, to_precision)
-  local self = setmetatable({ model = model, options = options, to_precision = to_precision, inputs = model.graph.inputs, frozen = {}, kept = {}, order = {} }, Shaped)
-  for _, info in ipairs(self.inputs) do
+  local self = setmetatable({ model = model, options = options, to_precision = to_precision, inputs = {}, frozen = {}, kept = {}, order = {} }, Shaped)
+  for i, info in ipairs(model.graph.inputs) do
+    local asked = (options.shapes or {})[info.name] -- wins over the file, whose sizes are at times only those of the export
+    self.inputs[i] = asked and { name = info.name, kind = info.kind, shape = asked } or info
     if not onnx_format.carriers[info.kind] then return nil, ("%s: input '%s' is of kind %s, which is not supported"):format(model.name, info.name, info.kind) end
   end
   local ok, why = onnx.check(model, options.outputs)

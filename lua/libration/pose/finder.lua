@@ -24,8 +24,9 @@ end
 
 --- A finder for one recording.
 ---@param options? table detector "auto" (BlazeFace full range and BlazePose), "face" (BlazeFace alone), "pose" (BlazePose's heads and bodies alone);
----  confidence: least score, .3; target "face" (faces and heads) or "person"; tile: side of tiles in pixels, 0: none, nil: finder.tile's; range: of BlazeFace,
----  "full" or "short"; turned: false never looks at turned views; adapter: an object with :detect(frame, least) of a brought network, used instead of both
+---  confidence: least score, .3; target "face" (faces and heads), "person"; tile: side of tiles in pixels, 0: none, nil: finder.tile's; range: of BlazeFace,
+---  "full" or "short"; turned: false never looks at turned views; adapter: a brought network as adapters.detector gives it, instead of BlazeFace; target may be one of
+---  its classes, too
 ---@return Finder
 function finder.new(options)
   options = options or {}
@@ -34,8 +35,9 @@ function finder.new(options)
     confidence = options.confidence or .3, target = options.target or "face", tile = options.tile, turned = options.turned ~= false,
     adapter = options.adapter,
   }, Finder)
+  local class = self.target ~= "face" and self.target ~= "person"
   if not self.adapter and detector ~= "pose" then self.faces = options.faces or face.detector { range = options.range, confidence = self.confidence } end
-  if not self.adapter and detector ~= "face" then
+  if detector ~= "face" and not class and not (self.adapter and self.target == "person") then
     self.people = options.people or require "libration.pose.people".finder { confidence = math.max(.3, math.min(.5, self.confidence)) }
   end
   self.small, self.before = ffi.new("uint8_t[?]", 32 * 18 * 3), ffi.new("uint8_t[?]", 32 * 18 * 3)
@@ -91,10 +93,15 @@ function Finder:look(frame)
   frame = frame:contiguous()
   local cut = is_cut(self, frame)
   if cut and self.people then self.people:reset() end
-  if self.adapter then return self.adapter:detect(frame, self.confidence), cut end
   local tile = self.tile or finder.tile(frame:size(2), frame:size(1))
   tile = tile > 0 and tile or nil
-  local faces = self.faces and self.faces:search(frame, { tile = tile, turned = false }) or {}
+  local faces = {}
+  if self.adapter then
+    faces = self.adapter:detect(frame, self.confidence, self.target)
+    if not self.people then return faces, cut end
+  elseif self.faces then
+    faces = self.faces:search(frame, { tile = tile, turned = false })
+  end
   local persons = self.people and self.people:process(frame, faces) or {}
   if self.faces and self.turned and #faces == 0 and #persons == 0 then faces = self.faces:search(frame, { tile = tile, upright = false }) end
   local found = {}

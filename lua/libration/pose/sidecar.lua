@@ -165,7 +165,7 @@ function sidecar.read(path, styles)
       end,
       settings = function()
         r:object({
-          mask = setting "mask", style = setting "style", margin = setting "margin", audio = setting "audio", detector = setting "detector",
+          mask = setting "mask", style = setting "style", margin = setting "margin", audio = setting "audio", detector = setting "detector", weights = setting "weights",
           feather = setting_number("feather", 0, 1000), strength = setting_number("strength", 0, 1), crf = setting_number("crf", 0, 51),
           confidence = setting_number("confidence", 0, 1), gap = setting_number("gap", 0, 1e6), lead = setting_number("lead", 0, 1e6),
         }, { "mask", "style", "margin" })

@@ -1,0 +1,278 @@
+-- Specs of the anonymiser: the two passes and the second look with a made-up finder on made videos, and recipes/anonymise.lua as people run it.
+local ffi = require "ffi"
+local files = require "libration.files"
+local helper = require "helper"
+local lr = require "libration"
+local media = require "libration.media"
+local anonymiser = require "libration.pose.anonymiser"
+local finder = require "libration.pose.finder"
+local shell = require "shell"
+local sidecar = require "libration.pose.sidecar"
+
+local quote = files.quote
+local W, H, FRAMES, SIDE = 160, 96, 24, 20
+local folder
+
+local function place(i) return 16 + 5 * i, 30 + i end
+
+-- A bright square that moves over a dark ground.
+local function frame_of(i)
+  local frame = lr.full({ H, W, 3 }, 50, "u8")
+  local left, top = place(i)
+  for y = top, top + SIDE - 1 do ffi.fill(frame:ptr() + (y * W + left) * 3, SIDE * 3, (y + i) % 2 == 0 and 240 or 200) end
+  return frame
+end
+
+-- Finds the square by its brightness; fails, or sees nothing, in the frames that it is told to.
+local function square_finder(fails, misses)
+  local self, n = {}, 0
+  function self.reset() end
+  function self.look(_, frame)
+    n = n + 1
+    if fails and fails[n] then error(fails[n], 0) end
+    local p, x0, y0, x1, y1 = frame:ptr(), 1e9, 1e9, -1, -1
+    for y = 0, H - 1 do
+      for x = 0, W - 1 do
+        if p[(y * W + x) * 3 + 1] > 150 then x0, y0, x1, y1 = math.min(x0, x), math.min(y0, y), math.max(x1, x + 1), math.max(y1, y + 1) end
+      end
+    end
+    if x1 - x0 < 6 or y1 - y0 < 6 or misses and misses[n] then return {}, false end
+    return { { kind = "face", x = (x0 + x1) / 2, y = (y0 + y1) / 2, width = x1 - x0, height = y1 - y0, angle = 0, score = .9 } }, false
+  end
+  return self
+end
+
+local function plan_of(found)
+  return {
+    input = { file = "in.mp4", frames = found.frames, width = found.width, height = found.height }, blank = found.blank, regions = {}, tracks = found.tracks,
+    settings = { mask = "face", style = "box", margin = ".5", crf = 20, audio = "keep" },
+  }
+end
+
+local OPTIONS = { gap = 1, lead = 3, evidence = .6, threads = 1 }
+
+-- Share of bright pixels inside each frame's square: how much of it is seen.
+local function seen(path)
+  local list = {}
+  local source = assert(media.open(path))
+  for frame, _, i in source:each() do
+    local left, top = place(i - 1)
+    local n, black = 0, true
+    for y = 0, H - 1 do
+      for x = 0, W - 1 do
+        local v = frame:ptr()[(y * W + x) * 3 + 1]
+        if v > 140 and x >= left and x < left + SIDE and y >= top and y < top + SIDE then n = n + 1 end
+        black = black and v < 30
+      end
+    end
+    list[i] = black and "black" or n / SIDE ^ 2
+  end
+  source:close()
+  return list
+end
+
+describe("anonymiser", function()
+  local input, output
+  setup(function()
+    folder = files.temporary_folder()
+    input, output = folder .. "/in.mp4", folder .. "/out.mp4"
+    local writer = assert(media.writer(input, { width = W, height = H, fps = 12, crf = 12 }))
+    for i = 0, FRAMES - 1 do writer:write(frame_of(i), i / 12) end
+    writer:close()
+  end)
+  teardown(function() files.remove(folder) end)
+
+  local function cover(plan, to)
+    sidecar.write(folder .. "/plan.json", plan)
+    return anonymiser.cover(input, to or output, assert(sidecar.read(folder .. "/plan.json", { "blur", "mosaic", "box" })), { crf = 20, audio = "keep", threads = 1, look = 3 })
+  end
+
+  it("covers the square in every frame, also in those that the finder misses, and keeps every frame", function()
+    local found = assert(anonymiser.find(input, square_finder(nil, { [1] = true, [8] = true, [9] = true, [24] = true }), OPTIONS))
+    assert.equal(FRAMES, found.frames)
+    assert.equal(1, #found.tracks)
+    local done = cover(plan_of(found))
+    assert.equal(FRAMES, done.masked)
+    assert.equal(1, #done.pictures)
+    assert.equal("\137PNG", done.pictures[1].data:sub(1, 4))
+    local list = seen(output)
+    assert.equal(FRAMES, #list)
+    for i, share in ipairs(list) do assert.equal(0, share, "frame " .. i) end
+  end)
+
+  it("makes the same bytes again of an unchanged sidecar, and others of an edited one", function()
+    local plan = plan_of(assert(anonymiser.find(input, square_finder(), OPTIONS)))
+    cover(plan)
+    cover(assert(sidecar.read(folder .. "/plan.json")), folder .. "/again.mp4")
+    assert.equal(files.read(output), files.read(folder .. "/again.mp4"))
+    plan.tracks[1].keep = true
+    cover(plan, folder .. "/kept.mp4")
+    for _, share in ipairs(seen(folder .. "/kept.mp4")) do assert.is_true(share > .9) end
+  end)
+
+  it("covers a frame whole where detection fails, and where the sidecar knows nothing of it", function()
+    local found = assert(anonymiser.find(input, square_finder { [5] = "the network broke" }, OPTIONS))
+    assert.same({ { frame = 5, reason = "the network broke" } }, found.faults)
+    local plan = plan_of(found)
+    plan.input.frames = FRAMES - 2
+    plan.tracks[1].count = plan.tracks[1].count - 2
+    assert.same({ 5, 23, 24 }, cover(plan).blanked)
+    local list = seen(output)
+    for i = 1, FRAMES do assert.equal((i == 5 or i > FRAMES - 2) and "black" or 0, list[i], "frame " .. i) end
+  end)
+
+  it("hands on Ctrl-C and leaves no file", function()
+    helper.refuses("interrupted", anonymiser.find, input, square_finder { [3] = "interrupted" }, OPTIONS)
+    local plan, to = plan_of(assert(anonymiser.find(input, square_finder(), OPTIONS))), folder .. "/none.mp4"
+    sidecar.write(folder .. "/plan.json", plan)
+    helper.refuses("interrupted", anonymiser.cover, input, to, plan, { on_frame = function(n) if n == 4 then error("interrupted", 0) end end })
+    assert.is_false(files.exists(to))
+    for _, name in ipairs(files.list(folder)) do assert.is_nil(name:find "tmp") end
+  end)
+
+  it("refuses a sidecar of a recording of another size", function()
+    local plan = plan_of(assert(anonymiser.find(input, square_finder(), OPTIONS)))
+    plan.input.width = W + 2
+    helper.refuses("160x96 pixels, but the sidecar was made of 162x96", anonymiser.cover, input, folder .. "/none.mp4", plan, {})
+    assert.is_false(files.exists(folder .. "/none.mp4"))
+  end)
+
+  it("sees on the second look what was left, covers it by a solid box, and then sees nothing; its control sees the source", function()
+    local found = assert(anonymiser.find(input, square_finder(), OPTIONS))
+    local track = found.tracks[1]
+    track.count = 12 -- what a detector lost for good
+    local plan = plan_of(found)
+    cover(plan)
+    local looked, hits = anonymiser.control(input, square_finder(), 8)
+    assert.equal(8, looked)
+    assert.equal(8, hits)
+    local left = anonymiser.verify(output, plan, square_finder(), OPTIONS)
+    assert.equal(1, #left)
+    assert.equal("box", plan.tracks[2].style)
+    assert.equal(2, plan.tracks[2].id)
+    cover(plan)
+    assert.equal(0, #anonymiser.verify(output, plan, square_finder(), OPTIONS))
+    for i, share in ipairs(seen(output)) do assert.equal(0, share, "frame " .. i) end
+  end)
+
+  it("does not take its own masks for what is left", function()
+    local plan = plan_of(assert(anonymiser.find(input, square_finder(), OPTIONS)))
+    local look = square_finder()
+    cover(plan)
+    function look.look() -- a detector that takes the mask in the middle of the track for a face
+      local s = plan.tracks[1].samples[10]
+      return { { kind = "face", x = s.x, y = s.y, width = s.width / 3, height = s.height / 3, angle = 0, score = .9 } }, false
+    end
+    local left = anonymiser.verify(output, plan, look, OPTIONS)
+    for _, track in ipairs(left) do assert.is_true(track:at(11) == nil or track:at(11).score == 0) end
+  end)
+
+  it("finds a cut between scenes, and none in what moves or is dimmed", function()
+    local f = finder.new { faces = { search = function() return {} end }, people = { process = function() return {} end, reset = function() end } }
+    local cuts = {}
+    for i = 0, 11 do
+      local frame = i < 6 and frame_of(i) or lr.full({ H, W, 3 }, 170 + 2 * i, "u8")
+      local _, cut = f:look(frame)
+      if cut then cuts[#cuts + 1] = i end
+    end
+    assert.same({ 6 }, cuts)
+  end)
+
+  it("takes heads of bodies where no face is, and a body below a face where no body is", function()
+    local face = { x = 50, y = 40, width = 20, height = 20, angle = 0, score = .8, points = {} }
+    local head = { x = 120, y = 40, width = 22, height = 22, angle = 0, score = .9, points = {} }
+    local same = { x = 51, y = 41, width = 24, height = 24, angle = 0, score = .9, points = {} }
+    local function look(target, persons)
+      local f = finder.new {
+        target = target, faces = { search = function() return { face } end },
+        people = { process = function() return persons end, reset = function() end },
+      }
+      return (f:look(frame_of(1)))
+    end
+    local body = { x = 120, y = 90, width = 50, height = 140, score = .9, head = head }
+    assert.same({ 50, 120 }, { look("face", { body })[1].x, look("face", { body })[2].x })
+    assert.equal(1, #look("face", { { x = 50, y = 90, width = 60, height = 150, score = .9, head = same } }))
+    local persons = look("person", { body })
+    assert.equal(2, #persons)
+    assert.is_true(persons[2].y > 60 and persons[2].height > 100)
+  end)
+end)
+
+describe("recipes/anonymise #process", function()
+  local weights = require "libration.weights"
+  local picture = helper.shared "data/images/grace_hopper.bmp"
+  local why = not picture and "needs ../shared" or not weights.find "face_detection_full_range_sparse" and "needs the weights of face detection"
+  setup(function() folder = files.temporary_folder() .. "/with space ü" end)
+  teardown(function() files.remove(files.folder(folder)) end)
+
+  local function run(arguments) return shell(("luajit recipes/anonymise.lua --threads 1 --detector face %s"):format(arguments)) end
+
+  it("masks a video and a picture, applies the sidecar to the same bytes, goes on where it was", function()
+    if why then return pending(why) end
+    files.mkdirs(folder)
+    local face = assert(media.read_picture(picture))
+    local h, w = face:size(1), face:size(2)
+    local writer = assert(media.writer(folder .. "/film.mp4", { width = 320, height = 240, fps = 10, crf = 16 }))
+    for i = 0, 9 do
+      local frame = lr.full({ 240, 320, 3 }, 90, "u8")
+      local region, small = ffi.new("lbr_region", w / 2, h / 2, w, h, 0), lr.empty({ 170, 145, 3 }, "u8")
+      lr.core.check(lr.core.C.lbr_crop_u8(face:ptr(), h, w, w * 3, region, 1, small:ptr(), 170, 145))
+      for y = 0, 169 do ffi.copy(frame:ptr() + ((30 + y) * 320 + 20 + 12 * i) * 3, small:ptr() + y * 145 * 3, 145 * 3) end
+      writer:write(frame, i / 10)
+    end
+    writer:close()
+    local out = folder .. "/out"
+    local text, code = run(("%s %s --output %s --verify --strict"):format(quote(folder .. "/film.mp4"), quote(picture), quote(out)))
+    assert.equal(0, code, text)
+    for _, name in ipairs { "film.anonymised.mp4", "film.anonymised.json", "grace_hopper.anonymised.png", "grace_hopper.anonymised.json", "report.html" } do
+      assert.is_true(files.exists(out .. "/" .. name), name)
+    end
+    local detector = require "libration.pose.face".detector {}
+    local source, n = assert(media.open(out .. "/film.anonymised.mp4")), 0
+    for frame in source:each() do
+      n = n + 1
+      assert.equal(0, #detector:detect(frame), "frame " .. n)
+    end
+    assert.equal(10, n)
+    assert.equal(0, #detector:detect(assert(media.read_picture(out .. "/grace_hopper.anonymised.png"))))
+    local page = files.read(out .. "/report.html")
+    assert.is_truthy(page:find("data:image/png", 1, true) and page:find("film.anonymised.mp4", 1, true))
+
+    text, code = run(("%s --apply %s --output %s"):format(quote(folder .. "/film.mp4"), quote(out .. "/film.anonymised.json"), quote(folder .. "/b.mp4")))
+    assert.equal(0, code, text)
+    assert.equal(files.read(out .. "/film.anonymised.mp4"), files.read(folder .. "/b.mp4"))
+
+    text, code = run(("%s --output %s --resume"):format(quote(folder .. "/film.mp4"), quote(out)))
+    assert.equal(0, code, text)
+    assert.is_truthy(text:find("done already", 1, true))
+
+    text, code = run(("%s --apply %s --preview --output %s"):format(quote(folder .. "/film.mp4"), quote(out .. "/film.anonymised.json"), quote(folder .. "/p")))
+    assert.equal(0, code, text)
+    assert.is_true(files.exists(folder .. "/p/film.anonymised.preview.png") and not files.exists(folder .. "/p/film.anonymised.mp4"))
+
+    text, code = run(("%s --apply %s --keep 7 --output %s"):format(quote(folder .. "/film.mp4"), quote(out .. "/film.anonymised.json"), quote(folder .. "/p")))
+    assert.is_true(code ~= 0 and text:find("--keep 7: there are", 1, true) ~= nil, text)
+  end)
+
+  it("refuses in one line what it cannot do, and writes nothing", function()
+    if why then return pending(why) end
+    files.mkdirs(folder)
+    files.write(folder .. "/edited.json", '{"format": "libration anonymisation",\n"version": 1, "inputs": 3}')
+    files.write(folder .. "/x.png", files.read(picture))
+    for arguments, want in pairs {
+      [("%s --output %s"):format(quote(folder .. "/x.png"), quote(folder .. "/x.png"))] = "the output would be written over this input",
+      [("%s --apply %s --output %s"):format(quote(picture), quote(folder .. "/edited.json"), quote(folder .. "/n"))] = "edited.json, line 2, inputs: unknown field",
+      [("%s --style blur --strength .05"):format(quote(picture))] = "a blur or mosaic that weak can be undone",
+      [("%s --keep-audio --distort-voice"):format(quote(picture))] = "--keep-audio, --drop-audio and --distort-voice exclude each other",
+      [("%s --strict --output %s"):format(quote(picture), quote(folder .. "/n"))] = "give both",
+      [("%s --mask dog --output %s"):format(quote(picture), quote(folder .. "/n"))] = "want eyes, face, head or person",
+      [("%s --margin 3cm"):format(quote(picture))] = "want a share of the face such as .3",
+      ["/none/such.mp4 --output " .. quote(folder .. "/n")] = "/none/such.mp4: No such file or directory",
+      [("recipes --output %s"):format(quote(folder .. "/n"))] = "recipes: no videos and no pictures in this folder",
+    } do
+      local text, code = run(arguments)
+      assert.is_true(code ~= 0 and text:find(want, 1, true) ~= nil, arguments .. ": " .. text)
+      assert.is_nil(text:find "traceback")
+    end
+  end)
+end)
