@@ -147,7 +147,7 @@ LOOP2(bit_and, int32_t, int32_t, u & v)
 LOOP2(bit_or, int32_t, int32_t, u | v)
 LOOP2(bit_xor, int32_t, int32_t, u ^ v)
 LOOP2(shift_left, int32_t, int32_t, (uint32_t)v > 31 ? 0 : wrap((int64_t)((uint64_t)u << v)))
-LOOP2(shift_right, int32_t, int32_t, (uint32_t)v > 31 ? 0 : (int32_t)((uint32_t)u >> v))
+LOOP2(shift_right, int32_t, int32_t, u >> ((uint32_t)v > 31 ? 31 : v))
 /* u = dy, v = x */
 LOOP2(gelu_backward, float, float, u * (0.5f * (1 + lbr_erff(v * 0.70710678f)) + v * 0.39894228f * lbr_expf(-0.5f * v * v)))
 LOOP2(gelu_backward, double, double, u * (0.5 * (1 + erf(v * M_SQRT1_2)) + v * 0.3989422804014327 * exp(-0.5 * v * v)))

@@ -1,4 +1,4 @@
-/* norm.c: softmax, layer norm and batch norm, forward and backward. Rows are computed in double, whatever the dtype; softmax of f32 in f32. */
+/* norm.c: softmax, layer norm and batch norm, forward and backward. Rows are computed in double, whatever the dtype, but for softmax of f32. */
 #include "cpu.h"
 
 #include <stdlib.h>
@@ -70,37 +70,50 @@ static void softmax_backward_row(lbr_call *c, int64_t r, int64_t n, double *dy)
     store(&c->out[0], r, n, dy);
 }
 
-/* f32 as it is, the sum of a row in eight doubles: what networks run thousands of rows through. */
-LBR_CLONES static void softmax_floats(const float *x, float *y, int64_t n)
-{
-    float top = x[0];
-    double sum[8] = {0};
-    int64_t i = 0;
-    for (int64_t k = 1; k < n; k++) top = x[k] > top || x[k] != x[k] ? x[k] : top;
-    for (int64_t k = 0; k < n; k++) y[k] = lbr_expf(x[k] - top);
-    for (; i + 8 <= n; i += 8)
-        for (int k = 0; k < 8; k++) sum[k] += y[i + k];
-    for (; i < n; i++) sum[i & 7] += y[i];
-    float scale = (float)(1 / (((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]))));
-    for (int64_t k = 0; k < n; k++) y[k] *= scale;
-}
+/* f32 in sixteen lanes, folded in a fixed order; what is not finite ends as in softmax_row: NaN, or -infinity beside numbers as 0. */
+enum { LANES = 16 };
+#define LARGER(a, b) ((a) > (b) ? (a) : (b))
+#define SUM_OF(a, b) ((a) + (b))
+#define FOLD(lane, n, join) for (int k = 0; k < n; k++) lane[k] = join(lane[k], lane[k + n]);
+#define FOLDED(lane, join) FOLD(lane, 8, join) FOLD(lane, 4, join) FOLD(lane, 2, join) FOLD(lane, 1, join)
 
-static void softmax_range(void *ctx, int64_t begin, int64_t end, int thread)
+LBR_CLONES static void softmax_f32(void *ctx, int64_t begin, int64_t end, int thread)
 {
     (void)thread;
-    lbr_call *c = ctx;
-    int64_t n = c->in[0].ndim ? c->in[0].shape[c->in[0].ndim - 1] : 1;
-    for (int64_t r = begin; r < end; r++) softmax_floats((const float *)c->in[0].data + r * n, (float *)c->out[0].data + r * n, n);
+    const lbr_call *c = ctx;
+    const lbr_tensor *in = &c->in[0];
+    const bool logarithm = c->op == LBR_OP_log_softmax;
+    int64_t n = in->ndim ? in->shape[in->ndim - 1] : 1, whole = n / LANES * LANES;
+    for (int64_t r = begin; r < end; r++) {
+        const float *x = (const float *)in->data + r * n;
+        float *restrict y = (float *)c->out[0].data + r * n, top[LANES], sum[LANES];
+        for (int k = 0; k < LANES; k++) top[k] = -INFINITY, sum[k] = 0;
+        for (int64_t i = 0; i < whole; i += LANES)
+            for (int k = 0; k < LANES; k++) top[k] = LARGER(x[i + k], top[k]);
+        for (int64_t i = whole; i < n; i++) top[i - whole] = LARGER(x[i], top[i - whole]);
+        FOLDED(top, LARGER)
+        for (int64_t i = 0; i < n; i++) y[i] = lbr_expf(x[i] - top[0]);
+        for (int64_t i = 0; i < whole; i += LANES)
+            for (int k = 0; k < LANES; k++) sum[k] += y[i + k];
+        for (int64_t i = whole; i < n; i++) sum[i - whole] += y[i];
+        FOLDED(sum, SUM_OF)
+        float by = logarithm ? top[0] + logf(sum[0]) : 1 / sum[0];
+        if (logarithm) for (int64_t i = 0; i < n; i++) y[i] = x[i] - by;
+        else for (int64_t i = 0; i < n; i++) y[i] *= by;
+    }
 }
 
-int lbr_cpu_softmax(lbr_call *c)
+static int softmax(lbr_call *c)
 {
-    int64_t n = c->in[0].ndim ? c->in[0].shape[c->in[0].ndim - 1] : 1;
-    if (c->in[0].dtype != LBR_F32 || !n) return by_row(c, &c->in[0], 1, softmax_row);
-    lbr_parallel(lbr_tensor_numel(&c->in[0]) / n, 1 + 32768 / n, softmax_range, c);
+    const lbr_tensor *x = &c->in[0];
+    int64_t n = x->ndim ? x->shape[x->ndim - 1] : 1, total = lbr_tensor_numel(x);
+    if (x->dtype != LBR_F32) return by_row(c, x, 1, softmax_row);
+    if (total) lbr_parallel(total / n, 1 + 16384 / n, softmax_f32, c);
     return 0;
 }
-int lbr_cpu_log_softmax(lbr_call *c) { return by_row(c, &c->in[0], 1, softmax_row); }
+
+int lbr_cpu_softmax(lbr_call *c) { return softmax(c); }
+int lbr_cpu_log_softmax(lbr_call *c) { return softmax(c); }
 int lbr_cpu_softmax_backward(lbr_call *c) { return by_row(c, &c->in[0], 2, softmax_backward_row); }
 int lbr_cpu_log_softmax_backward(lbr_call *c) { return by_row(c, &c->in[0], 2, softmax_backward_row); }
 

@@ -389,6 +389,7 @@ int lbr_cpu_conv2d(lbr_call *c)
 {
     const lbr_conv2d_attr *a = c->attr;
     if (c->in[0].dtype == LBR_F64 || empty(c)) return lbr_reference_conv2d(c);
+    if (c->in[0].dtype == LBR_F16) return lbr_widened(c, lbr_cpu_conv2d);
     int served, rc = lbr_convolve(c, &served);
     if (rc || served) return rc;
     GEOMETRY(k, a, c->in[1].shape[1], c->in[1].shape[2])
@@ -400,6 +401,7 @@ int lbr_cpu_depthwise(lbr_call *c)
 {
     const lbr_depthwise_attr *a = c->attr;
     if (c->in[0].dtype == LBR_F64 || c->in[0].shape[3] == 1 || empty(c)) return lbr_reference_depthwise(c);
+    if (c->in[0].dtype == LBR_F16) return lbr_widened(c, lbr_cpu_depthwise);
     int served, rc = lbr_convolve_depthwise(c, &served);
     if (rc || served) return rc;
     GEOMETRY(k, a, c->in[1].shape[0], c->in[1].shape[1])

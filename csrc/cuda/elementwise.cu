@@ -27,7 +27,7 @@ template <class T> static __device__ T whole2(int op, T u, T v) // i32, u8
     case LBR_OPS + LBR_BINARY_bit_or: return u | v;
     case LBR_OPS + LBR_BINARY_bit_xor: return u ^ v;
     case LBR_OPS + LBR_BINARY_shift_left: return (unsigned)v > 31 ? 0 : (int)((unsigned)u << v);
-    case LBR_OPS + LBR_BINARY_shift_right: return (unsigned)v > 31 ? 0 : (int)((unsigned)u >> v);
+    case LBR_OPS + LBR_BINARY_shift_right: return u >> ((unsigned)v > 31 ? 31 : v);
     case LBR_OP_add: return wrap((int64_t)u + v);
     case LBR_OP_sub: return wrap((int64_t)u - v);
     case LBR_OP_mul: return wrap((int64_t)u * v);

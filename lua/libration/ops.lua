@@ -286,6 +286,8 @@ ops.mean = reduction "mean"
 ops.max = reduction "max"
 --- Smallest element over dims; NaN survives. See sum.
 ops.min = reduction "min"
+--- Product over dims; see sum.
+ops.prod = reduction "prod"
 
 --- Position (from 0, i32) of the first largest element along dim d; last = true: of the last one.
 function ops.argmax(x, d, keep, last)
@@ -309,8 +311,8 @@ local function act_id(act, name)
   return id
 end
 
--- As the row takes it; compositions.lua broadcasts.
-local function matmul(a, b, transpose_a, transpose_b)
+-- As the row takes it; ops/products.lua broadcasts.
+function ops.matmul(a, b, transpose_a, transpose_b)
   local attr = attr_of.matmul()
   attr.ta, attr.tb = transpose_a and 1 or 0, transpose_b and 1 or 0
   return raw.matmul(a, b, attr)
@@ -580,11 +582,6 @@ function ops.dropout(x, counter, options)
   attr.p, attr.seed, attr.stream = options.p, options.seed or 0, options.stream or 0
   return (raw.dropout(x, counter, attr))
 end
-
----------------------------------------------------------------------------------------------------- the rest, by subject
-
-local shared = {attr_of = attr_of, refuse = refuse, as_tensor = as_tensor, reduction = reduction, dim_index = dim_index, matmul = matmul}
-for _, subject in ipairs {"functions", "compositions"} do require("libration.ops." .. subject)(ops, shared) end
 
 ---------------------------------------------------------------------------------------------------- methods and operators
 

@@ -1,4 +1,4 @@
--- norm.lua: normalisations made of layer_norm and reductions: over groups of channels, root mean square, neighbouring channels.
+-- norm.lua: normalisations made of layer_norm and reductions: over groups of channels and by root mean square.
 local core = require "libration.core"
 local tensor = require "libration.tensor"
 local ops = require "libration.ops"
@@ -31,19 +31,6 @@ end
 function ops.rms_norm(x, weight, eps)
   local y = x / ops.sqrt(ops.affine(ops.mean(ops.square(x), -1, true), 1, eps or 1e-5))
   return weight and y * weight or y
-end
-
---- x / (bias + alpha / size * the sum of squares over `size` neighbouring channels)^beta. Source: Krizhevsky et al. 2012.
----@param x Tensor [..,C]
----@param size integer
----@param alpha number|nil 1e-4
----@param beta number|nil .75
----@param bias number|nil 1
-function ops.response_norm(x, size, alpha, beta, bias)
-  local C = x:size(-1)
-  local first = math.floor((size - 1) / 2)
-  local sums = ops.pool(ops.square(x):reshape(x:numel() / C, C, 1), "sum", {kernel = {size}, pad = {first, size - 1 - first}}):reshape(x.shape)
-  return x / ops.pow(ops.affine(sums, (alpha or 1e-4) / size, bias or 1), beta or .75)
 end
 
 return ops

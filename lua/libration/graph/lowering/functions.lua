@@ -1,5 +1,8 @@
 -- Functions of one and two numbers, sums along a dim and other compositions of the IR as calls of our ops. Rows as in lowering/elementwise.lua.
 local ops = require "libration.ops"
+require "libration.ops.functions"
+require "libration.ops.reductions"
+require "libration.ops.products"
 local elementwise = require "libration.graph.lowering.elementwise"
 
 local pointwise = elementwise.pointwise

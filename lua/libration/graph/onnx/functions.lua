@@ -43,6 +43,8 @@ function entries.Swish(self)
   return self:emit("mul", { x, (self:emit("sigmoid", { (self:emit("affine", { x }, { scale = alpha, shift = 0 })) })) })
 end
 
+function entries.SwiGLU(self) return self:emit("mul", { entries.Swish(self), self:input(2) }) end
+
 function entries.IsInf(self)
   local x = self:input(1)
   local negative, positive = self:attribute("detect_negative", 1) ~= 0, self:attribute("detect_positive", 1) ~= 0
@@ -62,6 +64,7 @@ end
 
 -- Bits of a kind that is carried in a wider one; nil: it has all bits of its carrier.
 local masks = { u16 = 65535 }
+local unused = { i8 = 24, i16 = 16 } -- bits of the carrier above a signed kind
 
 function entries.BitwiseNot(self)
   local x = self:input(1)
@@ -74,7 +77,10 @@ function entries.BitShift(self)
   local x, direction = self:input(1), self:attribute("direction", nil, "string")
   if direction ~= "LEFT" and direction ~= "RIGHT" then self:fail("direction is '%s', want LEFT or RIGHT", tostring(direction)) end
   local y = self:emit(direction == "LEFT" and "shift_left" or "shift_right", { x, self:input(2) })
-  return masks[x.kind] and self:emit("bit_and", { y, self:constant(masks[x.kind], x.kind) }) or y
+  if masks[x.kind] then return self:emit("bit_and", { y, self:constant(masks[x.kind], x.kind) }) end
+  if not unused[x.kind] then return y end
+  local far = self:constant(unused[x.kind], x.kind)
+  return self:emit("shift_right", { (self:emit("shift_left", { y, far })), far })
 end
 
 local function cumulative(op)

@@ -32,7 +32,7 @@ end
 ---NumPy's product of a and b of two dims or more.
 ---@return IrValue
 function M.of(self, a, b)
-  if #b.shape == 2 and b.data and self:dtype(b) == self:dtype(a) then return (self:emit("linear", { a, M.swapped(self, b) }, { act = "none" })) end
+  if #b.shape == 2 and b.data and self:dtype(a) ~= "i32" and self:dtype(b) == self:dtype(a) then return (self:emit("linear", { a, M.swapped(self, b) }, { act = "none" })) end
   if #b.shape == 2 then return (self:emit("matmul", { a, b })) end
   local lead = leading(self, a, b)
   return (self:emit("matmul", { led(self, a, lead), led(self, b, lead) }))

@@ -3,12 +3,11 @@ local product = require "libration.graph.onnx.product"
 
 local entries = {}
 
--- NumPy's product; whole numbers run as f64, which is exact as far as an i32 reaches.
+-- NumPy's product; that of small whole numbers runs as i32.
 local function matmul(self, a, b)
   if #a.shape == 0 or #b.shape == 0 then self:fail("a product with a single number") end
-  local whole = self:dtype(a) == "i32" or self:dtype(a) == "u8"
-  local kind = a.kind
-  if whole then a, b = self:cast(a, "f64"), self:cast(b, "f64") end
+  local small, kind = self:dtype(a) == "u8", a.kind
+  if small then a, b = self:cast(a, "i32"), self:cast(b, "i32") end
   local row, column = #a.shape == 1, #b.shape == 1
   if row then a = self:reshaped(a, { 1, a.shape[1] }) end
   if column then b = self:reshaped(b, { b.shape[1], 1 }) end
@@ -17,7 +16,7 @@ local function matmul(self, a, b)
   if column then table.remove(shape) end
   if row then table.remove(shape, column and #shape or #shape - 1) end
   y = self:reshaped(y, shape)
-  return whole and self:cast(y, kind) or y
+  return small and self:cast(y, kind) or y
 end
 
 function entries.MatMul(self)
