@@ -9,6 +9,9 @@ local dims_t = ffi.typeof "int32_t[6]"
 
 local function view(t, ndim, shape, stride, offset, kind, detail)
   local v = new()
+  for i = 0, ndim - 1 do
+    if shape[i] == 0 then offset = 0 end -- nothing has no place
+  end
   check(C.lbr_tensor_view(t, v, ndim, shape, stride, offset))
   local push = tensor.tape_push
   if push then push(kind, {t}, {v}, detail) end
@@ -57,7 +60,7 @@ function methods.narrow(t, d, start, length)
   end
   local dims = dims_t(t.shape_)
   dims[k] = length
-  return view(t, t.ndim, dims, t.stride_, length > 0 and (start - 1) * t.stride_[k] or 0, "narrow", {k, start - 1})
+  return view(t, t.ndim, dims, t.stride_, (start - 1) * t.stride_[k], "narrow", {k, start - 1})
 end
 
 --- View of count positions of dim d from start on (from 1), every step-th; a negative step goes backwards.
@@ -77,7 +80,7 @@ function methods.slice(t, d, start, count, step)
   local dims, strides = dims_t(t.shape_), dims_t(t.stride_)
   dims[k] = count
   if count > 1 then strides[k] = strides[k] * step end -- of one position the step means nothing and may not fit
-  return view(t, t.ndim, dims, strides, count > 0 and (start - 1) * t.stride_[k] or 0, "slice", {k + 1, start, count, step})
+  return view(t, t.ndim, dims, strides, (start - 1) * t.stride_[k], "slice", {k + 1, start, count, step})
 end
 
 --- View without dim d, at its position i.
@@ -168,7 +171,7 @@ function methods.flip(t, d)
   local k = dim_of(t, d, "flip")
   local strides = dims_t(t.stride_)
   strides[k] = -strides[k]
-  return view(t, t.ndim, dims_t(t.shape_), strides, t.shape_[k] > 0 and (t.shape_[k] - 1) * t.stride_[k] or 0, "flip", {k})
+  return view(t, t.ndim, dims_t(t.shape_), strides, (t.shape_[k] - 1) * t.stride_[k], "flip", {k})
 end
 
 --- Overlapping windows of a sequence without copying.

@@ -138,9 +138,10 @@ end
 ---@return table<string, Tensor> outputs by name
 function Network:run(...)
   local inputs = gather(self, ...)
-  local graph, plan, arguments = self:plan_for(inputs)
+  local graph, plan, arguments, finish = self:plan_for(inputs)
   self.graph = graph
   local results = plan and { plan(unpack(arguments)) } or arguments
+  if finish then results = finish(results) end
   local named = {}
   for i, out in ipairs(self.outputs) do named[out.name] = results[i] end
   return named
@@ -172,7 +173,7 @@ end
 function Network:trainable()
   local g = self.graph
   if not g then error(self.name .. ": run it once, or load it with option shapes: its file leaves sizes open", 2) end
-  if #g.inputs ~= #self.inputs then error(self.name .. ": its operators depend on the numbers of the inputs", 2) end
+  if #g.inputs ~= #self.inputs or g.divided then error(self.name .. ": its operators depend on the numbers of the inputs", 2) end
   return trainable.new(g, self.inputs, self.outputs)
 end
 

@@ -250,11 +250,17 @@ function Import:subgraph(graph, values)
   local scope = setmetatable({}, { __index = self.scope })
   if #values ~= #graph.inputs then self:fail("%d values for a graph of %d inputs", #values, #graph.inputs) end
   for i, info in ipairs(graph.inputs) do scope[info.name] = values[i] end
-  return M.walk(self.state, graph, scope)
+  local outer = self.state.inside
+  self.state.inside = true
+  local outputs = M.walk(self.state, graph, scope)
+  self.state.inside = outer
+  return outputs
 end
 
--- Names that a node reads, those of the graphs within it included.
-local function reads(node, seen)
+---Names that a node reads, those of the graphs within it included.
+---@param node OnnxNode
+---@return string[]
+function M.reads(node)
   local names = {}
   for _, name in ipairs(node.inputs) do
     if name ~= "" then names[#names + 1] = name end
@@ -268,7 +274,7 @@ local function reads(node, seen)
         for _, name in ipairs(inner.outputs) do own[name] = true end
       end
       for _, inner in ipairs(value.nodes) do
-        for _, name in ipairs(reads(inner, seen)) do
+        for _, name in ipairs(M.reads(inner)) do
           if not own[name] then names[#names + 1] = name end
         end
       end
@@ -298,7 +304,7 @@ local function ordered(state, graph, scope)
     local node = table.remove(stack)
     if not alive[node] then
       alive[node] = true
-      needs[node] = reads(node)
+      needs[node] = M.reads(node)
       for _, name in ipairs(needs[node]) do
         if makers[name] then
           stack[#stack + 1] = makers[name]
@@ -343,8 +349,9 @@ local function entry_of(state, node)
   return entries[key] or error(("%s: node '%s' (%s): this operator is not supported"):format(state.model.name, label(node), key), 0)
 end
 
--- The outputs of these names, all of them without names.
-local function chosen(model, names)
+---The outputs of these names, all of them without names.
+---@return table[]
+function M.chosen(model, names)
   if not names then return model.graph.outputs end
   local by_name, all, list = {}, {}, {}
   for i, info in ipairs(model.graph.outputs) do by_name[info.name], all[i] = info, info.name end
@@ -360,13 +367,33 @@ end
 ---@return true? ok
 ---@return string? error names the first node, or lists the outputs
 function M.check(model, names)
-  local ok, err = pcall(chosen, model, names)
+  local ok, err = pcall(M.chosen, model, names)
   if not ok then return nil, reader.one_line(err) end
   for _, node in ipairs(model.graph.nodes) do
     ok, err = pcall(entry_of, { model = model }, node)
     if not ok then return nil, reader.one_line(err) end
   end
   return true
+end
+
+-- Results of a node.
+local function imported(state, node, scope)
+  return { entry_of(state, node)(setmetatable({ state = state, node = node, scope = scope, opset = state.model.opsets[node.domain] or 1 }, Import)) }
+end
+
+local LATE = {}
+
+-- The same, or LATE where the node needs numbers that a model may be divided for, or reads what is late.
+local function put_off(state, node, scope, late, roots)
+  for _, name in ipairs(M.reads(node)) do
+    if late[name] then return LATE end
+  end
+  local ok, results = pcall(imported, state, node, scope)
+  if ok then return results end
+  state.inside = nil
+  if type(results) ~= "table" or not results.needs or not state.divisible(results.needs) then error(results, 0) end
+  roots[#roots + 1] = node
+  return LATE
 end
 
 ---Imports a graph's nodes; names not in `scope` are its own.
@@ -379,16 +406,18 @@ function M.walk(state, graph, scope)
   end
   local nodes = ordered(state, graph, scope)
   for _, node in ipairs(nodes) do entry_of(state, node) end
+  local late, roots = {}, {} -- names of what depends on numbers that only a run can tell, and the nodes that asked for them
   for _, node in ipairs(nodes) do
-    local self = setmetatable({ state = state, node = node, scope = scope, opset = state.model.opsets[node.domain] or 1 }, Import)
-    local results = { entry_of(state, node)(self) }
+    local results = not state.inside and state.divisible and put_off(state, node, scope, late, roots) or imported(state, node, scope)
     for i, name in ipairs(node.outputs) do
-      if name ~= "" then
-        if not results[i] then self:fail("output %d is not supported", i) end
-        scope[name] = results[i]
+      if results == LATE then
+        late[name] = true
+      elseif name ~= "" then
+        scope[name] = results[i] or error(("%s: node '%s' (%s): output %d is not supported"):format(state.model.name, label(node), node.op, i), 0)
       end
     end
   end
+  if #roots > 0 then error({ roots = roots }, 0) end
   local outputs = {}
   for i, info in ipairs(graph.outputs) do
     outputs[i] = scope[info.name] or error(("%s: nothing makes the output '%s'"):format(state.model.name, info.name), 0)
@@ -400,15 +429,16 @@ end
 ---@param model OnnxModel
 ---@param given {shape: integer[], data: Tensor?}[] for each input; with data: its numbers are known
 ---@param names? string[] outputs to import, default all
+---@param divisible? fun(needs: table<integer, boolean>): boolean where numbers of these inputs are needed: whether the model may be divided for them
 ---@return IrGraph? graph inputs with data are not among its inputs; g.numbers[i] is the model's number of input i
 ---@return string? error one line; an operator that is not supported is named with its node
----@return {needs: table<integer, boolean>, node: string}? more numbers of the inputs `needs` must be known, for this node
-function M.import(model, given, names)
+---@return {needs: table<integer, boolean>, node: string}|{roots: OnnxNode[]}? more numbers of the inputs `needs` must be known, for this node; or the nodes to divide it at
+function M.import(model, given, names, divisible)
   local ok, graph = pcall(function()
     local opset = model.opsets[""] or 1
     if opset < 7 then error(("%s: operators of version %d, want 7 or later"):format(model.name, opset), 0) end
     local g = ir.new(model.name)
-    local state, scope = { graph = g, model = model, sources = {} }, {}
+    local state, scope = { graph = g, model = model, sources = {}, divisible = divisible }, {}
     g.numbers = {}
     for i, info in ipairs(model.graph.inputs) do
       if not carriers[info.kind] then error(("%s: input '%s' is of kind %s, which is not supported"):format(model.name, info.name, info.kind), 0) end
@@ -420,7 +450,7 @@ function M.import(model, given, names)
         g.inputs[#g.inputs + 1], g.numbers[#g.numbers + 1] = v, i
       end
     end
-    local wanted = chosen(model, names)
+    local wanted = M.chosen(model, names)
     local view = { nodes = model.graph.nodes, constants = model.graph.constants, outputs = wanted }
     for i, v in ipairs(M.walk(state, view, scope)) do
       if v.shape and not carriers[v.kind] then error(("%s: output '%s' is of kind %s, which is not supported"):format(model.name, wanted[i].name, v.kind), 0) end

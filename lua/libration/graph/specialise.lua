@@ -1,6 +1,7 @@
 -- ONNX models for the shapes that come: a graph and a plan for each, in a bounded list. Knows when the numbers of an input shape the network itself.
 local onnx = require "libration.graph.onnx"
 local onnx_format = require "libration.formats.onnx"
+local divide = require "libration.graph.divide"
 local passes = require "libration.graph.passes"
 local layout = require "libration.graph.layout"
 local lower = require "libration.graph.lower"
@@ -15,22 +16,51 @@ local FEW = 64       -- numbers of an input that a plan may be kept for
 local Shaped = {}
 Shaped.__index = Shaped
 
--- Imports for these inputs; where an operator needs to know numbers, those of the inputs that they come from are taken as constants.
-local function imported(self, given, inputs)
-  while true do
-    local graph, err, more = onnx.import(self.model, given, self.options.outputs)
-    if graph then return graph end
-    if not more then return nil, err end
-    local added = false
-    for i in pairs(more.needs or {}) do
-      if not inputs then return nil, nil end -- shapes alone were given
-      if not given[i].data then
-        given[i].data, added = inputs[i]:contiguous():clone(), true
-        self.frozen[i] = true
-      end
-    end
-    if not added then return nil, ("%s: node '%s' needs numbers that are not known when the network is made"):format(self.model.name, more.node) end
+local function few(needs, inputs)
+  for i in pairs(needs) do
+    if inputs[i]:numel() > FEW then return false end
   end
+  return true
+end
+
+-- Imports for these inputs. Where operators need to know numbers, the few that an input has are taken as constants; where they come from many, the model is divided there:
+-- the graph is that of the head, and the tail is imported anew for what the head makes.
+local function imported(self, given, inputs)
+  local model, names, tail = self.model, self.options.outputs, nil
+  local divisible = inputs and function(needs) return not few(needs, inputs) end
+  while true do
+    local graph, err, more = onnx.import(model, given, names, divisible)
+    if graph then return graph, tail end
+    if not more then return nil, err end
+    if not inputs then return nil, nil end -- shapes alone were given
+    if more.roots then
+      local head, rest = divide.divide(self.model, more.roots, onnx.chosen(self.model, self.options.outputs))
+      divisible = nil
+      if head then model, names, tail = head, nil, rest end
+    else
+      local added = false
+      for i in pairs(more.needs or {}) do
+        if not given[i].data then
+          given[i].data, added = inputs[i]:contiguous():clone(), true
+          self.frozen[i] = true
+        end
+      end
+      if not added then return nil, ("%s: node '%s' needs numbers that are not known when the network is made"):format(self.model.name, more.node) end
+    end
+  end
+end
+
+-- The whole model's results from those of its head.
+local function finished(tail, graph, results, inputs)
+  local values, given = {}, {}
+  for i, out in ipairs(graph.outputs) do
+    values[i] = out.value
+    given[i] = { shape = results[i].shape, data = results[i] }
+  end
+  for _, x in ipairs(inputs) do given[#given + 1] = { shape = x.shape, data = x:contiguous() } end
+  local rest, err = onnx.import(tail(values), given)
+  if not rest then error(err, 0) end
+  return lower.run(rest, {})
 end
 
 local function optimised(self, graph)
@@ -68,12 +98,12 @@ end
 local function made(self, inputs)
   local given = {}
   for i, x in ipairs(inputs) do given[i] = { shape = x.shape, data = self.frozen[i] and x:contiguous():clone() or nil } end
-  local graph, err = imported(self, given, inputs)
-  if not graph then error(err, 0) end
-  local ok
-  ok, err = optimised(self, graph)
+  local graph, tail = imported(self, given, inputs)
+  if not graph then error(tail, 0) end
+  local ok, err = optimised(self, graph)
   if not ok then error(err, 0) end
-  return { graph = graph, plan = record.record(function(...) return unpack(lower.run(graph, { ... })) end) }
+  graph.divided = tail ~= nil
+  return { tail = tail, graph = graph, plan = record.record(function(...) return unpack(lower.run(graph, { ... })) end) }
 end
 
 local function check(self, inputs)
@@ -88,7 +118,7 @@ local function check(self, inputs)
   end
 end
 
--- The graph for these inputs, its plan and the inputs that the plan takes; without a plan: the results.
+-- The graph for these inputs, its plan, the inputs that the plan takes and, of a divided model, a function that makes the results from the plan's; without a plan: the results.
 local function plan_for(self, inputs)
   check(self, inputs)
   local key = key_of(self, inputs)
@@ -104,10 +134,11 @@ local function plan_for(self, inputs)
       if #self.order > MOST then self.kept[table.remove(self.order, 1)] = nil end
     end
   end
-  local graph, arguments = entry.graph, {}
-  if #graph.nodes == 0 and #graph.inputs == 0 then return graph, nil, lower.run(graph, {}) end
+  local graph, arguments, finish = entry.graph, {}, nil
+  if entry.tail then finish = function(results) return tensor.scope(finished, entry.tail, graph, results, inputs) end end
+  if #graph.nodes == 0 and #graph.inputs == 0 then return graph, nil, lower.run(graph, {}), finish end
   for i, number in ipairs(graph.numbers) do arguments[i] = inputs[number] end
-  return graph, entry.plan, arguments
+  return graph, entry.plan, arguments, finish
 end
 
 -- The graph for the shapes that the file names, open sizes taken as 1 or as the options say; nil where that is not enough.
