@@ -173,7 +173,8 @@ BOTH void lbr_project(const float raw[5], float x, float y, const float world[3]
 
 /* ---- from picture to picture ---- */
 
-enum { LBR_CLOCKS = 4 }; /* seconds at which the picture's, the auxiliary points' and the world's filter ran last, in nanoseconds; then whether the probabilities' did. NaN: not yet */
+/* When the picture's, the auxiliary points', the world's and the probabilities' filter ran last, in nanoseconds; NaN: not yet. */
+enum { LBR_CLOCKS = 4 };
 
 typedef struct lbr_following {
     int32_t n, width, height, follow, smooth;

@@ -258,26 +258,43 @@ describe("pose on a device that fails", function()
     assert.same({ before.live, before.storages }, { after.live, after.storages })
   end)
 
-  it("vanishes under the recipe: one line, a status, no file under its name and none beside it #process", function()
-    local why = cases.missing()
-    if why then return pending(why) end
-    local folder = files.temporary_folder()
-    local out = folder .. "/out"
-    -- a kernel of the second frame: the first has about 110 of the detector and 96 more
-    local text, code = shell(([[luajit -e '
+  -- The recipe on made-up networks and pictures; what: Lua that runs before it.
+  local function recipe(folder, what, more)
+    local pictures = folder .. "/pictures"
+    if not files.exists(pictures) then
+      files.mkdirs(pictures)
+      cases.write_networks(folder)
+      for i = 1, 9 do require("libration.media").write_png(("%s/%02d.png"):format(pictures, i), cases.frame(90, 70)) end
+    end
+    local setup = ([[
       package.path = "lua/?.lua;lua/?/init.lua;" .. package.path
       local lr, ffi = require "libration", require "ffi"
+      require("libration.weights").path = function(name) return "%s/" .. name .. ".tflite" end
       assert(lr.device.count() > 0)
-      ffi.cdef "void lbr_emu_lose_device(long n);"
-      ffi.load((lr.core.find_library "libration_cuda")).lbr_emu_lose_device(260)' \
-      recipes/landmarks.lua %s --device cuda --check off --no-cache --output %s]]):format(files.quote(helper.shared "data/video/ta_chi.mp4"), files.quote(out)))
-    local left = files.list(out)
+      ffi.cdef "void lbr_emu_lose_device(long n); void lbr_emu_memory(double bytes);"
+      local emulator = ffi.load((lr.core.find_library "libration_cuda"))
+      %s]]):format(folder, what)
+    return shell(("luajit -e %s recipes/landmarks.lua %s --no-cache --check off --output %s %s"):format(files.quote(setup), files.quote(pictures), files.quote(folder .. "/out"),
+      more or ""))
+  end
+
+  it("vanishes under the recipe, or is full: one line, a status, no file under its name and none beside it; without a fault all of them #process", function()
+    local folder = files.temporary_folder()
+    -- a frame has about twelve kernels, the first some more
+    for what, words in pairs { ["emulator.lbr_emu_lose_device(60)"] = "cudaErrorDevicesUnavailable", ["emulator.lbr_emu_memory(1e5)"] = "out of memory on cuda:0" } do
+      local text, code = recipe(folder, what, "--device cuda")
+      assert.is_true(code ~= 0, text)
+      one_line(text:match "([^\n]+)\n$", "landmarks: ", words)
+      assert.equal(1, select(2, text:gsub("landmarks: %D", "")), text)
+      assert.is_false(files.exists(folder .. "/out"), text)
+    end
+    local text, code = recipe(folder, "", "--device cuda:0")
+    assert.equal(0, code, text)
+    local there = assert(files.read(folder .. "/out/landmarks.npy"))
+    assert.equal("cuda:0", cjson.decode(files.read(folder .. "/out/run.json")).device)
+    text, code = recipe(folder, "", "--device cpu")
+    assert.equal(0, code, text)
+    assert.equal(there, files.read(folder .. "/out/landmarks.npy"))
     files.remove(folder)
-    assert.is_true(code ~= 0, text)
-    assert.matches("1/300 frames", text)
-    local last = text:match "([^\n]+)\n$"
-    one_line(last, "landmarks: ", "cudaErrorDevicesUnavailable")
-    assert.equal(1, select(2, text:gsub("cudaError", "")), text)
-    assert.same({}, left or {}, text)
   end)
 end)

@@ -1,7 +1,9 @@
 -- pose_cases.lua: what the pose specs of the CPU and of the device share: made-up networks, and MediaPipe's own numbers step by step. Judges nothing.
 local ffi = require "ffi"
 local assert = require "luassert"
+local files = require "libration.files"
 local helper = require "helper"
+local tflite = require "helper_tflite"
 local lr = require "libration"
 local npy = require "libration.formats.npy"
 local regions = require "libration.regions"
@@ -66,6 +68,44 @@ function cases.networks(script)
     return out
   end
   return { detector = detector, landmark = marker }, seen
+end
+
+--- Writes files of two networks with the shapes of BlazePose's that see somebody in the top left corner of every picture: what they cost is next to nothing.
+---@param folder string where pose_detection.tflite and pose_landmark_full.tflite go
+function cases.write_networks(folder)
+  local function f32(list) return tflite.bytes("f32", list) end
+  local function same(n, v)
+    local list = {}
+    for i = 1, n do list[i] = v end
+    return list
+  end
+  -- heads: {name, rows, columns, bias}: the picture enlarged or shrunk to rows x columns, then a 1x1 convolution of zeros and this bias
+  local function write(name, side, heads)
+    local tensors, operators, outputs = { { name = "input", shape = { 1, side, side, 3 } } }, {}, {}
+    local function tensor(t)
+      tensors[#tensors + 1] = t
+      return #tensors - 1
+    end
+    for _, head in ipairs(heads) do
+      local rows, columns, n = head[2], head[3], #head[4]
+      local size = tensor { name = head[1] .. " size", shape = { 2 }, kind = "i32", data = tflite.bytes("i32", { rows, columns }) }
+      local small = tensor { name = head[1] .. " small", shape = { 1, rows, columns, 3 } }
+      local w = tensor { name = head[1] .. " w", shape = { n, 1, 1, 3 }, data = f32(same(3 * n, 0)) }
+      local b = tensor { name = head[1] .. " b", shape = { n }, data = f32(head[4]) }
+      local y = tensor { name = head[1], shape = { 1, rows, columns, n } }
+      operators[#operators + 1] = { code = 23, inputs = { 0, size }, outputs = { small }, type = 15, options = { [3] = { "u8", 1 } } } -- RESIZE_BILINEAR
+      operators[#operators + 1] = { code = 3, inputs = { small, w, b }, outputs = { y }, type = 1, options = { [1] = { "i32", 1 }, [2] = { "i32", 1 } } } -- CONV_2D
+      outputs[#outputs + 1] = y
+    end
+    assert(files.write(folder .. "/" .. name .. ".tflite", tflite.model { inputs = { 0 }, outputs = outputs, tensors = tensors, operators = operators }))
+  end
+  write("pose_detection", 224, { { "boxes", 46, 49, { 0, 0, 90, 90, 0, 0, 0, -60, 0, -30, 0, -60 } }, { "scores", 46, 49, { 2 } } })
+  local points = {}
+  for i = 0, 38 do
+    for k, v in ipairs { 128 + 2 * i, 128 - i, i, 3, 4 } do points[5 * i + k] = v end
+  end
+  points[5 * 33 + 1], points[5 * 33 + 2], points[5 * 34 + 1], points[5 * 34 + 2] = 128, 128, 128, 26
+  write("pose_landmark_full", 256, { { "Identity", 1, 1, points }, { "Identity_1", 1, 1, { .9 } }, { "Identity_3", 64, 64, same(39, -20) }, { "Identity_4", 1, 1, same(117, .5) } })
 end
 
 --- A grey frame.
