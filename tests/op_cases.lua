@@ -313,9 +313,9 @@ case.random = function()
   return {chance(.5) and I({1}, 0, 9) or nil}, {seed = int(0, 99), stream = int(0, 9), kind = int(0, 1), low = -1, high = 1, dtype = 0, ndim = #s, shape = s}
 end
 case.dropout = function() return {F(shape(0, 5)), I({1}, 0, 9)}, {seed = int(0, 99), stream = 1, p = .3} end
-local function control() return lr.tensor({.01, int(1, 9), 1, 0, 1, 0, 0, 0}, "f64") end
+local function control() return lr.tensor({.01, int(1, 9), pick {.25, 1, 8}, 0, 1, 0, 0, 0}, "f64") end
 case.tally = function() return {F {1}:clone():reshape {}}, {count = int(0, 9), finite = int(0, 1)}, {lr.full({2}, 3, "f64")} end
-case.optim_begin = function() return {lr.full({1}, 2, "f64")}, {growth = 2, backoff = .5, interval = int(0, 2)}, {control()} end
+case.optim_begin = function() return {lr.full({1}, pick {2, math.huge}, "f64")}, {growth = 2, backoff = .5, interval = int(0, 2)}, {control()} end
 case.sgd = function()
   local s = shape(0, 4)
   return {F(s), control(), lr.full({1}, 2, "f64")}, {momentum = .9, weight_decay = .1, nesterov = int(0, 1), clip = int(0, 1)}, {F(s):clone(), F(s):clone()}
