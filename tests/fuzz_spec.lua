@@ -27,13 +27,16 @@ local function wide_copy(t) return wide(t):clone() end
 -- oneDNN splits these sums over the threads, so their last bits follow the number of threads (not the run).
 local splits = {conv2d_backward_weight = true, depthwise_backward_weight = true}
 
+-- Places in pictures are f32 only, rounded as another engine rounds them.
+local single = {crop = true, place_points = true, follow_points = true}
+
 local function check(name)
   local ins, fields, outs = cases.of[name]()
   local attr, text = cases.attributes(name, fields), cases.text(name, ins, fields)
   local narrow = run(name, ins, attr, outs)
   local wider = cases.attributes(name, fields)
   if name == "fill" or name == "random" then wider.dtype = 1 end
-  close(run(name, ins, wider, outs, wide, wide_copy), narrow, name:find "lstm" and 1e-4 or 2e-5, text .. ", f64 against f32")
+  if not single[name] then close(run(name, ins, wider, outs, wide, wide_copy), narrow, name:find "lstm" and 1e-4 or 2e-5, text .. ", f64 against f32") end
 
   local dense = {}
   for i = 1, #rows[name].inputs do dense[i] = ins[i] and ins[i]:clone() end

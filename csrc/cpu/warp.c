@@ -20,15 +20,17 @@ struct warp {
     float scale, shift; const float *levels;        /* levels[v] = v * scale + shift, rounded once */
 };
 
-int lbr_crop_matrix(const lbr_region *r, int32_t oh, int32_t ow, double *m)
+static int crop_matrix(const lbr_region *r, int32_t oh, int32_t ow, double *m, const char *who)
 {
-    if (!r || !m || oh < 1 || ow < 1) return lbr_fail(LBR_EINVAL, "crop_matrix: region, matrix or a size of 1 and more is missing");
+    if (!r || !m || oh < 1 || ow < 1) return lbr_fail(LBR_EINVAL, "%s: region, matrix or a size of 1 and more is missing", who);
     if (!isfinite(r->x) || !isfinite(r->y) || !isfinite(r->width) || !isfinite(r->height) || !isfinite(r->angle))
-        return lbr_fail(LBR_EINVAL, "crop_matrix: region %g,%g %gx%g at %g is not finite", r->x, r->y, r->width, r->height, r->angle);
+        return lbr_fail(LBR_EINVAL, "%s: region %g,%g %gx%g at %g is not finite", who, r->x, r->y, r->width, r->height, r->angle);
     const float values[5] = { r->x, r->y, r->width, r->height, r->angle };
-    if (!lbr_region_matrix(values, oh, ow, m)) return lbr_fail(LBR_EINVAL, "crop_matrix: region %g,%g %gx%g has no area", r->x, r->y, r->width, r->height);
+    if (!lbr_region_matrix(values, oh, ow, m)) return lbr_fail(LBR_EINVAL, "%s: region %g,%g %gx%g has no area", who, r->x, r->y, r->width, r->height);
     return LBR_OK;
 }
+
+int lbr_crop_matrix(const lbr_region *r, int32_t oh, int32_t ow, double *m) { return crop_matrix(r, oh, ow, m, "crop_matrix"); }
 
 float lbr_region_rect(const float *points, int32_t width, int32_t height, float *rect) { return lbr_rect(points, width, height, rect); }
 
@@ -179,7 +181,7 @@ static int warp_run(struct warp *p, const lbr_region *r, const char *who)
     if (p->h > INT32_MAX / 64 || p->w > INT32_MAX / 64) return lbr_fail(LBR_ESHAPE, "%s: picture %dx%d is too large", who, p->w, p->h);
     if (p->border != LBR_BORDER_ZERO && p->border != LBR_BORDER_REPLICATE)
         return lbr_fail(LBR_EINVAL, "%s: border is %d, want LBR_BORDER_ZERO or LBR_BORDER_REPLICATE", who, p->border);
-    int status = lbr_crop_matrix(r, p->oh, p->ow, p->m);
+    int status = crop_matrix(r, p->oh, p->ow, p->m, who);
     if (status) return status;
     p->block = lbr_crop_block(p->oh, p->ow);
     lbr_parallel(p->oh, 32, warp_rows, p);
@@ -192,14 +194,20 @@ int lbr_crop_u8(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lbr
     return warp_run(&p, r, "crop_u8");
 }
 
-int lbr_crop_f32(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lbr_region *r, int border, float scale, float shift,
-                 float *dst, int32_t oh, int32_t ow)
+static int crop_f32(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lbr_region *r, int border, float scale, float shift, float *dst, int32_t oh,
+                    int32_t ow, const char *who)
 {
     float levels[256];
     for (int i = 0; i < 256; i++) levels[i] = (float)((double)i * scale + shift);
     struct warp p = { .src = src, .row = row, .h = h, .w = w, .oh = oh, .ow = ow, .border = border, .floats = dst,
                       .scale = scale, .shift = shift, .levels = levels };
-    return warp_run(&p, r, "crop_f32");
+    return warp_run(&p, r, who);
+}
+
+int lbr_crop_f32(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lbr_region *r, int border, float scale, float shift,
+                 float *dst, int32_t oh, int32_t ow)
+{
+    return crop_f32(src, h, w, row, r, border, scale, shift, dst, oh, ow, "crop_f32");
 }
 
 int lbr_cpu_crop(lbr_call *c)
@@ -210,8 +218,8 @@ int lbr_cpu_crop(lbr_call *c)
     for (int64_t b = 0; b < c->in[1].shape[0]; b++) {
         const float *r = (const float *)c->in[1].data + 5 * b;
         const lbr_region region = { r[0], r[1], r[2], r[3], r[4] };
-        int rc = lbr_crop_f32((const uint8_t *)x->data, x->shape[0], x->shape[1], (int64_t)x->shape[1] * 3, &region, a->border, (float)a->scale, (float)a->shift,
-                              (float *)c->out[0].data + b * each, a->size[0], a->size[1]);
+        int rc = crop_f32((const uint8_t *)x->data, x->shape[0], x->shape[1], (int64_t)x->shape[1] * 3, &region, a->border, (float)a->scale, (float)a->shift,
+                              (float *)c->out[0].data + b * each, a->size[0], a->size[1], "crop");
         if (rc) return rc;
     }
     return 0;
