@@ -141,6 +141,40 @@ describe("onnx functions", function()
     near({ 0, .5, 1, .5 }, assert(run("HannWindow", { { "i64", {}, { 4 }, constant = true } })), "HannWindow")
   end)
 
+  it("Fourier transforms of real and complex signals, there and back; of frames; mel weights", function()
+    local x = { 3, -1, 4, 1, -5, 9 }
+    local function spectrum(values, n, window)
+      local out = {}
+      for k = 0, math.floor(n / 2) do
+        local re, im = 0, 0
+        for i = 0, n - 1 do
+          local v = values[i + 1] * (window and window[i + 1] or 1)
+          re, im = re + v * math.cos(2 * math.pi * i * k / n), im - v * math.sin(2 * math.pi * i * k / n)
+        end
+        out[#out + 1], out[#out + 2] = re, im
+      end
+      return out
+    end
+    local half = assert(run("DFT", { { "f32", { 1, 6, 1 }, x } }, { onesided = 1 }))
+    assert.same({ 1, 4, 2 }, half.shape)
+    near(spectrum(x, 6), half, "DFT")
+    near(x, assert(run("DFT", { { "f32", { 1, 4, 2 }, flat(half) } }, { onesided = 1, inverse = 1 })), "half a spectrum back")
+    local whole = assert(run("DFT", { { "f32", { 6, 1, 1 }, x } }, { axis = 0 }, 17))
+    assert.same({ 6, 1, 2 }, whole.shape)
+    local back, both = flat(assert(run("DFT", { { "f32", { 6, 1, 2 }, flat(whole) } }, { axis = 0, inverse = 1 }, 17))), {}
+    for i, v in ipairs(x) do both[2 * i - 1], both[2 * i] = v, 0 end
+    for i, v in ipairs(both) do assert.is_true(math.abs(back[i] - v) < 1e-5) end
+    local window = { .5, 1, 2, .25 }
+    local frames = assert(run("STFT", { { "f32", { 1, 6, 1 }, x }, { "i64", {}, { 2 }, constant = true }, { "f32", { 4 }, window } }))
+    assert.same({ 1, 2, 3, 2 }, frames.shape)
+    near(spectrum(x, 4, window), frames:narrow(2, 1, 1), "first frame")
+    near(spectrum({ 4, 1, -5, 9 }, 4, window), frames:narrow(2, 2, 1), "second frame")
+    local function number(kind, v) return { kind, {}, { v }, constant = true } end
+    local mel = assert(run("MelWeightMatrix", { number("i64", 3), number("i64", 32), number("i64", 8000), number("f32", 0), number("f32", 4000) }))
+    assert.same({ 17, 3 }, mel.shape)
+    assert.same({ 1, 1, 1 }, mel:max(1):totable())
+  end)
+
   it("losses: weights, ignored classes, every way to reduce", function()
     local p = { "f32", { 2, 3 }, { -1, -2, -3, -4, -5, -6 } }
     local target, weight = { "i64", { 2 }, { 2, 0 } }, { "f32", { 3 }, { .5, 1, 2 } }
@@ -164,6 +198,8 @@ describe("onnx functions", function()
       ["bits of f32"] = { "BitwiseAnd", { x, x } },
       ["axis 3 of 1 dims"] = { "CumSum", { x, { "i64", {}, { 3 }, constant = true } } },
       ["reduction is 'all'"] = { "NegativeLogLikelihoodLoss", { { "f32", { 1, 2 }, { 1, 2 } }, { "i64", { 1 }, { 0 } } }, { reduction = "all" } },
+      ["axis -1 holds the parts"] = { "DFT", { { "f32", { 2, 1 }, { 1, 2 } }, { "i64", {}, { 2 }, constant = true }, { "i64", {}, { -1 }, constant = true } } },
+      ["frames of 9 every 1 of 2"] = { "STFT", { { "f32", { 1, 2, 1 }, { 1, 2 } }, { "i64", {}, { 1 }, constant = true }, { "f32", { 9 }, { 1, 1, 1, 1, 1, 1, 1, 1, 1 } } } },
       ["p is 3"] = { "LpNormalization", { x }, { p = 3 } },
     } do
       local y, err = run(unpack(case))
