@@ -1,4 +1,5 @@
--- Runs the node cases of the onnx package (tools/onnx_cases.py wrote them) and counts by operator what passes and what does not, and why; --write makes docs/ONNX.md.
+-- Runs the node cases of the onnx package (tools/onnx_cases.py wrote them) and counts by operator what passes and what does not, and why; --write
+-- replaces the section Node cases of docs/ONNX.md.
 -- luajit tools/conformance.lua FOLDER [--write FILE] [--only PATTERN]
 require "libration"
 local graph = require "libration.graph"
@@ -111,7 +112,7 @@ local function main()
   if target then
     local supported = 0
     for _ in pairs(names) do supported = supported + 1 end
-    local out = { ("# ONNX\n\n`make conformance` runs the node cases of the `onnx` package %s: %d pass, %d are listed with their reasons; %d operators are supported.\n"):format(
+    local out = { ("## Node cases\n\n`make conformance` runs the node cases of the `onnx` package %s: %d pass, %d are listed with their reasons; %d operators are supported.\n"):format(
       version, passed, listed, supported), "| operator | passed | listed |", "|---|---|---|" }
     for _, operator in ipairs(order) do
       out[#out + 1] = ("| %s%s | %d | %d |"):format(operator, names[operator] and "" or " (not supported)", rows[operator].passed, #rows[operator].listed)
@@ -122,7 +123,8 @@ local function main()
         for _, item in ipairs(rows[operator].listed) do out[#out + 1] = ("- `%s`: %s"):format(item.name, item.why) end
       end
     end
-    assert(files.write(target, table.concat(out, "\n") .. "\n"))
+    local head = ((files.read(target) or "") .. "\n## Node cases\n"):match "^(.-)\n*## Node cases\n"
+    assert(files.write(target, head .. "\n\n" .. table.concat(out, "\n") .. "\n"))
   end
   print(("%d passed, %d listed"):format(passed, listed))
 end

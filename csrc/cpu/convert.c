@@ -177,6 +177,70 @@ static void copy_run(void *ctx, int64_t n, char *const *data, const int64_t *str
     }
 }
 
+/* A change of the order of dims: dim `down` lies dense in x, dim `across` in y. Squares of them go through the cache together. */
+struct turn {
+    const lbr_walk *w;
+    int size, down, across;
+    int64_t strips; /* of TILE along `down` */
+};
+
+enum { TILE = 32 };
+
+#define SQUARE(T) \
+    { for (int64_t i = 0; i < m; i++) for (int64_t k = 0; k < n; k++) *(T *)(y + i * sy + k * (int64_t)sizeof(T)) = *(const T *)(x + i * (int64_t)sizeof(T) + k * sx); break; }
+
+static void square(int size, char *y, int64_t sy, const char *x, int64_t sx, int64_t m, int64_t n)
+{
+    switch (size) {
+    case 1: SQUARE(uint8_t)
+    case 2: SQUARE(uint16_t)
+    case 4: SQUARE(uint32_t)
+    case 8: SQUARE(uint64_t)
+    }
+}
+
+static void turn_range(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    const struct turn *t = ctx;
+    const lbr_walk *w = t->w;
+    for (int64_t job = begin; job < end; job++) {
+        int64_t rest = job / t->strips, first = job % t->strips * TILE, m = w->shape[t->down] - first;
+        char *y = w->data[0] + first * w->stride[0][t->down];
+        const char *x = w->data[1] + first * t->size;
+        if (m > TILE) m = TILE;
+        for (int d = w->ndim - 1; d >= 0; d--) {
+            if (d == t->down || d == t->across) continue;
+            y += rest % w->shape[d] * w->stride[0][d];
+            x += rest % w->shape[d] * w->stride[1][d];
+            rest /= w->shape[d];
+        }
+        for (int64_t k = 0; k < w->shape[t->across]; k += TILE) {
+            int64_t n = w->shape[t->across] - k < TILE ? w->shape[t->across] - k : TILE;
+            square(t->size, y + k * t->size, w->stride[0][t->down], x + k * w->stride[1][t->across], w->stride[1][t->across], m, n);
+        }
+    }
+}
+
+/* Does it as a turn where it is one that is worth it. */
+static bool turned(const lbr_walk *w, int size)
+{
+    enum { LEAST = 8, GRAIN = 16384 };
+    struct turn t = {w, size, -1, -1, 0};
+    int64_t jobs = 1, work;
+    for (int d = 0; d < w->ndim; d++) {
+        if (w->stride[0][d] == size && w->shape[d] >= LEAST) t.across = d;
+        if (w->stride[1][d] == size && w->shape[d] >= LEAST) t.down = d;
+    }
+    if (t.across < 0 || t.down < 0 || t.across == t.down) return false;
+    for (int d = 0; d < w->ndim; d++)
+        if (d != t.down && d != t.across) jobs *= w->shape[d];
+    t.strips = (w->shape[t.down] + TILE - 1) / TILE;
+    work = TILE * w->shape[t.across];
+    lbr_parallel(jobs * t.strips, 1 + GRAIN / work, turn_range, &t);
+    return true;
+}
+
 static int copy(const lbr_tensor *x, const lbr_tensor *y)
 {
     if (x->dtype != y->dtype) {
@@ -191,7 +255,7 @@ static int copy(const lbr_tensor *x, const lbr_tensor *y)
     const lbr_tensor *in[] = {x};
     lbr_walk w;
     lbr_walk_init(&w, y, in, 1);
-    lbr_walk_run(&w, copy_run, &size);
+    if (!turned(&w, size)) lbr_walk_run(&w, copy_run, &size);
     return 0;
 }
 

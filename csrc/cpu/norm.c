@@ -70,7 +70,7 @@ static void softmax_backward_row(lbr_call *c, int64_t r, int64_t n, double *dy)
     store(&c->out[0], r, n, dy);
 }
 
-/* f32 in sixteen lanes, folded in a fixed order; what is not finite ends as in softmax_row: NaN, or -infinity beside numbers as 0. */
+/* f32 in sixteen lanes, summed in double and folded in a fixed order; what is not finite ends as in softmax_row: NaN, or -infinity beside numbers as 0. */
 enum { LANES = 16 };
 #define LARGER(a, b) ((a) > (b) ? (a) : (b))
 #define SUM_OF(a, b) ((a) + (b))
@@ -86,7 +86,8 @@ LBR_CLONES static void softmax_f32(void *ctx, int64_t begin, int64_t end, int th
     int64_t n = in->ndim ? in->shape[in->ndim - 1] : 1, whole = n / LANES * LANES;
     for (int64_t r = begin; r < end; r++) {
         const float *x = (const float *)in->data + r * n;
-        float *restrict y = (float *)c->out[0].data + r * n, top[LANES], sum[LANES];
+        float *restrict y = (float *)c->out[0].data + r * n, top[LANES];
+        double sum[LANES];
         for (int k = 0; k < LANES; k++) top[k] = -INFINITY, sum[k] = 0;
         for (int64_t i = 0; i < whole; i += LANES)
             for (int k = 0; k < LANES; k++) top[k] = LARGER(x[i + k], top[k]);
@@ -94,10 +95,10 @@ LBR_CLONES static void softmax_f32(void *ctx, int64_t begin, int64_t end, int th
         FOLDED(top, LARGER)
         for (int64_t i = 0; i < n; i++) y[i] = lbr_expf(x[i] - top[0]);
         for (int64_t i = 0; i < whole; i += LANES)
-            for (int k = 0; k < LANES; k++) sum[k] += y[i + k];
-        for (int64_t i = whole; i < n; i++) sum[i - whole] += y[i];
+            for (int k = 0; k < LANES; k++) sum[k] += (double)y[i + k];
+        for (int64_t i = whole; i < n; i++) sum[i - whole] += (double)y[i];
         FOLDED(sum, SUM_OF)
-        float by = logarithm ? top[0] + logf(sum[0]) : 1 / sum[0];
+        float by = logarithm ? top[0] + (float)log(sum[0]) : (float)(1 / sum[0]);
         if (logarithm) for (int64_t i = 0; i < n; i++) y[i] = x[i] - by;
         else for (int64_t i = 0; i < n; i++) y[i] *= by;
     }

@@ -2,6 +2,7 @@
 // product_halves.cu. What other kernels multiply (lbr_cuda_product) is always ours.
 #include "cublaslt.cuh"
 #include "sources.cuh"
+#include "walk.cuh"
 
 template <class T, int V> static int product(const lbr_cuda_job &j, const lbr_cuda_operand &a, const lbr_cuda_operand &b, const void *bias, int act, void *to, int64_t a_part, int64_t b_part)
 {

@@ -1,5 +1,6 @@
 -- Passes over the IR: each takes a graph and makes it do the same with less. Runs ops only to fold constants.
 local ir = require "libration.graph.ir"
+local activations = require "libration.graph.activations"
 local lower = require "libration.graph.lower"
 
 local M = {}
@@ -190,11 +191,14 @@ local function channel_slope(node, layer)
   return per_channel(node.inputs[2], layer.outputs[1].shape[4])
 end
 
-local fusible = { relu = true, relu6 = true, prelu = true }
+local plain = { relu = true, relu6 = true, prelu = true }
+local all = { relu = true, relu6 = true, prelu = true, silu = true, hard_swish = true, sigmoid = true, tanh = true, gelu = true, mish = true }
 
 ---Moves an activation into the layer before it, where nobody else reads that layer's result.
 ---@param g IrGraph
-function M.fuse_activations(g)
+---@param rich? boolean every activation that layers know, not only those that TFLite's layers have
+function M.fuse_activations(g, rich)
+  local fusible = rich and all or plain
   local readers, wanted, makers = g:uses()
   local drop = {}
   for _, node in ipairs(g.nodes) do
@@ -265,47 +269,27 @@ function M.simplify(g)
   g:remove(drop)
 end
 
--- The sigmoid of x that a product multiplies x with -> position of x, the sigmoid.
-local function gate(node, makers, readers, wanted)
-  for i = 1, 2 do
-    local maker = sole_maker(node, i, readers, wanted, makers)
-    if maker and maker.op == "sigmoid" and maker.inputs[1] == node.inputs[3 - i] then return 3 - i, maker end
-  end
-end
-
----Makes x * sigmoid(x) one op.
----@param g IrGraph
-function M.fuse_gates(g)
-  local readers, wanted, makers = g:uses()
-  local drop = {}
-  for _, node in ipairs(g.nodes) do
-    local side, sigmoid = nil, nil
-    if node.op == "mul" then side, sigmoid = gate(node, makers, readers, wanted) end
-    if side then
-      node.op, node.inputs, node.arity = "silu", { node.inputs[side] }, 1
-      drop[sigmoid] = true
-    end
-  end
-  g:remove(drop)
-end
-
 ---All passes in order. What constants that cannot be folded raise goes through.
 ---@param g IrGraph
 ---@param outputs? string[] names of the outputs to keep
 ---@param loose? boolean also passes that change the order of rounding (delay_resize)
+---@param rich? boolean find activations that are spelled out, and fuse all that layers know
 ---@return true? ok
 ---@return string? error one line
-function M.run(g, outputs, loose)
+function M.run(g, outputs, loose, rich)
   local ok, err = M.remove_dead(g, outputs)
   if not ok then return nil, err end
   M.fold_constants(g)
   M.fold_pads(g)
   M.fold_affine(g)
   if loose then M.delay_resize(g) end
-  M.fuse_activations(g)
+  if rich then
+    activations.run(g)
+    M.remove_dead(g)
+  end
+  M.fuse_activations(g, rich)
   M.fuse_residuals(g)
-  M.fuse_activations(g)
-  M.fuse_gates(g)
+  M.fuse_activations(g, rich)
   M.simplify(g)
   M.remove_dead(g)
   return g:check()

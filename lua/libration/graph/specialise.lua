@@ -69,7 +69,7 @@ local function optimised(self, graph)
     ok, err = passes.remove_dead(graph)
   else
     layout.run(graph)
-    ok, err = passes.run(graph)
+    ok, err = passes.run(graph, nil, self.options.precision == "bf16", true)
   end
   if not ok then return nil, err end
   self.to_precision(graph)
@@ -95,6 +95,17 @@ local function key_of(self, inputs)
   return table.concat(parts, ";")
 end
 
+local function entry_of(graph, tail)
+  graph.divided = tail ~= nil
+  return { tail = tail, graph = graph, plan = record.record(function(...) return unpack(lower.run(graph, { ... })) end) }
+end
+
+local function keep(self, key, entry)
+  self.kept[key] = entry
+  self.order[#self.order + 1] = key
+  if #self.order > MOST then self.kept[table.remove(self.order, 1)] = nil end
+end
+
 local function made(self, inputs)
   local given = {}
   for i, x in ipairs(inputs) do given[i] = { shape = x.shape, data = self.frozen[i] and x:contiguous():clone() or nil } end
@@ -102,8 +113,7 @@ local function made(self, inputs)
   if not graph then error(tail, 0) end
   local ok, err = optimised(self, graph)
   if not ok then error(err, 0) end
-  graph.divided = tail ~= nil
-  return { tail = tail, graph = graph, plan = record.record(function(...) return unpack(lower.run(graph, { ... })) end) }
+  return entry_of(graph, tail)
 end
 
 local function check(self, inputs)
@@ -128,11 +138,7 @@ local function plan_for(self, inputs)
     if not ok then error(result, 3) end
     entry = result
     key = key_of(self, inputs) -- the import may have found more to depend on
-    if key then
-      self.kept[key] = entry
-      self.order[#self.order + 1] = key
-      if #self.order > MOST then self.kept[table.remove(self.order, 1)] = nil end
-    end
+    if key then keep(self, key, entry) end
   end
   local graph, arguments, finish = entry.graph, {}, nil
   if entry.tail then finish = function(results) return tensor.scope(finished, entry.tail, graph, results, inputs) end end
@@ -143,7 +149,7 @@ end
 
 -- The graph for the shapes that the file names, open sizes taken as 1 or as the options say; nil where that is not enough.
 local function by_declaration(self)
-  local given, complete = {}, true
+  local given, complete, key = {}, true, {}
   for i, info in ipairs(self.inputs) do
     local asked = (self.options.shapes or {})[info.name]
     complete = complete and (asked or info.shape) ~= nil
@@ -153,12 +159,14 @@ local function by_declaration(self)
       complete = complete and (type(size) == "number" or d == 1)
     end
     given[i] = { shape = shape }
+    key[i] = ("%s [%s]"):format(onnx_format.carriers[info.kind], table.concat(shape, ",")) -- tensor.describe of such an input
   end
   local graph, err = imported(self, given)
   if not graph then return nil, complete and err or nil end
   local ok
   ok, err = optimised(self, graph)
   if not ok then return nil, err end
+  keep(self, table.concat(key, ";"), entry_of(graph))
   return graph
 end
 
