@@ -124,6 +124,79 @@ describe("image", function()
     assert.same({ 24, 40, 3 }, with(whole:gsub("\0\8\0\1", "\255\255\0\1")).shape)
   end)
 
+  it("turns PNG, WebP and TIFF as their EXIF says", function()
+    local bit = require "bit"
+    local function crc(bytes)
+      local c = -1
+      for i = 1, #bytes do
+        c = bit.bxor(c, bytes:byte(i))
+        for _ = 1, 8 do c = bit.bxor(bit.rshift(c, 1), bit.band(c, 1) == 1 and 0xEDB88320 or 0) end
+      end
+      return bit.bnot(c)
+    end
+    local function big(n) return string.char(bit.band(bit.rshift(n, 24), 255), bit.band(bit.rshift(n, 16), 255), bit.band(bit.rshift(n, 8), 255), bit.band(n, 255)) end
+    local function save(name, bytes)
+      local file = assert(io.open(at(name), "wb"))
+      file:write(bytes)
+      file:close()
+      return at(name)
+    end
+    local exif = "MM\0*\0\0\0\8\0\1\1\18\0\3\0\0\0\1\0\6\0\0\0\0\0\0" -- a quarter turn clockwise
+    local function turned(name, plain)
+      local a, b = assert(media.read_picture(plain)), assert(media.read_picture(name))
+      assert.same({ a.shape[2], a.shape[1], 3 }, b.shape)
+      assert.same(a:totable()[a.shape[1]][1], b:totable()[1][1])
+    end
+    media.write_png(at("plain.png"), made.picture(20, 10, 4))
+    local png = text(at("plain.png"))
+    local chunk = big(#exif) .. "eXIf" .. exif .. big(crc("eXIf" .. exif))
+    turned(save("before.png", png:sub(1, 33) .. chunk .. png:sub(34)), at("plain.png"))
+    turned(save("behind.png", png:sub(1, -13) .. chunk .. png:sub(-12)), at("plain.png"))
+
+    -- 3 x 2 pixels of 8-bit RGB behind a directory of 10 entries
+    local function tiff(orientation)
+      local function short(n) return string.char(n, 0) end
+      local function entry(tag, kind, count, value) return string.char(tag % 256, math.floor(tag / 256)) .. short(kind) .. short(count) .. "\0\0" .. short(value) .. "\0\0" end
+      local pixels = 8 + 2 + 12 * 11 + 4 + 6
+      return "II*\0\8\0\0\0" .. short(11) .. entry(256, 3, 1, 3) .. entry(257, 3, 1, 2) .. entry(258, 3, 3, pixels - 6) .. entry(259, 3, 1, 1) .. entry(262, 3, 1, 2)
+        .. entry(273, 4, 1, pixels) .. entry(274, 3, 1, orientation) .. entry(277, 3, 1, 3) .. entry(278, 3, 1, 2) .. entry(279, 4, 1, 18) .. entry(284, 3, 1, 1)
+        .. "\0\0\0\0" .. short(8):rep(3) .. "abcdefghijklmnopqr"
+    end
+    turned(save("turned.tif", tiff(6)), save("plain.tif", tiff(1)))
+
+    if not made.has_ffmpeg() or not made.ffmpeg("-i " .. at("plain.png") .. " -c:v libwebp -lossless 1 " .. at("plain.webp")) then return end
+    local webp = text(at("plain.webp"))
+    turned(save("turned.webp", webp .. "EXIF" .. big(#exif):reverse() .. exif), at("plain.webp"))
+    turned(save("named.webp", webp .. "EXIF" .. big(#exif + 6):reverse() .. "Exif\0\0" .. exif), at("plain.webp"))
+    for n = 1, #exif do assert.truthy(media.read_picture(save("cut.webp", webp .. "EXIF" .. big(#exif):reverse() .. exif:sub(1, n)))) end
+  end)
+
+  it("writes JPEG without EXIF; refuses what is none", function()
+    local picture = made.picture(37, 23, 1)
+    for y = 0, 22 do -- soft, as JPEG likes it
+      for x = 0, 36 do
+        local p = picture:ptr() + 3 * (y * 37 + x)
+        p[0], p[1], p[2] = 5 * x, 9 * y, 100
+      end
+    end
+    media.write_jpeg(at("rgb.jpg"), picture, 95)
+    local back = assert(media.read_picture(at("rgb.jpg")))
+    assert.same({ 23, 37, 3 }, back.shape)
+    assert.is_true(helper.difference(picture, back) <= 12)
+    assert.is_nil(text(at("rgb.jpg")):find("\255\225", 1, true))
+    local size = #text(at("rgb.jpg"))
+    media.write_jpeg(at("rgb.jpg"), picture, 30)
+    assert.is_true(#text(at("rgb.jpg")) < size)
+    local grey = tensor.empty({ 9, 8 }, "u8")
+    for i = 0, 71 do grey:ptr()[i] = 90 end
+    media.write_jpeg(at("grey.jpg"), grey)
+    assert.near(90, assert(media.read_picture(at("grey.jpg"))):ptr()[30], 1)
+    assert.error_matches(function() media.write_jpeg(at("x.jpg"), tensor.empty({ 5, 7, 4 }, "u8")) end, "write_jpeg: pixels are u8 %[5,7,4%], want u8 %[H,W%] or %[H,W,3%]")
+    assert.error_matches(function() media.write_jpeg(at("x.jpg"), picture, 101) end, "quality is 101, want 1 to 100")
+    assert.error_matches(function() media.write_jpeg(at("none/x.jpg"), picture) end, "none/x.jpg: No such file or directory")
+    assert.is_false(files.exists(at("x.jpg")))
+  end)
+
   it("is a source of one frame", function()
     media.write_png(at("one.png"), made.picture(20, 10, 4))
     local source = assert(media.open(at("one.png"), { crop = { 2, 1, 10, 4 }, rotate = 90 }))

@@ -117,6 +117,24 @@ scenario("video out", function()
   end
 end)
 
+scenario("video encoded anew", function()
+  made.video(folder .. "/plain.mp4", 48, 32, made.steady(4, 25), { crf = 20 })
+  return function()
+    local t = assert(media.transcode { input = folder .. "/plain.mp4", output = folder .. "/anew.mp4", preset = "ultrafast", threads = 1, decoder_threads = 1 })
+    local ok, why = pcall(function()
+      for frame in t:frames() do
+        frame:rgb()
+        t:write(frame, { { shape = "ellipse", x = 10, y = 12, width = 20, height = 16, feather = 2 }, { shape = "polygon", points = { 30, 4, 45, 5, 38, 20 } } },
+          { style = frame.index % 2 == 0 and "blur" or "mosaic" })
+      end
+      t:close()
+    end)
+    t:abort()
+    if not ok then error(why, 0) end
+    return files.size(folder .. "/anew.mp4")
+  end
+end)
+
 scenario("pictures in and out", function()
   local pixels = picture()
   files.mkdirs(folder .. "/p")

@@ -1,5 +1,6 @@
 -- A video encoded anew with masks: what is kept bit for bit, what is kept by value, what is dropped, what is refused; broken and odd inputs.
-require "helper"
+local helper = require "helper"
+local mutate = require "mutate"
 local json = require "cjson"
 local made = require "helper_media"
 local files = require "libration.files"
@@ -107,6 +108,33 @@ describe("transcode", function()
     end
   end)
 
+  it("draws on planes of 8 and 10 bits what mask.apply draws on RGB, within 3 of 255", function()
+    local masks = { { shape = "ellipse", x = 40, y = 30, width = 44, height = 30, angle = .4 }, { shape = "polygon", points = { 60, 8, 90, 12, 70, 50 } } }
+    for name, format in pairs { ["g8.mkv"] = "gray", ["g10.mkv"] = "yuv444p10le" } do
+      local input = clip(name, "-f lavfi -i testsrc2=s=96x64:r=10:d=0.2 -vf format=gray,format=" .. format .. " -c:v ffv1")
+      if not input then return end
+      for _, style in ipairs { { style = "blur", feather = 5 }, { style = "mosaic" }, { style = "mosaic", feather = 3, strength = .3 } } do
+        run({ input = input, output = at("drawn.mkv"), crf = 0 }, masks, style)
+        local source, got, worst = assert(media.open(input)), frames_of(at("drawn.mkv")), 0
+        for frame, _, index in source:each() do
+          media.mask.apply(frame, masks, style)
+          local p = frame:ptr()
+          for i = 0, 96 * 64 * 3 - 1 do worst = math.max(worst, math.abs(p[i] - got[index].bytes:byte(i + 1))) end
+        end
+        source:close()
+        assert.is_true(worst <= 3, worst)
+      end
+    end
+    local lists = {}
+    for i, format in ipairs { "yuv420p", "nv12" } do
+      local input = clip(format .. ".mkv", "-f lavfi -i testsrc2=s=96x64:r=10:d=0.2 -c:v rawvideo -pix_fmt " .. format)
+      if not input then return end
+      run({ input = input, output = at("drawn.mkv"), crf = 0 }, masks, { style = "blur", feather = 5 })
+      lists[i] = frames_of(at("drawn.mkv"))
+    end
+    for i = 1, 2 do assert.is_true(lists[1][i].bytes == lists[2][i].bytes) end
+  end)
+
   it("reads the frames that media.open gives, numbered alike with and without output", function()
     local input = clip("plain.mp4", PLAIN)
     if not input then return end
@@ -121,12 +149,17 @@ describe("transcode", function()
     end
     assert.has_error(function() seen[1]:rgb() end)
     t:close()
-    local again = {}
-    run({ input = input, output = at("pass.mp4") }, function(frame)
-      again[#again + 1] = made.bytes(frame:rgb())
-      return MASK
-    end)
-    for i = 1, #want do assert.is_true(again[i] == want[i].bytes) end
+    for _, convert in ipairs { false, true } do
+      local again = {}
+      run({ input = input, output = at("pass.mp4"), convert = convert, queue = 5 }, function(frame)
+        again[#again + 1] = made.bytes(frame:rgb())
+        return MASK
+      end)
+      for i = 1, #want do assert.is_true(again[i] == want[i].bytes) end
+    end
+    t = assert(media.transcode { input = input, convert = true, queue = 4 })
+    for frame in t:frames() do assert.is_true(made.bytes(frame:rgb()) == want[frame.index].bytes) end
+    t:close()
   end)
 
   it("keeps uneven times, pixel aspect, colour tags and language; drops and lists tags, cover, subtitles, data, chapters", function()
@@ -229,7 +262,7 @@ describe("transcode", function()
     for y = 0, 17 do assert.is_true(frame:byte(3 * (y * 34 + 33) + 1) < 3) end
   end)
 
-  it("takes 8K", function()
+  it("takes 8K #slow", function()
     local input = clip("8k.mkv", "-f lavfi -i color=gray:s=7680x4320:r=10:d=0.2 -pix_fmt yuv420p -c:v libx264 -preset ultrafast")
     if not input then return end
     local t, list = run({ input = input, output = at("8k.mp4"), decoder_threads = 1, threads = 1 }, { { shape = "ellipse", x = 4000, y = 2000, width = 900, height = 1200 } })
@@ -289,6 +322,19 @@ describe("transcode", function()
     assert.matches("cut.mkv: the file is truncated", t.warning)
   end)
 
+  it("keeps a beginning that is a little late, and takes off a late one", function()
+    for offset, want in pairs { [.3] = .3, [5] = 0 } do
+      local input = clip("late" .. offset .. ".mkv", ("-f lavfi -i testsrc2=s=64x48:r=10:d=0.5 -f lavfi -i sine=d=0.5 -c:v libx264 -preset ultrafast -bf 0 -c:a pcm_s16le " ..
+        "-output_ts_offset %g"):format(offset))
+      if not input then return end
+      local _, list = run({ input = input, output = at("late.mkv") }, MASK)
+      assert.near(0, list[1].time, .001)
+      local b = probe(at("late.mkv"))
+      assert.near(want, tonumber(b.video.start_time), .002)
+      assert.near(want, tonumber(b.audio.start_time), .002)
+    end
+  end)
+
   it("without sound, with it dropped, and made AAC where mp4 cannot hold it; container() says which fits", function()
     local silent = clip("silent.mp4", "-f lavfi -i testsrc2=s=64x48:r=10:d=0.3 -c:v libx264 -preset ultrafast")
     local flac = clip("flac.mkv", "-f lavfi -i testsrc2=s=64x48:r=10:d=0.5 -f lavfi -i sine=d=0.5 -c:v libx264 -preset ultrafast -c:a flac")
@@ -306,6 +352,22 @@ describe("transcode", function()
     assert.same({ "pcm_s16le", "5" }, { probe(at("pcm.mkv")).audio.codec_name, probe(at("pcm.mkv")).video.nb_read_frames })
     run { input = pcm, output = at("pcm out.mov") }
     assert.same(packets(pcm, "a"), packets(at("pcm out.mov"), "a"))
+  end)
+
+  it("empties the tags inside a copied Vorbis header, which decodes as before", function()
+    local ogg = clip("tagged.ogg", "-f lavfi -i sine=d=0.5 -c:a libvorbis -metadata LOCATION=ourgarden")
+    local input = ogg and clip("tagged.mkv", "-f lavfi -i testsrc2=s=64x48:r=10:d=0.5 -i " .. ogg .. " -c:v libx264 -preset ultrafast -c:a copy")
+    if not input then return end
+    -- whatever that ffmpeg wrote there: a tag of ours, as long as its own
+    local text = assert(files.read(input))
+    local from, to = text:find("\3vorbis....[^%c]+", 1)
+    assert.truthy(from)
+    files.write(input, text:sub(1, from + 10) .. ("G"):rep(to - from - 10) .. text:sub(to + 1))
+    run { input = input, output = at("untagged.mkv") }
+    assert.truthy(assert(files.read(input)):find "GGGGG")
+    assert.is_nil(assert(files.read(at("untagged.mkv"))):find "GGGGG")
+    assert.is_true(made.ffmpeg(("-i %s -map 0:a -f s16le %s"):format(input, at("v1.raw"))) and made.ffmpeg(("-i %s -map 0:a -f s16le %s"):format(at("untagged.mkv"), at("v2.raw"))))
+    assert.equal(assert(media.sha256(at("v1.raw"))), assert(media.sha256(at("v2.raw"))))
   end)
 
   it("distorts voices: as long, as loud over time, the waveform gone, the same bytes again", function()
@@ -341,6 +403,38 @@ describe("transcode", function()
       best = math.max(best, math.abs(ab) / math.sqrt(aa * bb))
     end
     assert.is_true(best < .35, best) -- a sine that was left alone has 1
+  end)
+
+  it("broken copies: an output with all the frames that were given, or one line and no file", function()
+    for _, ending in ipairs { "mp4", "mkv" } do
+      local input = clip("small." .. ending, "-f lavfi -i testsrc2=s=48x32:r=10:d=0.8 -f lavfi -i sine=d=0.8 -metadata location=+1 -c:v libx264 -preset ultrafast -c:a aac")
+      if not input then return end
+      local finished = 0
+      local count = helper.full() and 300 or 12
+      mutate.survive(assert(files.read(input)), count, function(copy)
+        local file = assert(io.open(at("copy." .. ending), "wb"))
+        file:write(copy)
+        file:close()
+        files.remove(at("copied.mkv"))
+        local t, err = media.transcode { input = at("copy." .. ending), output = at("copied.mkv"), preset = "ultrafast", threads = 1, decoder_threads = 1 }
+        if not t then return nil, err end
+        local given = 0
+        local ok, why = pcall(function()
+          for frame in t:frames() do
+            t:write(frame, MASK)
+            given = given + 1
+          end
+          t:close()
+        end)
+        t:abort()
+        assert.equal(ok, files.exists(at("copied.mkv")))
+        if not ok then return nil, why end
+        finished = finished + 1
+        if finished % 6 == 1 then assert.equal(given, tonumber(probe(at("copied.mkv")).video.nb_read_frames)) end
+        return true
+      end)
+      assert.is_true(finished > count / 3, finished)
+    end
   end)
 
   it("takes paths with spaces and umlauts; refuses an output that is its input, by any name", function()

@@ -106,6 +106,34 @@ static int open_encoder(struct lbr_audio *a, const struct lbr_audio_options *o)
     return a->fifo ? 0 : AVERROR(ENOMEM);
 }
 
+/* Vorbis carries its tags (title, place, device) in the header that a copy would take along: an empty one goes in its place. Source: Vorbis I, 5. */
+static int forget_tags(AVCodecParameters *p)
+{
+    static const uint8_t none[] = { 3, 'v', 'o', 'r', 'b', 'i', 's', 0, 0, 0, 0, 0, 0, 0, 0, 1 };
+    if (p->codec_id != AV_CODEC_ID_VORBIS || p->extradata_size < 3 || p->extradata[0] != 2) return 0;
+    const uint8_t *data = p->extradata;
+    size_t size = (size_t)p->extradata_size, at = 1, length[2] = { 0, 0 };
+    for (int i = 0; i < 2; i++) {
+        while (at < size && data[at] == 255) length[i] += data[at++];
+        if (at == size) return AVERROR_INVALIDDATA;
+        length[i] += data[at++];
+    }
+    size_t lacing = 1 + length[0] / 255 + 1, first = at, last = first + length[0] + length[1];
+    if (last > size) return AVERROR_INVALIDDATA;
+    size_t whole = lacing + 1 + length[0] + sizeof none + (size - last);
+    uint8_t *fresh = av_mallocz(whole + AV_INPUT_BUFFER_PADDING_SIZE);
+    if (!fresh) return AVERROR(ENOMEM);
+    memcpy(fresh, data, lacing);
+    fresh[lacing] = sizeof none;
+    memcpy(fresh + lacing + 1, data + first, length[0]);
+    memcpy(fresh + lacing + 1 + length[0], none, sizeof none);
+    memcpy(fresh + lacing + 1 + length[0] + sizeof none, data + last, size - last);
+    av_freep(&p->extradata);
+    p->extradata = fresh;
+    p->extradata_size = (int)whole;
+    return 0;
+}
+
 int lbr_audio_open(const char *path, AVFormatContext *output, const struct lbr_audio_options *o, struct lbr_audio **out)
 {
     *out = NULL;
@@ -121,7 +149,7 @@ int lbr_audio_open(const char *path, AVFormatContext *output, const struct lbr_a
         if ((int)i != index) a->input->streams[i]->discard = AVDISCARD_ALL;
     a->from = a->input->streams[index];
     a->output = output;
-    a->origin = a->input->start_time != AV_NOPTS_VALUE ? (double)a->input->start_time / AV_TIME_BASE : 0;
+    a->origin = !o->in_place && a->input->start_time != AV_NOPTS_VALUE ? (double)a->input->start_time / AV_TIME_BASE : 0;
     a->start = o->start > 0 ? o->start : 0;
     a->stop = o->stop;
     a->last_dts = INT64_MIN;
@@ -132,6 +160,7 @@ int lbr_audio_open(const char *path, AVFormatContext *output, const struct lbr_a
     if (code >= 0) {
         code = a->encoder ? avcodec_parameters_from_context(a->to->codecpar, a->encoder) : avcodec_parameters_copy(a->to->codecpar, a->from->codecpar);
         a->to->codecpar->codec_tag = 0;
+        if (code >= 0 && !a->encoder) code = forget_tags(a->to->codecpar);
         const AVDictionaryEntry *language = av_dict_get(a->from->metadata, "language", NULL, 0);
         if (code >= 0 && language) code = av_dict_set(&a->to->metadata, "language", language->value, 0);
         a->to->time_base = a->encoder ? a->encoder->time_base : a->from->time_base;
@@ -158,9 +187,13 @@ static int write_packet(struct lbr_audio *a, AVRational base)
     p->stream_index = a->to->index;
     p->pos = -1;
     if (p->dts == AV_NOPTS_VALUE) p->dts = p->pts;
-    if (p->dts <= a->last_dts) {   /* a muxer refuses the whole file for one packet out of order */
+    if (p->dts < a->last_dts) {   /* a muxer refuses the whole file for one packet out of order */
         av_packet_unref(p);
         return 0;
+    }
+    if (p->dts == a->last_dts && !(a->output->oformat->flags & AVFMT_TS_NONSTRICT)) {   /* Vorbis begins with a packet of no length */
+        p->dts++;
+        if (p->pts < p->dts) p->pts = p->dts;
     }
     a->last_dts = p->dts;
     return av_interleaved_write_frame(a->output, p);

@@ -70,6 +70,7 @@ static void failed(struct lbr_decoder *v)
 {
     v->damaged++;
     v->failed++;
+    v->suspect = v->context->codec_id != AV_CODEC_ID_VP8;   /* of whose packets some have no picture of their own */
 }
 
 bool lbr_decoder_lost(struct lbr_decoder *v, int64_t before, int64_t *pts)
@@ -78,13 +79,15 @@ bool lbr_decoder_lost(struct lbr_decoder *v, int64_t before, int64_t *pts)
         int first = -1;
         for (int i = 0; i < v->awaiting; i++)
             if (v->awaited[i] < before && (first < 0 || v->awaited[i] < v->awaited[first])) first = i;
-        if (first < 0) return false;
+        if (first < 0) break;
         *pts = v->awaited[first];
         v->awaited[first] = v->awaited[--v->awaiting];
-        if (v->failed == 0) continue;   /* a packet without a picture of its own, as VP8 has */
-        v->failed--;
+        if (v->failed == 0 && !v->suspect) continue;
+        if (v->failed > 0) v->failed--;
         return true;
     }
+    if (v->frame->pict_type == AV_PICTURE_TYPE_I) v->suspect = false;
+    return false;
 }
 
 /* One packet into the decoder, or the end of the file. */

@@ -65,7 +65,14 @@ static int png_decode(const char *function, const char *path, const uint8_t *dat
                 status = lbr_frame_reach(picture, y);
                 if (status == LBR_OK) png_read_row(png, picture->data + y * picture->stride, NULL);
             }
-        if (status == LBR_OK) png_read_end(png, NULL);
+        if (status == LBR_OK) {
+            png_read_end(png, info);
+#ifdef PNG_eXIf_SUPPORTED
+            png_bytep exif;
+            png_uint_32 bytes;
+            if (png_get_eXIf_1(png, info, &bytes, &exif)) picture->orientation = lbr_exif_orientation(exif, bytes);
+#endif
+        }
     }
     png_destroy_read_struct(&png, &info, NULL);
     return status;
@@ -102,7 +109,10 @@ static int ffmpeg_decode(const char *function, const char *path, enum AVCodecID 
         status = lbr_fail(LBR_EFORMAT, "%s: %s: broken %s picture", function, path, avcodec_get_name(id));
     } else {
         bool exact;
-        status = lbr_converter_run(path, &converter, frame, lbr_turn_of_frame(frame, NULL, &exact), picture);
+        int32_t matrix[9];
+        int orientation = id == AV_CODEC_ID_TIFF ? lbr_exif_orientation(data, size) : id == AV_CODEC_ID_WEBP ? lbr_exif_of_webp(data, size) : 0;
+        if (lbr_turn_matrix(frame, NULL, matrix)) orientation = lbr_turn_of_frame(frame, NULL, &exact);   /* a later FFmpeg has read it too */
+        status = lbr_converter_run(path, &converter, frame, orientation, picture);
     }
     lbr_converter_release(&converter);
     av_frame_free(&frame);

@@ -93,6 +93,8 @@ struct lbr_coverage {
 int lbr_mask_cover(const lbr_mask *mask, int width, int height, int align_x, int align_y, struct lbr_mask_room *room, struct lbr_coverage *out);
 /* The same mask on the stored picture of width x height that orientation makes upright; points: room for as many as it has. */
 lbr_mask lbr_mask_stored(const lbr_mask *mask, int orientation, int width, int height, double *points);
+/* A copy of checked masks, and of the points behind them, in one block to be freed; NULL: out of memory. */
+lbr_mask *lbr_mask_copy(const lbr_mask *masks, int64_t count);
 /* Its longer side (polygon: of the rectangle around it). */
 double lbr_mask_side(const lbr_mask *mask);
 
@@ -123,6 +125,7 @@ struct lbr_decoder {
     int64_t decoded;           /* pictures that came out of the decoder */
     int64_t damaged;           /* packets or pictures that were broken */
     int64_t failed;            /* packets that the decoder refused and whose pictures lbr_decoder_lost has not named yet */
+    bool suspect;              /* after such a packet, until a picture that needs no other: decoders leave out what they cannot predict */
     int64_t awaited[256];      /* timestamps of packets whose pictures have not come out */
     int awaiting;
     int read_error;
@@ -134,7 +137,7 @@ struct lbr_decoder {
 int lbr_decoder_open(struct lbr_decoder *decoder, const char *path, int threads);
 /* Next decoded picture into frame, its time into clock: 0, AVERROR_EOF, AVERROR_EXIT or another error. */
 int lbr_decoder_next(struct lbr_decoder *decoder);
-/* The first picture with a timestamp below `before` that a refused packet should have given and that did not come; each is named once. */
+/* The first picture with a timestamp below `before` that a refused packet should have given, or one after it, and that did not come; each is named once. */
 bool lbr_decoder_lost(struct lbr_decoder *decoder, int64_t before, int64_t *pts);
 /* At the end of the file: warns where it was not all there. */
 void lbr_decoder_check(struct lbr_decoder *decoder);
@@ -157,6 +160,10 @@ int lbr_turn_of_frame(const AVFrame *frame, const AVStream *stream, bool *exact)
 /* The display matrix behind it; false where there is none. */
 bool lbr_turn_matrix(const AVFrame *frame, const AVStream *stream, int32_t matrix[9]);
 
+/* Quarter turns that an EXIF block (with or without "Exif" before it; a TIFF file is one) asks for; 0 where it has no orientation. */
+int lbr_exif_orientation(const uint8_t *tiff, size_t size);
+/* The same of a WebP file. */
+int lbr_exif_of_webp(const uint8_t *data, size_t size);
 /* Decodes a JPEG in memory (jpeg.c). Errors: LBR_EFORMAT (broken, cut), LBR_EUNSUPPORTED (CMYK), LBR_ENOMEM. */
 int lbr_jpeg_decode(const char *function, const char *path, const uint8_t *data, size_t size, struct lbr_frame *picture);
 /* Bytes of pixels that a byte of PNG or JPEG can stand for at most: a claim beyond it is refused before memory is taken. Deflate: 1032; a JPEG without any
@@ -170,6 +177,7 @@ struct lbr_audio;
 struct lbr_audio_options {
     int stream;               /* of the file; < 0: its best */
     double start, stop;       /* seconds: what is kept, and taken off the times; stop <= 0: to the end */
+    bool in_place;            /* times stay those of the file; otherwise its beginning is 0 */
     bool distort;             /* voices made unrecognisable (voice.c) and encoded anew */
     bool exact;               /* the same bytes from every version */
 };
@@ -262,6 +270,8 @@ void lbr_planes_release(struct lbr_planes *planes);
 /* ---- what an output keeps of an input (keep.c) ---- */
 /* Lines about what is left out, to be freed; NULL: out of memory. */
 char *lbr_keep_dropped(const AVFormatContext *input, int video, int sound);
+/* LBR_EINVAL where the output is the input, under whatever name. */
+int lbr_keep_apart(const char *input, const char *output);
 /* Whether a stream is a sound stream to be kept. */
 bool lbr_keep_sound(const AVStream *stream);
 

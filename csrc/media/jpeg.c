@@ -1,7 +1,10 @@
-/* jpeg.c: one JPEG picture through libjpeg, as Pillow and OpenCV decode it (FFmpeg's chroma differs by up to 3 levels). Not motion JPEG. */
+/* jpeg.c: one JPEG picture through libjpeg: in as Pillow and OpenCV decode it (FFmpeg's chroma differs by up to 3 levels), and out. Not motion JPEG. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <jpeglib.h>
 #include <jerror.h>
 #include "internal.h"
@@ -28,30 +31,6 @@ static void warned(j_common_ptr cinfo, int level)
 }
 
 static void printed(j_common_ptr cinfo) { (void)cinfo; }
-
-static unsigned word(const uint8_t *p, bool little) { return little ? p[0] | (unsigned)p[1] << 8 : p[1] | (unsigned)p[0] << 8; }
-static size_t word4(const uint8_t *p, bool little) { return little ? word(p, true) | (size_t)word(p + 2, true) << 16 : (size_t)word(p, false) << 16 | word(p + 2, false); }
-
-/* The orientation tag (0x0112) of the first directory in an EXIF block as our quarter turns; 0 where there is none. Source: EXIF 2.3, TIFF 6.0. */
-static int orientation_of(const uint8_t *exif, size_t size)
-{
-    static const int turns[9] = { 0, 0, 4, 2, 6, 7, 1, 5, 3 };
-    if (size < 14 || memcmp(exif, "Exif\0", 6) != 0) return 0;
-    const uint8_t *tiff = exif + 6;
-    size_t length = size - 6;
-    bool little = tiff[0] == 'I';
-    size_t at = word4(tiff + 4, little);
-    if (at > length - 2) return 0;
-    size_t entries = word(tiff + at, little);
-    for (size_t i = 0; i < entries; i++) {
-        size_t entry = at + 2 + 12 * i;
-        if (entry + 12 > length) return 0;
-        if (word(tiff + entry, little) != 0x0112) continue;
-        unsigned value = word(tiff + entry + 8, little);
-        return value <= 8 ? turns[value] : 0;
-    }
-    return 0;
-}
 
 int lbr_jpeg_decode(const char *function, const char *path, const uint8_t *data, size_t size, struct lbr_frame *picture)
 {
@@ -84,7 +63,7 @@ int lbr_jpeg_decode(const char *function, const char *path, const uint8_t *data,
         } else {
             picture->orientation = 0;
             for (jpeg_saved_marker_ptr m = jpeg.marker_list; m; m = m->next)
-                if (m->marker == JPEG_APP0 + 1 && !picture->orientation) picture->orientation = orientation_of(m->data, m->data_length);
+                if (m->marker == JPEG_APP0 + 1 && !picture->orientation) picture->orientation = lbr_exif_orientation(m->data, m->data_length);
             while (jpeg.output_scanline < jpeg.output_height) {
                 status = lbr_frame_reach(picture, (int)jpeg.output_scanline);
                 if (status != LBR_OK) break;
@@ -95,5 +74,64 @@ int lbr_jpeg_decode(const char *function, const char *path, const uint8_t *data,
         }
     }
     jpeg_destroy_decompress(&jpeg);
+    return status;
+}
+
+static int encode(FILE *file, const uint8_t *pixels, int width, int height, int channels, int quality)
+{
+    struct jpeg_compress_struct jpeg;
+    struct failure f;
+    memset(&jpeg, 0, sizeof jpeg);
+    jpeg.err = jpeg_std_error(&f.manager);
+    f.manager.error_exit = failed;
+    f.manager.output_message = printed;
+    if (setjmp(f.jump)) {
+        jpeg_destroy_compress(&jpeg);
+        return jpeg.err->msg_code == JERR_FILE_WRITE ? EIO : jpeg.err->msg_code == JERR_OUT_OF_MEMORY ? ENOMEM : EINVAL;
+    }
+    jpeg_create_compress(&jpeg);
+    jpeg_stdio_dest(&jpeg, file);
+    jpeg.image_width = (JDIMENSION)width;
+    jpeg.image_height = (JDIMENSION)height;
+    jpeg.input_components = channels;
+    jpeg.in_color_space = channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
+    jpeg_set_defaults(&jpeg);
+    jpeg_set_quality(&jpeg, quality, TRUE);
+    jpeg.optimize_coding = TRUE;
+    if (channels == 3 && quality >= 90) jpeg.comp_info[0].h_samp_factor = jpeg.comp_info[0].v_samp_factor = 1;   /* chroma in full */
+    jpeg_start_compress(&jpeg, TRUE);
+    while (jpeg.next_scanline < jpeg.image_height) {
+        JSAMPROW row = (JSAMPROW)(pixels + (size_t)jpeg.next_scanline * (size_t)width * (size_t)channels);
+        jpeg_write_scanlines(&jpeg, &row, 1);
+    }
+    jpeg_finish_compress(&jpeg);
+    jpeg_destroy_compress(&jpeg);
+    return 0;
+}
+
+int lbr_jpeg_write(const char *path, const uint8_t *pixels, int width, int height, int channels, int quality)
+{
+    if ((channels != 1 && channels != 3) || width < 1 || height < 1 || width > JPEG_MAX_DIMENSION || height > JPEG_MAX_DIMENSION)
+        return lbr_fail(LBR_EINVAL, "jpeg_write: %s: %d x %d pixels of %d channels, want 1 or 3 channels and 1 to %ld pixels a side", path, width, height, channels,
+                        (long)JPEG_MAX_DIMENSION);
+    if (quality < 1 || quality > 100) return lbr_fail(LBR_EINVAL, "jpeg_write: %s: quality is %d, want 1 to 100", path, quality);
+    char *temporary = lbr_file_temporary(path);
+    if (!temporary) return lbr_fail(LBR_ENOMEM, "jpeg_write: no memory");
+    int status;
+    FILE *file = fopen(temporary, "wb");
+    if (!file) {
+        status = lbr_fail(LBR_EIO, "jpeg_write: %s: %s", path, strerror(errno));
+    } else {
+        errno = 0;
+        int error = encode(file, pixels, width, height, channels, quality), cause = errno;
+        if (fclose(file) != 0 && !error) error = EIO, cause = errno;
+        if (!error) {
+            status = lbr_file_publish("jpeg_write", temporary, path);
+        } else {
+            unlink(temporary);
+            status = error == ENOMEM ? lbr_fail(LBR_ENOMEM, "jpeg_write: %s: no memory", path) : lbr_fail(LBR_EIO, "jpeg_write: %s: %s", path, strerror(cause ? cause : error));
+        }
+    }
+    free(temporary);
     return status;
 }

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <libavutil/bprint.h>
 #include "internal.h"
 
@@ -66,6 +67,14 @@ char *lbr_keep_dropped(const AVFormatContext *input, int video, int sound)
     char *text = av_bprint_is_complete(&out) ? strdup(out.str) : NULL;
     av_bprint_finalize(&out, NULL);
     return text;
+}
+
+int lbr_keep_apart(const char *input, const char *output)
+{
+    struct stat a, b;
+    if (stat(input, &a) == 0 && stat(output, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+        return lbr_fail(LBR_EINVAL, "transcode: %s: the output is the input itself", output);
+    return LBR_OK;
 }
 
 int lbr_transcode_container(const char *input, int sound, char container[8])

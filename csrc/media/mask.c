@@ -39,31 +39,31 @@ struct cells {
     int across, down, width, height;   /* of them, and of one in samples */
 };
 
-static inline __attribute__((always_inline)) uint32_t sum_of(const uint8_t *p, int step, bool wide, int shift, int n)
+static inline __attribute__((always_inline)) void add(uint32_t *sums, const uint8_t *p, int step, bool wide, int shift, int n)
 {
-    uint32_t sum = 0;
-    if (wide) for (int i = 0; i < n; i++) sum += *(const uint16_t *)(p + (ptrdiff_t)i * step) >> shift;
-    else for (int i = 0; i < n; i++) sum += p[(ptrdiff_t)i * step];
-    return sum;
+    if (wide) for (int i = 0; i < n; i++) sums[i] += *(const uint16_t *)(p + (ptrdiff_t)i * step) >> shift;
+    else for (int i = 0; i < n; i++) sums[i] += p[(ptrdiff_t)i * step];
 }
 
-static uint32_t sum_row(const struct lbr_component *c, const uint8_t *p, int n)
+/* columns: room for a sum a sample of a row. */
+static void average(const struct lbr_component *c, int x, int y, int width, int height, struct cells *cells, uint32_t *columns)
 {
-    if (c->wide) return sum_of(p, c->step, true, c->shift, n);
-    if (c->step == 1) return sum_of(p, 1, false, 0, n);
-    return sum_of(p, c->step, false, 0, n);
-}
-
-static void average(const struct lbr_component *c, int x, int y, int width, int height, struct cells *cells)
-{
-    for (int j = 0; j < cells->down; j++)
+    for (int j = 0; j < cells->down; j++) {
+        int top = j * cells->height, h = height - top < cells->height ? height - top : cells->height;
+        memset(columns, 0, (size_t)width * sizeof *columns);
+        for (int k = 0; k < h; k++) {
+            const uint8_t *p = c->data + (y + top + k) * c->stride + (ptrdiff_t)x * c->step;
+            if (c->wide) add(columns, p, c->step, true, c->shift, width);
+            else if (c->step == 1) add(columns, p, 1, false, 0, width);
+            else add(columns, p, c->step, false, 0, width);
+        }
         for (int i = 0; i < cells->across; i++) {
-            int left = i * cells->width, top = j * cells->height;
-            int w = width - left < cells->width ? width - left : cells->width, h = height - top < cells->height ? height - top : cells->height;
+            int left = i * cells->width, w = width - left < cells->width ? width - left : cells->width;
             uint64_t sum = 0, n = (uint64_t)w * (uint64_t)h;
-            for (int k = 0; k < h; k++) sum += sum_row(c, c->data + (y + top + k) * c->stride + (ptrdiff_t)(x + left) * c->step, w);
+            for (int k = 0; k < w; k++) sum += columns[left + k];
             cells->values[j * cells->across + i] = (uint32_t)((sum * 256 + n / 2) / n);
         }
+    }
 }
 
 /* One box filter along lines of n values that stand `step` apart; the ends are repeated. */
@@ -105,12 +105,11 @@ static void blur_row(const struct cells *cells, int y, uint32_t *line, const uin
 {
     int at = place(y, cells->height, cells->down), w = at & 255;
     const uint32_t *upper = cells->values + (at >> 8) * cells->across, *lower = w ? upper + cells->across : upper;
-    for (int i = 0; i < cells->across; i++) line[i] = (uint32_t)(((uint64_t)upper[i] * (uint32_t)(256 - w) + (uint64_t)lower[i] * (uint32_t)w + 128) >> 8);
+    for (int i = 0; i < cells->across; i++) line[i] = (upper[i] * (uint32_t)(256 - w) + lower[i] * (uint32_t)w + 128) >> 8;
     line[cells->across] = line[cells->across - 1];
     for (int x = 0; x < width; x++) {
         uint32_t cell = places[x] >> 8, v = places[x] & 255;
-        uint64_t mixed = (uint64_t)line[cell] * (256 - v) + (uint64_t)line[cell + 1] * v;
-        out[x] = (uint16_t)((mixed + 32768) >> 16);
+        out[x] = (uint16_t)((line[cell] * (256 - v) + line[cell + 1] * v + 32768) >> 16);   /* 16 bits a value and 16 behind the point: it fits */
     }
 }
 
@@ -118,9 +117,13 @@ static inline __attribute__((always_inline)) void lay(uint8_t *p, int step, bool
 {
     for (int x = 0; x < n; x++) {
         uint8_t *at = p + (ptrdiff_t)x * step;
-        uint32_t a = alpha[x];
-        if (wide) *(uint16_t *)at = (uint16_t)((((*(uint16_t *)at >> shift) * (255 - a) + effect[x] * a + 127) / 255) << shift);
-        else *at = (uint8_t)((*at * (255 - a) + effect[x] * a + 127) / 255);
+        if (wide) {
+            uint32_t a = alpha[x];
+            *(uint16_t *)at = (uint16_t)((((*(uint16_t *)at >> shift) * (255 - a) + effect[x] * a + 127) / 255) << shift);
+        } else {
+            uint16_t a = alpha[x], mixed = (uint16_t)(*at * (uint16_t)(255 - a) + (uint16_t)effect[x] * a + 128);
+            *at = (uint8_t)((uint16_t)(mixed + (mixed >> 8)) >> 8);   /* by 255, rounded */
+        }
     }
 }
 
@@ -132,14 +135,20 @@ static void lay_row(const struct lbr_component *c, uint8_t *p, const uint8_t *al
 }
 
 /* Coverage of a row of a subsampled component: what any of its pixels has. */
-static const uint8_t *alpha_row(const struct lbr_coverage *cover, const struct lbr_component *c, int y, int width, uint8_t *line)
+static const uint8_t *alpha_row(const struct lbr_coverage *cover, const struct lbr_component *c, int y, uint8_t *line)
 {
-    if (!c->sx && !c->sy) return cover->alpha + (size_t)y * (size_t)cover->width;
-    memset(line, 0, (size_t)width);
-    for (int j = y << c->sy; j < (y + 1) << c->sy && j < cover->height; j++) {
-        const uint8_t *row = cover->alpha + (size_t)j * (size_t)cover->width;
-        for (int x = 0; x < cover->width; x++)
-            if (row[x] > line[x >> c->sx]) line[x >> c->sx] = row[x];
+    size_t width = (size_t)cover->width;
+    const uint8_t *row = cover->alpha + ((size_t)y << c->sy) * width;
+    if (!c->sx && !c->sy) return row;
+    int rows = cover->height - (y << c->sy) < 1 << c->sy ? cover->height - (y << c->sy) : 1 << c->sy, n = 1 << c->sx;
+    memcpy(line, row, width);
+    for (int j = 1; j < rows; j++)
+        for (size_t x = 0; x < width; x++) line[x] = row[(size_t)j * width + x] > line[x] ? row[(size_t)j * width + x] : line[x];
+    for (int x = 0; x << c->sx < cover->width; x++) {
+        int first = x << c->sx, end = first + n < cover->width ? first + n : cover->width;
+        uint8_t most = line[first];
+        for (int k = first + 1; k < end; k++) most = line[k] > most ? line[k] : most;
+        line[x] = most;
     }
     return line;
 }
@@ -164,7 +173,7 @@ static int draw_component(const struct lbr_component *c, const lbr_mask *m, cons
     struct cells cells = { .width = cell >> c->sx, .height = cell >> c->sy };
     cells.across = (width + cells.width - 1) / cells.width;
     cells.down = (height + cells.height - 1) / cells.height;
-    int status = lbr_room_for(&room->line, &room->sizes[1], (size_t)width);
+    int status = lbr_room_for(&room->line, &room->sizes[1], (size_t)cover->width);
     if (status == LBR_OK) status = lbr_room_for(&room->effect, &room->sizes[3], (size_t)width * sizeof *room->effect);
     if (status == LBR_OK && m->style != LBR_STYLE_BOX) {
         size_t count = (size_t)cells.across * (size_t)cells.down, rest = (size_t)cells.across + 1 + (size_t)width;
@@ -173,7 +182,7 @@ static int draw_component(const struct lbr_component *c, const lbr_mask *m, cons
     }
     if (status != LBR_OK) return status;
     cells.values = room->grid;
-    if (m->style != LBR_STYLE_BOX) average(c, x, y, width, height, &cells);
+    if (m->style != LBR_STYLE_BOX) average(c, x, y, width, height, &cells, room->spare);
     uint32_t *places = m->style == LBR_STYLE_BLUR ? room->spare + cells.across + 1 : NULL;
     if (m->style == LBR_STYLE_BLUR) {
         smooth(&cells, room->spare);
@@ -184,7 +193,7 @@ static int draw_component(const struct lbr_component *c, const lbr_mask *m, cons
     for (int j = 0; j < height; j++) {
         if (m->style == LBR_STYLE_BLUR) blur_row(&cells, j, room->spare, places, room->effect, width);
         else if (m->style == LBR_STYLE_MOSAIC && j % cells.height == 0) mosaic_row(&cells, j, room->effect, width);
-        lay_row(c, c->data + (y + j) * c->stride + (ptrdiff_t)x * c->step, alpha_row(cover, c, j, width, room->line), room->effect, width);
+        lay_row(c, c->data + (y + j) * c->stride + (ptrdiff_t)x * c->step, alpha_row(cover, c, j, room->line), room->effect, width);
     }
     return LBR_OK;
 }

@@ -5,7 +5,7 @@
 #include <string.h>
 #include "internal.h"
 
-enum { STRAIGHT = 5, DIAGONAL = 7 };   /* lengths of a step in the distance map */
+enum { STRAIGHT = 5, DIAGONAL = 7, MOST_FEATHER = 1000 };   /* lengths of a step in the distance map; pixels */
 
 #define FAR 1e6
 
@@ -30,7 +30,7 @@ static int check(const lbr_mask *m, int64_t i)
             if (!(numbers[k].value >= numbers[k].least && numbers[k].value <= FAR))
                 return refuse(i, numbers[k].name, numbers[k].value, numbers[k].least > 0 ? "more than 0 and at most 1e6 pixels" : "a number within 1e6");
     }
-    if (!(m->feather >= 0 && m->feather <= 1000)) return refuse(i, "feather", m->feather, "0 to 1000 pixels");
+    if (!(m->feather >= 0 && m->feather <= MOST_FEATHER)) return refuse(i, "feather", m->feather, "0 to 1000 pixels");
     if (m->style == LBR_STYLE_BOX || (m->strength >= 0.125 && m->strength <= 1)) return LBR_OK;
     if (m->style == LBR_STYLE_BLUR && m->strength >= 0 && m->strength < 0.125)
         return refuse(i, "strength of the blur", m->strength, "at least 0.125 of its longer side: a weaker blur can be undone");
@@ -42,6 +42,25 @@ int lbr_mask_check(const lbr_mask *masks, int64_t count)
     int status = LBR_OK;
     for (int64_t i = 0; i < count && status == LBR_OK; i++) status = check(&masks[i], i);
     return status;
+}
+
+lbr_mask *lbr_mask_copy(const lbr_mask *masks, int64_t count)
+{
+    size_t points = 0;
+    for (int64_t i = 0; i < count; i++)
+        if (masks[i].shape == LBR_MASK_POLYGON) points += 2 * (size_t)masks[i].point_count;
+    lbr_mask *copy = malloc((size_t)count * sizeof *copy + points * sizeof(double));
+    if (!copy) return NULL;
+    memcpy(copy, masks, (size_t)count * sizeof *copy);
+    double *to = (double *)(copy + count);
+    for (int64_t i = 0; i < count; i++) {
+        if (masks[i].shape != LBR_MASK_POLYGON) continue;
+        size_t n = 2 * (size_t)masks[i].point_count;
+        memcpy(to, masks[i].points, n * sizeof *to);
+        copy[i].points = to;
+        to += n;
+    }
+    return copy;
 }
 
 int lbr_room_for(void *buffer, size_t *capacity, size_t bytes)
@@ -190,11 +209,9 @@ static void fade(uint8_t *alpha, uint16_t *d, int width, int height, double feat
                 if (x + 1 < width) nearer(here, here[-down + across] + DIAGONAL);
             }
     }
-    double slope = 255 / ((feather + 1) * STRAIGHT);
-    for (ptrdiff_t i = 0; i < (ptrdiff_t)width * height; i++) {
-        double a = 255 - d[i] * slope;
-        alpha[i] = a <= 0 ? 0 : (uint8_t)lrint(a);
-    }
+    uint8_t share[(MOST_FEATHER + 1) * STRAIGHT + 1];
+    for (unsigned i = 0; i <= end; i++) share[i] = (uint8_t)lrint(fmax(0, 255 - i * 255 / ((feather + 1) * STRAIGHT)));
+    for (ptrdiff_t i = 0; i < (ptrdiff_t)width * height; i++) alpha[i] = share[d[i]];
 }
 
 /* floor(low) and ceil(high) at multiples of align, within 0 and limit. */

@@ -64,7 +64,7 @@ LBR_API void lbr_source_close(lbr_source *source);
 /* ---- single pictures ---- */
 
 /* Reads a PNG (libpng; palette, grey and 16 bits become RGB8, alpha is dropped), JPEG (libjpeg), BMP, WebP or TIFF (FFmpeg, colours as its rgb24;
- * a stored orientation is applied). *rgb out [height,width,3] u8, free it with lbr_picture_free.
+ * an orientation in EXIF is applied). *rgb out [height,width,3] u8, free it with lbr_picture_free.
  * Errors: LBR_EIO, LBR_EFORMAT (empty, broken, not a picture), LBR_ENOMEM; the text names the file. */
 LBR_API int lbr_picture_read(const char *path, uint8_t **rgb, int *width, int *height);
 /* The same of a file's bytes in memory; name: for errors. */
@@ -76,6 +76,9 @@ LBR_API int lbr_picture_is(const char *path);
 /* Writes pixels [height,width,channels] u8 (channels 1: grey, 3: RGB, 4: RGBA) as PNG to a temporary name and renames it.
  * Errors: LBR_EIO (unwritable, disk full), LBR_EINVAL, LBR_ENOMEM; nothing stands under path then. */
 LBR_API int lbr_png_write(const char *path, const uint8_t *pixels, int width, int height, int channels);
+
+/* Writes pixels [height,width,channels] u8 (channels 1: grey, 3: RGB) as JPEG without EXIF, as lbr_png_write. quality 1..100; from 90 on chroma is not subsampled. */
+LBR_API int lbr_jpeg_write(const char *path, const uint8_t *pixels, int width, int height, int channels, int quality);
 
 /* ---- masks: what must not be seen, covered in place ---- */
 
@@ -147,6 +150,7 @@ typedef struct lbr_transcode_options {
     int threads;              /* encoder threads: the bytes depend on it; 0: 1.5 x the cores, at most 16 */
     int decoder_threads;      /* 0: as many as there are cores, at most 16 */
     int queue;                /* frames on the way; 0: 16, and less when they would take more than 512 MiB, at least 4 */
+    int convert;              /* 1: frames are converted to RGB ahead, by a thread of its own, for callers that look at every frame */
     int sound;                /* LBR_SOUND_*: every sound stream copied, or made AAC where the container cannot take it; none; voices distorted (AAC) */
 } lbr_transcode_options;
 

@@ -4,17 +4,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <libavutil/cpu.h>
 #include <libavutil/imgutils.h>
 #include <libavutil/pixdesc.h>
 #include "internal.h"
 
-enum { MOST = 64, LEAST = 4, USUAL = 16, RING_BYTES = 512 << 20, STAGES = 3 };
+enum { MOST = 64, LEAST = 4, USUAL = 16, RING_BYTES = 512 << 20, STAGES = 4 };
 
 struct place {
     AVFrame *frame;
+    struct lbr_frame rgb;     /* of this frame where frames are converted ahead; else the first place's serves for all */
     int64_t index, pts, duration;
     double time;
     int damaged;              /* 1: broken, 2: lost */
@@ -22,7 +22,7 @@ struct place {
     int64_t count;
 };
 
-/* Frame i lies in places[i % queue]. read >= taken >= given >= masked >= encoded > read - queue - 1: each stage moves its own count. */
+/* Frame i lies in places[i % queue]. read >= converted >= taken >= given >= masked >= encoded >= read - queue: each stage moves its own count. */
 struct lbr_transcode {
     char *name;
     struct lbr_decoder decoder;
@@ -30,12 +30,11 @@ struct lbr_transcode {
     struct lbr_planes planes;
     struct lbr_converter converter;
     struct lbr_mask_room room;
-    struct lbr_frame picture;
     lbr_transcode_info info;
-    bool writing;
+    bool writing, converting;
     int orientation;          /* of the frames in the ring */
     AVRational base;
-    int64_t origin, last_pts; /* ticks; of the input */
+    int64_t origin, shift, last_pts;   /* ticks of the input: its beginning; what the output takes off its times; of the last frame */
     char *dropped, text[1040];
     AVFrame *blank;
     bool first;               /* decoder.frame holds the first frame */
@@ -46,7 +45,7 @@ struct lbr_transcode {
     pthread_cond_t moved;
     struct place places[MOST];
     int queue;
-    int64_t read, taken, given, masked, encoded;
+    int64_t read, converted, taken, given, masked, encoded;
     bool ended, ending, finished, stop;
     int status;               /* the first that a stage met */
     char error[512];
@@ -89,7 +88,7 @@ static void push(lbr_transcode *t, struct place *place, int64_t pts, int64_t dur
 {
     if (t->read > 0 && pts <= t->last_pts) pts = t->last_pts + 1;   /* broken timestamps: order is kept */
     t->last_pts = pts;
-    place->pts = pts - t->origin;
+    place->pts = pts - t->shift;
     place->duration = duration;
     place->time = (double)pts * t->base.num / t->base.den - t->decoder.origin;
     place->damaged = damaged;
@@ -184,6 +183,11 @@ static void *read_frames(void *argument)
     return NULL;
 }
 
+static int convert_one(lbr_transcode *t, struct place *place)
+{
+    return lbr_converter_run(t->name, &t->converter, place->frame, t->orientation, &place->rgb);
+}
+
 static int mask_one(lbr_transcode *t, struct place *place)
 {
     if (place->count == 0) return LBR_OK;
@@ -238,6 +242,13 @@ static void run_stage(lbr_transcode *t, const int64_t *from, int64_t *to, double
     pthread_mutex_unlock(&t->lock);
 }
 
+static void *convert_frames(void *argument)
+{
+    lbr_transcode *t = argument;
+    run_stage(t, &t->read, &t->converted, &t->busy.convert, convert_one);
+    return NULL;
+}
+
 static void *mask_frames(void *argument)
 {
     lbr_transcode *t = argument;
@@ -254,15 +265,6 @@ static void *encode_frames(void *argument)
 
 /* ---- opening ---- */
 
-/* The output may not be the input under whatever name. */
-static int check_output(const char *input, const char *output)
-{
-    struct stat a, b;
-    if (stat(input, &a) == 0 && stat(output, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
-        return lbr_fail(LBR_EINVAL, "transcode: %s: the output is the input itself", output);
-    return LBR_OK;
-}
-
 static int first_frame(lbr_transcode *t)
 {
     struct lbr_decoder *d = &t->decoder;
@@ -274,6 +276,7 @@ static int first_frame(lbr_transcode *t)
     t->first = true;
     t->base = d->format->streams[d->stream]->time_base;
     t->origin = llrint(d->origin / av_q2d(t->base));
+    t->shift = d->origin >= 0 && d->origin <= 1 ? 0 : t->origin;   /* a stream cut out of a broadcast begins at any hour */
     bool exact;
     t->orientation = lbr_turn_of_frame(d->frame, d->format->streams[d->stream], &exact);
     if (!exact) lbr_decoder_warn(d, "its display matrix turns by an angle that is no quarter turn; the picture is left as stored");
@@ -313,7 +316,7 @@ static int open_output(lbr_transcode *t, const lbr_transcode_options *o)
     t->planes.padded_height = t->encoder.context->height;
     for (unsigned i = 0; i < input->nb_streams && o->sound != LBR_SOUND_DROP; i++)
         if (lbr_keep_sound(input->streams[i])) {
-            struct lbr_audio_options sound = { .stream = (int)i, .distort = o->sound == LBR_SOUND_DISTORT, .exact = true };
+            struct lbr_audio_options sound = { .stream = (int)i, .in_place = t->shift == 0, .distort = o->sound == LBR_SOUND_DISTORT, .exact = true };
             lbr_encoder_sound(&t->encoder, t->name, &sound);
         }
     t->info.sounds = t->encoder.audio_count;
@@ -339,6 +342,7 @@ static void describe(lbr_transcode *t, const AVFrame *first)
 static int make_ring(lbr_transcode *t, const lbr_transcode_options *o)
 {
     int64_t bytes = av_image_get_buffer_size(t->planes.format, t->planes.padded_width, t->planes.padded_height, 64);
+    if (t->converting) bytes += 3 * (int64_t)t->planes.padded_width * t->planes.padded_height;
     int64_t fit = RING_BYTES / (bytes > 0 ? bytes : 1);
     t->queue = o->queue > 0 ? o->queue : USUAL;
     if (t->queue > MOST) t->queue = MOST;
@@ -352,9 +356,13 @@ static int make_ring(lbr_transcode *t, const lbr_transcode_options *o)
 
 static int start(lbr_transcode *t)
 {
-    void *(*const stages[STAGES])(void *) = { read_frames, mask_frames, encode_frames };
-    for (; t->running < (t->writing ? STAGES : 1); t->running++) {
-        int error = pthread_create(&t->threads[t->running], NULL, stages[t->running], t);
+    const struct { void *(*run)(void *); bool wanted; } stages[STAGES] = {
+        { read_frames, true }, { convert_frames, t->converting }, { mask_frames, t->writing }, { encode_frames, t->writing },
+    };
+    for (int i = 0; i < STAGES; i++) {
+        if (!stages[i].wanted) continue;
+        int error = pthread_create(&t->threads[t->running], NULL, stages[i].run, t);
+        t->running += !error;
         if (error) return lbr_fail(LBR_ENOMEM, "transcode: no thread: %s", strerror(error));
     }
     return LBR_OK;
@@ -372,13 +380,14 @@ int lbr_transcode_open(const char *input, const lbr_transcode_options *o, lbr_tr
     lbr_media_pin();
     t->began = now();
     t->writing = o->output != NULL;
+    t->converting = o->convert;
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_mutex_init(&t->lock, NULL);
     pthread_cond_init(&t->moved, &attributes);
     pthread_condattr_destroy(&attributes);
-    int status = t->writing ? check_output(input, o->output) : LBR_OK;
+    int status = t->writing ? lbr_keep_apart(input, o->output) : LBR_OK;
     if (status == LBR_OK) status = lbr_decoder_open(&t->decoder, input, o->decoder_threads);
     if (status == LBR_OK) status = first_frame(t);
     if (status == LBR_OK) {
@@ -436,9 +445,9 @@ int lbr_transcode_next(lbr_transcode *t, int64_t *index, double *time, int *dama
     if (!t->writing) let_go(t);
     if (t->taken - t->given >= t->queue - 1)
         status = lbr_fail(LBR_EINVAL, "transcode: %s: %d frames wait for their masks, and there is no room for more", t->name, t->queue - 1);
-    while (status == LBR_OK && t->taken == t->read) {
+    while (status == LBR_OK && t->taken == (t->converting ? t->converted : t->read)) {
         if (t->status != LBR_OK) status = lbr_fail(t->status, "%s", t->error);
-        else if (t->ended) status = LBR_EEND;
+        else if (t->ended && t->taken == t->read) status = LBR_EEND;
         else status = wait_a_little(t);
     }
     if (status == LBR_OK && t->status != LBR_OK) status = lbr_fail(t->status, "%s", t->error);
@@ -457,33 +466,14 @@ int lbr_transcode_rgb(lbr_transcode *t, int64_t index, uint8_t *rgb)
     double start = now();
     if (index < t->given || index >= t->taken)
         return lbr_fail(LBR_EINVAL, "transcode: %s: frame %lld is not in hand", t->name, (long long)index + 1);
-    const AVFrame *frame = t->places[index % t->queue].frame;
-    int status = lbr_converter_run(t->name, &t->converter, frame, t->orientation, &t->picture);
+    struct place *place = &t->places[index % t->queue];
+    struct lbr_frame *picture = t->converting ? &place->rgb : &t->places[0].rgb;
+    int status = t->converting ? LBR_OK : lbr_converter_run(t->name, &t->converter, place->frame, t->orientation, picture);
     if (status != LBR_OK) return status;
     int crop[4] = { 0, 0, t->info.width, t->info.height };
-    lbr_turn_copy(&t->picture, crop, 0, rgb);
+    lbr_turn_copy(picture, crop, 0, rgb);
     worked(t, &t->busy.convert, start);
     return LBR_OK;
-}
-
-/* A copy of masks and of the points behind them in one block. */
-static lbr_mask *copy_masks(const lbr_mask *masks, int64_t count)
-{
-    size_t points = 0;
-    for (int64_t i = 0; i < count; i++)
-        if (masks[i].shape == LBR_MASK_POLYGON) points += 2 * (size_t)masks[i].point_count;
-    lbr_mask *copy = malloc((size_t)count * sizeof *copy + points * sizeof(double));
-    if (!copy) return NULL;
-    memcpy(copy, masks, (size_t)count * sizeof *copy);
-    double *to = (double *)(copy + count);
-    for (int64_t i = 0; i < count; i++) {
-        if (masks[i].shape != LBR_MASK_POLYGON) continue;
-        size_t n = 2 * (size_t)masks[i].point_count;
-        memcpy(to, masks[i].points, n * sizeof *to);
-        copy[i].points = to;
-        to += n;
-    }
-    return copy;
 }
 
 int lbr_transcode_write(lbr_transcode *t, int64_t index, const lbr_mask *masks, int64_t count)
@@ -493,7 +483,7 @@ int lbr_transcode_write(lbr_transcode *t, int64_t index, const lbr_mask *masks, 
         return lbr_fail(LBR_EINVAL, "transcode: %s: masks of frame %lld, want those of frame %lld", t->name, (long long)index + 1, (long long)t->given + 1);
     int status = lbr_mask_check(masks, count);
     if (status != LBR_OK) return status;
-    lbr_mask *copy = count > 0 ? copy_masks(masks, count) : NULL;
+    lbr_mask *copy = count > 0 ? lbr_mask_copy(masks, count) : NULL;
     if (count > 0 && !copy) return lbr_fail(LBR_ENOMEM, "transcode: no memory");
     pthread_mutex_lock(&t->lock);
     if (t->status != LBR_OK) status = lbr_fail(t->status, "%s", t->error);
@@ -569,13 +559,13 @@ void lbr_transcode_free(lbr_transcode *t)
     lbr_decoder_close(&t->decoder);
     for (int i = 0; i < MOST; i++) {
         av_frame_free(&t->places[i].frame);
+        lbr_frame_release(&t->places[i].rgb);
         free(t->places[i].masks);
     }
     av_frame_free(&t->blank);
     lbr_planes_release(&t->planes);
     lbr_converter_release(&t->converter);
     lbr_mask_room_release(&t->room);
-    lbr_frame_release(&t->picture);
     pthread_cond_destroy(&t->moved);
     pthread_mutex_destroy(&t->lock);
     free(t->dropped);

@@ -65,7 +65,7 @@ static int seek(void *state, double seconds)
         avcodec_flush_buffers(v->d.context);
         av_frame_unref(v->d.frame);
         v->d.draining = v->held = false;
-        v->d.awaiting = v->d.failed = 0;
+        v->d.awaiting = v->d.failed = v->d.suspect = 0;
         v->d.clock = -1;
         v->d.from_beginning = beginning;
         v->d.decoded = v->d.damaged = v->d.read_error = 0;

@@ -25,17 +25,35 @@ function media.read_picture(path)
   return rgb
 end
 
----Writes a PNG under a temporary name and renames it. Raises one line where that is not possible.
+-- Channels of pixels that a picture can be made of; raises at the caller's caller.
+local function channels_of(pixels, name, most)
+  local shape = pixels.shape
+  local channels = #shape == 2 and 1 or shape[3]
+  if pixels.dtype ~= "u8" or #shape < 2 or #shape > 3 or not (channels == 1 or channels == 3 or channels == most) then
+    error(("%s: pixels are %s [%s], want u8 [H,W]%s [H,W,3]%s"):format(name, pixels.dtype, table.concat(shape, ","), most == 4 and "," or " or",
+      most == 4 and " or [H,W,4]" or ""), 3)
+  end
+  return channels
+end
+
+---Writes a PNG under a temporary name and renames it: pixels and nothing else. Raises one line where that is not possible.
 ---@param path string
 ---@param pixels Tensor u8 [H,W] grey, [H,W,1] grey, [H,W,3] RGB or [H,W,4] RGBA
 function media.write_png(path, pixels)
-  local shape = pixels.shape
-  local channels = #shape == 2 and 1 or shape[3]
-  if pixels.dtype ~= "u8" or #shape < 2 or #shape > 3 or not (channels == 1 or channels == 3 or channels == 4) then
-    error(("media.write_png: pixels are %s [%s], want u8 [H,W], [H,W,3] or [H,W,4]"):format(pixels.dtype, table.concat(shape, ",")), 2)
-  end
+  local channels = channels_of(pixels, "media.write_png", 4)
   pixels = pixels:contiguous()
-  if library.open().lbr_png_write(path, pixels:ptr(), shape[2], shape[1], channels) ~= C.LBR_OK then error(library.reason(), 2) end
+  if library.open().lbr_png_write(path, pixels:ptr(), pixels.shape[2], pixels.shape[1], channels) ~= C.LBR_OK then error(library.reason(), 2) end
+end
+
+---Writes a JPEG in the same way: no EXIF, no comment.
+---@param path string
+---@param pixels Tensor u8 [H,W] grey, [H,W,1] grey or [H,W,3] RGB
+---@param quality integer|nil 1 to 100 (92); from 90 on chroma is not subsampled
+function media.write_jpeg(path, pixels, quality)
+  local channels = channels_of(pixels, "media.write_jpeg")
+  pixels = pixels:contiguous()
+  local code = library.open().lbr_jpeg_write(path, pixels:ptr(), pixels.shape[2], pixels.shape[1], channels, quality or 92)
+  if code ~= C.LBR_OK then error(library.reason(), 2) end
 end
 
 return media

@@ -38,7 +38,7 @@ Frame.__index = Frame
 
 local OPTIONS = {
   input = "string", output = "string", audio = "string", crf = "number", preset = "string", format = "string", threads = "number",
-  decoder_threads = "number", queue = "number",
+  decoder_threads = "number", queue = "number", convert = "boolean",
 }
 local SOUND = { keep = 0, drop = 1, distort = 2 }
 local DAMAGE = { "broken", "lost" }
@@ -85,11 +85,12 @@ end
 ---Kept: number and times of the frames, sound with its language, rotation, pixel aspect, colour tags, bit depth; unmasked pixels reach the encoder bit for bit
 ---where their format is one of H.264's. Dropped and listed in `dropped`: all tags, cover art, further videos, subtitles, data streams, chapters, attachments.
 ---The same input, masks, options and encoder threads give the same bytes. The output stands under its name only after close.
----@param opts {input: string, output: string, audio: string, crf: number, preset: string, format: string, threads: integer, decoder_threads: integer, queue: integer}
+---@param opts {input: string, output: string, audio: string, crf: number, preset: string, format: string, threads: integer, decoder_threads: integer, queue: integer,
+---  convert: boolean}
 ---  output: .mp4, .mkv or .mov (media.container says which fits); audio: "keep" (every sound stream copied, or made AAC with a warning where the container
 ---  cannot take it), "drop" or "distort" (voices made unrecognisable for good: energies of 16 bands as noise, AAC); crf: quality, lower is better (20); preset:
 ---  of x264 ("veryfast"); format: pixel format of the output (the source's, or the nearest of H.264); threads: of the encoder (1.5 x the cores);
----  decoder_threads (the cores); queue: frames on the way (16)
+---  decoder_threads (the cores); queue: frames on the way (16); convert: frames become RGB ahead, in a thread of its own (false): where every frame is looked at
 ---@return Transcode|nil transcode, or nil and one line that names the file
 function media.transcode(opts)
   opts = library.options(opts, OPTIONS, "media.transcode")
@@ -98,6 +99,7 @@ function media.transcode(opts)
   local o, out = ffi.new("lbr_transcode_options"), ffi.new("lbr_transcode *[1]")
   o.output, o.preset, o.format, o.crf = opts.output, opts.preset, opts.format, opts.crf or -1
   o.threads, o.decoder_threads, o.queue, o.sound = opts.threads or 0, opts.decoder_threads or 0, opts.queue or 0, sound_of(opts.audio, 2)
+  o.convert = opts.convert and 1 or 0
   local code = lib.lbr_transcode_open(opts.input, o, out)
   if code ~= C.LBR_OK then return library.refusal(code) end
   local handle, info, dropped = ffi.gc(out[0], lib.lbr_transcode_free), ffi.new("lbr_transcode_info"), {}
