@@ -10,7 +10,7 @@ local shell = require "shell"
 local sidecar = require "libration.pose.sidecar"
 
 local quote = files.quote
-local W, H, FRAMES, SIDE = 160, 96, 24, 20
+local W, H, FRAMES, SIDE = 320, 192, 24, 20 -- of much smaller pictures x264 does not always make the same bytes: its look-ahead reads beyond them
 local folder
 
 local function place(i) return 16 + 5 * i, 30 + i end
@@ -104,7 +104,7 @@ describe("anonymiser", function()
     local plan = plan_of(assert(anonymiser.find(input, square_finder(), OPTIONS)))
     cover(plan)
     cover(assert(sidecar.read(folder .. "/plan.json")), folder .. "/again.mp4")
-    assert.equal(files.read(output), files.read(folder .. "/again.mp4"))
+    assert.is_true(files.read(output) == files.read(folder .. "/again.mp4"))
     plan.tracks[1].keep = true
     cover(plan, folder .. "/kept.mp4")
     for _, share in ipairs(seen(folder .. "/kept.mp4")) do assert.is_true(share > .9) end
@@ -133,7 +133,7 @@ describe("anonymiser", function()
   it("refuses a sidecar of a recording of another size", function()
     local plan = plan_of(assert(anonymiser.find(input, square_finder(), OPTIONS)))
     plan.input.width = W + 2
-    helper.refuses("160x96 pixels, but the sidecar was made of 162x96", anonymiser.cover, input, folder .. "/none.mp4", plan, {})
+    helper.refuses("320x192 pixels, but the sidecar was made of 322x192", anonymiser.cover, input, folder .. "/none.mp4", plan, {})
     assert.is_false(files.exists(folder .. "/none.mp4"))
   end)
 
@@ -240,7 +240,7 @@ describe("recipes/anonymise #process", function()
 
     text, code = run(("%s --apply %s --output %s"):format(quote(folder .. "/film.mp4"), quote(out .. "/film.anonymised.json"), quote(folder .. "/b.mp4")))
     assert.equal(0, code, text)
-    assert.equal(files.read(out .. "/film.anonymised.mp4"), files.read(folder .. "/b.mp4"))
+    assert.is_true(files.read(out .. "/film.anonymised.mp4") == files.read(folder .. "/b.mp4"))
 
     text, code = run(("%s --output %s --resume"):format(quote(folder .. "/film.mp4"), quote(out)))
     assert.equal(0, code, text)

@@ -72,10 +72,13 @@ describe("people", function()
   end)
 
   it("looks for a body below a face that no person has, and takes it only with its head there", function()
-    local f = { x = 100, y = 60, width = 8, height = 8, angle = 0, score = .8 }
-    local script = { bodies = {}, agrees = function() return true end }
-    assert.equal(1, #people.finder { landmarker = landmarker(script) }:process(frame, { { x = 100, y = 66, width = 14, height = 14, angle = 0, score = .8 } })
-      + #people.finder { landmarker = landmarker { bodies = {}, agrees = function() return false end } }:process(frame, { f }))
+    local function with(size, agrees)
+      local finder = people.finder { landmarker = landmarker { bodies = {}, agrees = function() return agrees end } }
+      return #finder:process(frame, { { x = 100, y = 66, width = size, height = size, angle = 0, score = .8 } })
+    end
+    assert.equal(1, with(7.6, true)) -- the mid hip lies 4.5 faces below: where the made-up body has its head
+    assert.equal(0, with(20, true))
+    assert.equal(0, with(7.6, false))
   end)
 
   it("finds the persons of footballers.jpg and of the photos, one of them by his face alone", function()
@@ -85,7 +88,7 @@ describe("people", function()
     for _, name in ipairs { "pose_detection", "pose_landmark_full", "face_detection_full_range_sparse" } do
       if not weights.find(name) then return pending("needs the weights " .. name) end
     end
-    local finder, detector = people.finder {}, face.detector { confidence = .3 }
+    local finder, detector = people.finder { confidence = .3 }, face.detector { confidence = .3 }
     for name, heads in pairs { ["footballers.jpg"] = { { 778, 80 }, { 339, 160 }, { 593, 58 } }, ["coco/000000197388.jpg"] = { { 36, 68 }, { 330, 118 }, { 587, 76 } },
       ["coco/000000196141.jpg"] = { { 308, 110 }, { 565, 236 } } } do
       local picture = assert(require "libration.media".read_picture(helper.shared("data/stills/" .. name)))

@@ -38,7 +38,7 @@ function finder.new(options)
   local class = self.target ~= "face" and self.target ~= "person"
   if not self.adapter and detector ~= "pose" then self.faces = options.faces or face.detector { range = options.range, confidence = self.confidence } end
   if detector ~= "face" and not class and not (self.adapter and self.target == "person") then
-    self.people = options.people or require "libration.pose.people".finder { confidence = math.max(.4, math.min(.5, self.confidence)) }
+    self.people = options.people or require "libration.pose.people".finder { confidence = math.max(.3, math.min(.5, self.confidence)) }
   end
   self.small, self.before = ffi.new("uint8_t[?]", 32 * 18 * 3), ffi.new("uint8_t[?]", 32 * 18 * 3)
   self:reset()
