@@ -6,7 +6,7 @@ local face = require "libration.pose.face"
 local people = {}
 
 local UNSEEN = 30 -- frames over which somebody is followed whom the detector does not see: the landmark network keeps to what it once took for a body
-local SURE = .7   -- of the detector, to be believed against the landmark network
+local SURE = .5   -- of the detector, to be believed against the landmark network
 
 ---@class Person
 ---@field x number pixels: centre of the upright box round the landmarks
