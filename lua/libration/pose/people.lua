@@ -5,6 +5,9 @@ local face = require "libration.pose.face"
 
 local people = {}
 
+local UNSEEN = 30 -- frames over which somebody is followed whom the detector does not see: the landmark network keeps to what it once took for a body
+local SURE = .5   -- of the detector, to be believed against the landmark network
+
 ---@class Person
 ---@field x number pixels: centre of the upright box round the landmarks
 ---@field y number
@@ -44,7 +47,7 @@ local function outline(rect, w, h, score)
   local up_x, up_y = math.sin(angle), -math.cos(angle)
   local size = .45 * r
   local head = { x = x + .8 * r * up_x, y = y + .8 * r * up_y, width = size, height = size, angle = 0, score = score }
-  return { x = x, y = y, width = 2 * r, height = 2 * r, score = score, head = head, rect = rect }
+  return { x = x, y = y, width = 2 * r, height = 2 * r, score = score, head = head, rect = rect, unseen = 0 }
 end
 
 ---@class PeopleFinder
@@ -81,7 +84,7 @@ local function mark(self, frame, rect)
   end
   local a = pose.landmarks + 5 * blazepose.landmarks
   local following = blazepose.rect(a[0] * w, a[1] * h, a[5] * w, a[6] * h, w, h)
-  local person = { score = flag, landmarks = p, head = head_of(p, flag), rect = rect, following = following }
+  local person = { score = flag, landmarks = p, head = head_of(p, flag), rect = rect, following = following, unseen = 0 }
   -- the body reaches beyond its joints by about half a head
   local rim = .5 * person.head.width
   x0, y0, x1, y1 = x0 - rim, y0 - rim, x1 + rim, y1 + rim
@@ -97,15 +100,14 @@ local function same(a, b)
   return sum / 33 < .12 * math.max(a.width, a.height, b.width, b.height)
 end
 
--- True where a region is round the body of somebody who is known already.
-local function taken(list, rect, w, h)
+-- Who of a list has such a region round the body, nil where nobody has.
+local function owner(list, rect, w, h)
   local x, y, r = rect[0] * w, rect[1] * h, rect[2] * w / 2.5
   for _, person in ipairs(list) do
     local other = person.following or person.rect
     local radius = other[2] * w / 2.5
-    if length(other[0] * w - x, other[1] * h - y) < .35 * math.max(r, radius) and r < 1.7 * radius and radius < 1.7 * r then return true end
+    if length(other[0] * w - x, other[1] * h - y) < .35 * math.max(r, radius) and r < 1.7 * radius and radius < 1.7 * r then return person end
   end
-  return false
 end
 
 -- The region that a person with such a face would fill when standing or sitting upright beside it.
@@ -131,8 +133,11 @@ function Finder:process(frame, faces)
     found[#found + 1] = person
   end
   for _, person in ipairs(self.known) do
-    local again = mark(self, frame, person.following)
-    if again then add(again) end
+    local again = person.unseen < UNSEEN and mark(self, frame, person.following)
+    if again then
+      again.unseen = person.unseen + 1
+      add(again)
+    end
   end
   local views, squares = { false }, face.tiles(w, h, 1.2 * math.min(w, h))
   if self.turn == 0 then
@@ -144,7 +149,13 @@ function Finder:process(frame, faces)
   for _, view in ipairs(views) do
     for _, d in ipairs(self.landmarker:detect(frame, self.confidence, view or nil)) do
       local rect = blazepose.rect(d[5], d[6], d[7], d[8], w, h)
-      if rect[2] > 0 and not taken(found, rect, w, h) then add(mark(self, frame, rect) or outline(rect, w, h, d[13])) end
+      local known = owner(found, rect, w, h)
+      if known then
+        known.unseen = 0
+      elseif rect[2] > 0 then
+        local person = mark(self, frame, rect) or d[13] >= SURE and outline(rect, w, h, d[13])
+        if person then add(person) end
+      end
     end
   end
   for _, f in ipairs(faces or {}) do
