@@ -50,8 +50,8 @@ local function imported(self, given, inputs)
   end
 end
 
--- The whole model's results from those of its head.
-local function finished(tail, graph, results, inputs)
+-- The whole model's results from those of its head; made on the CPU, as numbers shape them.
+local function finished(self, tail, graph, results, inputs)
   local values, given = {}, {}
   for i, out in ipairs(graph.outputs) do
     values[i] = out.value
@@ -60,7 +60,9 @@ local function finished(tail, graph, results, inputs)
   for _, x in ipairs(inputs) do given[#given + 1] = { shape = x.shape, data = x:to("cpu"):contiguous() } end
   local rest, err = onnx.import(tail(values), given)
   if not rest then error(err, 0) end
-  return lower.run(rest, {})
+  local out = lower.run(rest, {})
+  for i, t in ipairs(out) do out[i] = t:to(self.device) end
+  return out
 end
 
 local function optimised(self, graph)
@@ -69,7 +71,7 @@ local function optimised(self, graph)
     ok, err = passes.remove_dead(graph)
   else
     layout.run(graph)
-    ok, err = passes.run(graph, nil, self.options.precision == "bf16", true)
+    ok, err = passes.run(graph, nil, (self.options.precision or "f32") ~= "f32", true)
   end
   if not ok then return nil, err end
   self.to_precision(graph)
@@ -142,7 +144,7 @@ local function plan_for(self, inputs)
     if key then keep(self, key, entry) end
   end
   local graph, arguments, finish = entry.graph, {}, nil
-  if entry.tail then finish = function(results) return tensor.scope(finished, entry.tail, graph, results, inputs) end end
+  if entry.tail then finish = function(results) return tensor.scope(finished, self, entry.tail, graph, results, inputs) end end
   if #graph.nodes == 0 and #graph.inputs == 0 then return graph, nil, lower.run(graph, {}), finish end
   for i, number in ipairs(graph.numbers) do arguments[i] = inputs[number] end
   return graph, entry.plan, arguments, finish
