@@ -12,8 +12,8 @@ local carriers = onnx_format.carriers
 
 -- Subjects of onnx/: each file returns operator -> fn(self) -> value of its first output, second, ...; the domain's name stands before an operator of its own domain.
 local entries = {}
-for _, subject in ipairs { "elementwise", "functions", "losses", "reductions", "shapes", "products", "windows", "control", "index", "pools", "attention", "spatial", "norms",
-  "recurrent", "quantised", "sequences" } do
+for _, subject in ipairs { "elementwise", "functions", "signal", "losses", "reductions", "shapes", "products", "windows", "control", "index", "pools", "attention", "spatial",
+  "norms", "recurrent", "quantised", "sequences" } do
   for op, entry in pairs(require("libration.graph.onnx." .. subject)) do
     assert(not entries[op], op)
     entries[op] = entry

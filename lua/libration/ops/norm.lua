@@ -18,10 +18,16 @@ function ops.group_norm(x, groups, weight, bias, eps)
   local C = s[#s]
   if #s < 2 or groups < 1 or C % groups ~= 0 or x:numel() == 0 then raise(("group_norm: x is %s, %s groups"):format(tensor.describe(x), tostring(groups))) end
   local n, each = x:numel() / (s[1] * C), C / groups
-  local y = x:reshape(s[1], n, groups, each):permute(1, 3, 2, 4):reshape(s[1], groups, n * each)
-  y = ops.layer_norm(y, nil, nil, eps):reshape(s[1], groups, n, each):permute(1, 3, 2, 4):reshape(s)
-  if weight then y = y * weight end
-  return bias and y + bias or y
+  -- mean over the pixels and the channels of a group, for each channel
+  local function mean_of(v)
+    v = ops.mean(v, 2, true)
+    return each == 1 and v or ops.mean(v:reshape(s[1], 1, groups, each), 4, true):expand(s[1], 1, groups, each):reshape(s[1], 1, C)
+  end
+  local y = x:reshape(s[1], n, C)
+  y = y - mean_of(y)
+  local factor = ops.reciprocal(ops.sqrt(ops.affine(mean_of(ops.square(y)), 1, eps or 1e-5)))
+  y = y * (weight and factor * weight or factor)
+  return (bias and y + bias or y):reshape(s)
 end
 
 --- x / sqrt(mean(x^2) + eps) * weight over the last dim.

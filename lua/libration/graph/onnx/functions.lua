@@ -137,18 +137,4 @@ function entries.EyeLike(self)
   return self:cast(y, kind)
 end
 
--- Cosine windows: a0 - a1 cos(2 pi i / n) + a2 cos(4 pi i / n), n the size, or one less where the window is symmetric.
-for name, a in pairs { HannWindow = { .5, .5, 0 }, HammingWindow = { 25 / 46, 21 / 46, 0 }, BlackmanWindow = { .42, .5, .08 } } do
-  entries[name] = function(self)
-    local size = self:list(self:input(1))[1]
-    local values, n = {}, self:attribute("periodic", 1) ~= 0 and size or size - 1
-    if not size or size < 0 or size > 2 ^ 24 then self:fail("a window of %s", tostring(size)) end
-    for i = 1, size do
-      local angle = 2 * math.pi * (i - 1) / math.max(n, 1)
-      values[i] = a[1] - a[2] * math.cos(angle) + a[3] * math.cos(2 * angle)
-    end
-    return self:cast(self:constant(tensor.tensor(values, "f64"), "f64"), onnx_format.kind(self:attribute("output_datatype", 1)))
-  end
-end
-
 return entries

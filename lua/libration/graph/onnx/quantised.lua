@@ -1,6 +1,10 @@
 -- ONNX's quantising operators and products of whole numbers. Entries as in onnx/elementwise.lua.
 local space = require "libration.graph.onnx.space"
 local matrix = require "libration.graph.onnx.product"
+local elementwise = require "libration.graph.onnx.elementwise"
+local reductions = require "libration.graph.onnx.reductions"
+local windows = require "libration.graph.onnx.windows"
+local pools = require "libration.graph.onnx.pools"
 
 local entries = {}
 
@@ -116,6 +120,58 @@ function entries.QLinearConv(self)
   if bias then sums = self:emit("add", { sums, self:reshaped(self:cast(bias, sums.kind), shape) }) end
   local scale = #v[5].shape > 0 and v[5].shape[1] > 1 and self:reshaped(v[5], shape) or self:reshaped(v[5], {})
   return rescaled(self, sums, self:reshaped(v[2], {}), scale, self:reshaped(v[7], {}), self:reshaped(v[8], {}))
+end
+
+---------------------------------------------------------------------------------------------------- ONNX Runtime's own, as its quantiser writes them
+
+entries["com.microsoft.QuantizeLinear"], entries["com.microsoft.DequantizeLinear"] = entries.QuantizeLinear, entries.DequantizeLinear
+
+-- The node with other inputs, for the entry of the operator that it quantises.
+local function given(self, list)
+  return setmetatable({ opset = 13, input = function(_, i) return list[i] end, inputs = function() return list end }, { __index = self })
+end
+
+local function real(self, v, scale, zero)
+  return (self:emit("dequantize_by", { v, spread(self, wide(self, scale), v), spread(self, zero, v) }))
+end
+
+local function whole(self, y, scale, zero)
+  return quantize(self, y, self:reshaped(wide(self, scale), {}), zero and self:reshaped(zero, {}), zero and zero.kind or "u8")
+end
+
+for name, entry in pairs { Add = elementwise.Add, Mul = elementwise.Mul } do
+  entries["com.microsoft.QLinear" .. name] = function(self)
+    local a, b = real(self, self:input(1), self:input(2), self:input(3, true)), real(self, self:input(4), self:input(5), self:input(6, true))
+    return whole(self, entry(given(self, { a, b })), self:input(7), self:input(8, true))
+  end
+end
+
+for name, entry in pairs { Sigmoid = elementwise.Sigmoid, LeakyRelu = elementwise.LeakyRelu, Softmax = reductions.Softmax, AveragePool = pools.AveragePool,
+  GlobalAveragePool = windows.GlobalAveragePool } do
+  entries["com.microsoft.QLinear" .. name] = function(self)
+    if self:attribute("channels_last", 0) ~= 0 then self:fail("channels_last is not supported") end
+    return whole(self, entry(given(self, { real(self, self:input(1), self:input(2), self:input(3, true)) })), self:input(4), self:input(5, true))
+  end
+end
+
+entries["com.microsoft.QLinearConcat"] = function(self)
+  local parts = {}
+  for i = 3, #self.node.inputs, 3 do parts[#parts + 1] = real(self, self:input(i), self:input(i + 1), self:input(i + 2, true)) end
+  if #parts == 0 then self:fail("nothing to concatenate") end
+  local y = #parts == 1 and parts[1] or self:emit("concat", parts, { dim = self:dim(self:attribute("axis", 0), #parts[1].shape) })
+  return whole(self, y, self:input(1), self:input(2))
+end
+
+entries["com.microsoft.QGemm"] = function(self)
+  local a, b, bias, zero = self:input(1), self:input(4), self:input(7, true), self:input(9, true)
+  if #a.shape ~= 2 or #b.shape ~= 2 then self:fail("[%s] with [%s], want two dims", table.concat(a.shape, ","), table.concat(b.shape, ",")) end
+  if self:attribute("transA", 0) ~= 0 then a = matrix.swapped(self, a) end
+  if self:attribute("transB", 0) ~= 0 then b = matrix.swapped(self, b) end
+  local sums = product(self, a, b, self:input(3), self:input(6))
+  if bias then sums = self:emit("add", { sums, self:cast(bias, sums.kind) }) end
+  local factor = self:emit("affine", { (self:emit("mul", { wide(self, self:input(2)), wide(self, self:input(5)) })) }, { scale = self:attribute("alpha", 1), shift = 0 })
+  local y = self:emit("mul", { self:cast(sums, "f32"), factor })
+  return self:input(8, true) and whole(self, y, self:input(8), zero) or y
 end
 
 return entries
