@@ -158,6 +158,19 @@ describe("onnx", function()
       near(lr.tensor { { { { 0, 1.5, 3.5 } } } }, apply("AveragePool", x, { kernel_shape = { 1, 2 }, strides = { 1, 2 }, pads = { 0, 1, 0, 0 }, count_include_pad = 1 }))
     end)
 
+    it("sequences are lists of values while a network is made", function()
+      local N = made.node
+      local network = assert(load(made.model {
+        inputs = { made.info("x", "f32", { 5, 2 }) }, outputs = { made.info("y", "f32", { 3, 2 }), made.info("n", "i64", {}) },
+        constants = { made.tensor("two", "i64", {}, { 2 }), made.tensor("one", "i64", {}, { 1 }) },
+        nodes = { N("SplitToSequence", { "x", "two" }, { "s" }), N("SequenceErase", { "s", "one" }, { "t" }), N("ConcatFromSequence", { "t" }, { "y" }, { axis = 0 }),
+          N("SequenceLength", { "s" }, { "n" }) },
+      }))
+      local out = network:run(lr.arange(10):reshape(5, 2))
+      assert.same({ { 0, 1 }, { 2, 3 }, { 8, 9 } }, out.y:totable())
+      assert.equal(3, out.n:item())
+    end)
+
     it("If takes the branch of its condition, Loop unrolls, a shape in numbers of an input makes a plan for each", function()
       local function branch(name, op) return { graph = made.graph { nodes = { made.node(op, { "x" }, { name }) }, outputs = { made.info(name, "f32", { 2 }) } } } end
       local model = made.model {

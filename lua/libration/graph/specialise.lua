@@ -154,11 +154,12 @@ end
 local function by_declaration(self)
   local given, complete, key = {}, true, {}
   for i, info in ipairs(self.inputs) do
+    local asked = (self.options.shapes or {})[info.name] or {}
     complete = complete and info.shape ~= nil
     local shape = {}
     for d, size in ipairs(info.shape or {}) do
-      shape[d] = type(size) == "number" and size or 1
-      complete = complete and (type(size) == "number" or d == 1)
+      shape[d] = asked[d] or type(size) == "number" and size or 1
+      complete = complete and (asked[d] or type(size) == "number" or d == 1)
     end
     given[i] = { shape = shape }
     key[i] = ("%s [%s]"):format(onnx_format.carriers[info.kind], table.concat(shape, ",")) -- tensor.describe of such an input
@@ -181,8 +182,13 @@ end
 function M.new(model, options, to_precision)
   local self = setmetatable({ model = model, options = options, to_precision = to_precision, inputs = {}, frozen = {}, kept = {}, order = {} }, Shaped)
   for i, info in ipairs(model.graph.inputs) do
-    local asked = (options.shapes or {})[info.name] -- wins over the file, whose sizes are at times only those of the export
-    self.inputs[i] = asked and { name = info.name, kind = info.kind, shape = asked } or info
+    local asked = (options.shapes or {})[info.name]
+    local shape = asked and {} or info.shape
+    for d, size in ipairs(asked or {}) do -- wins over the file, whose sizes are at times only those of the export; what the file leaves open stays open
+      local own = (info.shape or {})[d]
+      shape[d] = type(own) == "string" and own or size
+    end
+    self.inputs[i] = { name = info.name, kind = info.kind, shape = shape }
     if not onnx_format.carriers[info.kind] then return nil, ("%s: input '%s' is of kind %s, which is not supported"):format(model.name, info.name, info.kind) end
   end
   local ok, why = onnx.check(model, options.outputs)
