@@ -233,22 +233,24 @@ int lbr_cpu_nonzero(lbr_call *c)
 
 /* ---- non-maximum suppression ---- */
 
-struct box { float y0, x0, y1, x1; };
+struct box { float y0, x0, y1, x1, area; };
 
 static struct box box_of(const lbr_tensor *boxes, int64_t i, int centre)
 {
     float b[4];
+    struct box out;
     lbr_load_f32(boxes->dtype, boxes->data + i * 4 * lbr_dtype_size(boxes->dtype), 1, 4, b);
-    if (centre) return (struct box){b[1] - b[3] / 2, b[0] - b[2] / 2, b[1] + b[3] / 2, b[0] + b[2] / 2};
-    return (struct box){fminf(b[0], b[2]), fminf(b[1], b[3]), fmaxf(b[0], b[2]), fmaxf(b[1], b[3])};
+    if (centre) out = (struct box){.y0 = b[1] - b[3] / 2, .x0 = b[0] - b[2] / 2, .y1 = b[1] + b[3] / 2, .x1 = b[0] + b[2] / 2};
+    else out = (struct box){.y0 = fminf(b[0], b[2]), .x0 = fminf(b[1], b[3]), .y1 = fmaxf(b[0], b[2]), .x1 = fmaxf(b[1], b[3])};
+    out.area = (out.y1 - out.y0) * (out.x1 - out.x0);
+    return out;
 }
 
-static bool overlap(struct box a, struct box b, double most)
+static inline bool overlap(const struct box *a, const struct box *b, float most)
 {
-    float h = fminf(a.y1, b.y1) - fmaxf(a.y0, b.y0), w = fminf(a.x1, b.x1) - fmaxf(a.x0, b.x0);
-    if (!(h > 0 && w > 0)) return false;
+    float h = (a->y1 < b->y1 ? a->y1 : b->y1) - (a->y0 > b->y0 ? a->y0 : b->y0), w = (a->x1 < b->x1 ? a->x1 : b->x1) - (a->x0 > b->x0 ? a->x0 : b->x0);
     float both = h * w;
-    return both / ((a.y1 - a.y0) * (a.x1 - a.x0) + (b.y1 - b.y0) * (b.x1 - b.x0) - both) > (float)most;
+    return h > 0 && w > 0 && both / (a->area + b->area - both) > most;
 }
 
 int lbr_cpu_nms(lbr_call *c)
@@ -256,7 +258,8 @@ int lbr_cpu_nms(lbr_call *c)
     const lbr_nms_attr *a = c->attr;
     int64_t B = c->in[1].shape[0], C = c->in[1].shape[1], N = c->in[1].shape[2], most = a->most < N ? a->most : N, count = 0;
     int32_t *kept = (int32_t *)c->out[0].data;
-    struct candidate *list = malloc((size_t)N * sizeof *list + 1);
+    struct candidate *list = malloc((size_t)N * (sizeof *list + sizeof(struct box)) + 1);
+    struct box *free_standing = (struct box *)(list + N); /* of this line */
     if (!list) return lbr_fail(LBR_ENOMEM, "nms: out of memory for %lld boxes", (long long)N);
     memset(kept, 0, (size_t)(B * C * most * 3) * sizeof *kept);
     for (int64_t line = 0; line < B * C; line++) {
@@ -269,9 +272,10 @@ int lbr_cpu_nms(lbr_call *c)
         qsort(list, (size_t)n, sizeof *list, best_first);
         for (int64_t i = 0; i < n && count - first < most; i++) {
             struct box own = box_of(&c->in[0], boxes + list[i].at, a->centre);
-            bool free_standing = true;
-            for (int64_t j = first; free_standing && j < count; j++) free_standing = !overlap(own, box_of(&c->in[0], boxes + kept[j * 3 + 2], a->centre), a->iou);
-            if (!free_standing) continue;
+            bool hidden = false;
+            for (int64_t j = 0; !hidden && j < count - first; j++) hidden = overlap(&own, &free_standing[j], (float)a->iou);
+            if (hidden) continue;
+            free_standing[count - first] = own;
             kept[count * 3] = (int32_t)(line / C), kept[count * 3 + 1] = (int32_t)(line % C), kept[count * 3 + 2] = (int32_t)list[i].at;
             count++;
         }

@@ -236,10 +236,9 @@ template <class S> static __device__ __forceinline__ box box_of(const S *p, bool
 
 static __device__ __forceinline__ bool overlap(const box &a, const box &b, float most)
 {
-    float h = fminf(a.y1, b.y1) - fmaxf(a.y0, b.y0), w = fminf(a.x1, b.x1) - fmaxf(a.x0, b.x0);
-    if (!(h > 0 && w > 0)) return false;
+    float h = (a.y1 < b.y1 ? a.y1 : b.y1) - (a.y0 > b.y0 ? a.y0 : b.y0), w = (a.x1 < b.x1 ? a.x1 : b.x1) - (a.x0 > b.x0 ? a.x0 : b.x0);
     float both = h * w;
-    return both / ((a.y1 - a.y0) * (a.x1 - a.x0) + (b.y1 - b.y0) * (b.x1 - b.x0) - both) > most;
+    return h > 0 && w > 0 && both / ((a.y1 - a.y0) * (a.x1 - a.x0) + (b.y1 - b.y0) * (b.x1 - b.x0) - both) > most;
 }
 
 // kept [lines,most,3]: what a line keeps, then a row of -1 where there is room.
