@@ -155,12 +155,10 @@ local function keep(plan, o)
   end
 end
 
-local STYLES = {"blur", "mosaic", "box"}
-
 -- The second pass, from the sidecar as it was written, so that --apply of it makes the same bytes.
 local function cover(item, o, row)
   local anonymiser, progress, sidecar = require "libration.pose.anonymiser", require "libration.progress", require "libration.pose.sidecar"
-  local plan = assert(sidecar.read(item.sidecar, STYLES))
+  local plan = assert(sidecar.read(item.sidecar))
   local bar
   local done = anonymiser.cover(item.path, item.output, plan, {
     audio = plan.settings.audio or "keep", crf = plan.settings.crf or o.crf, threads = o.threads > 0 and o.threads or nil, look = 6,
@@ -211,7 +209,7 @@ local function work(item, o, given, tools, row)
   local sidecar, log = require "libration.pose.sidecar", require "libration.log"
   local plan
   if o.apply ~= "" then
-    plan = assert(sidecar.read(o.apply, STYLES))
+    plan = assert(sidecar.read(o.apply))
     for name, value in pairs(settings_of(o)) do
       if given[name] or name == "audio" and (given.keep_audio or given.drop_audio or given.distort_voice) then plan.settings[name] = value end
     end
@@ -223,7 +221,7 @@ local function work(item, o, given, tools, row)
   for _, track in ipairs(plan.tracks) do row.kept = row.kept + (track.keep and 1 or 0) end
   if not (o.apply ~= "" and same_file(o.apply, item.sidecar)) or #o.keep > 0 then sidecar.write(item.sidecar, plan) end
   if o.preview then
-    require("libration.pose.anonymiser").preview(item.path, item.preview, assert(sidecar.read(item.sidecar, STYLES)), 16)
+    require("libration.pose.anonymiser").preview(item.path, item.preview, assert(sidecar.read(item.sidecar)), 16)
     log.info("%s: %d tracks -> %s", item.path, #plan.tracks, item.preview)
     return
   end
@@ -235,7 +233,7 @@ end
 local function is_done(item, o)
   local files, json = require "libration.files", require "libration.formats.json"
   if not (files.exists(item.output) and files.exists(item.sidecar)) then return false end
-  local plan = require("libration.pose.sidecar").read(item.sidecar, STYLES)
+  local plan = require("libration.pose.sidecar").read(item.sidecar)
   return plan and plan.input.sha256 == require("libration.media").sha256(item.path) and json.encode(plan.settings) == json.encode(settings_of(o))
 end
 

@@ -84,7 +84,7 @@ describe("anonymiser", function()
 
   local function cover(plan, to)
     sidecar.write(folder .. "/plan.json", plan)
-    return anonymiser.cover(input, to or output, assert(sidecar.read(folder .. "/plan.json", { "blur", "mosaic", "box" })), { crf = 20, audio = "keep", threads = 1, look = 3 })
+    return anonymiser.cover(input, to or output, assert(sidecar.read(folder .. "/plan.json")), { crf = 20, audio = "keep", threads = 1, look = 3 })
   end
 
   it("covers the square in every frame, also in those that the finder misses, and keeps every frame", function()

@@ -27,8 +27,6 @@ local function plan_of()
   }
 end
 
-local STYLES = { "blur", "mosaic", "box" }
-
 describe("sidecar", function()
   local folder, path
   before_each(function()
@@ -39,7 +37,7 @@ describe("sidecar", function()
 
   it("reads back what it wrote, and writes the same bytes again", function()
     sidecar.write(path, plan_of())
-    local plan = assert(sidecar.read(path, STYLES))
+    local plan = assert(sidecar.read(path))
     assert.equal('a "b"\\ü.mp4', plan.input.file)
     assert.equal(2, #plan.tracks)
     local s = plan.tracks[1]:at(5)
@@ -62,7 +60,7 @@ describe("sidecar", function()
     assert.equal(20, #value.tracks[1].samples)
     setmetatable(value.blank, { list = true })
     files.write(path, json.encode(value, true))
-    local plan = assert(sidecar.read(path, STYLES))
+    local plan = assert(sidecar.read(path))
     assert.equal(20, plan.tracks[1].count)
     assert.near(.25, plan.tracks[2]:at(7).angle, 1e-6)
   end)
@@ -80,7 +78,7 @@ describe("sidecar", function()
       { '"frame": 7, "time": 0.5', '"frame": 7.5, "time": 0.5', "tracks[2].samples[1].frame: 7.5, want a whole number" },
       { '"id": 2', '"id": 1', "tracks[2].id: 1 stands twice" },
       { '"keep": true', '"keep": yes', "tracks[2].keep: 'yes', want true or false" },
-      { '"style": "box"', '"style": "smoke"', "tracks[1].style: 'smoke', want blur, mosaic, box" },
+      { '"style": "box"', '"style": "smoke"', "tracks[1].style: 'smoke', want blur, mosaic or box" },
       { '"mask":"always"', '"mask":"often"', "line 6, regions[1].mask: 'often', want always or never" },
       { "[1,2],[30,2],", "[30,2],", "regions[1].points: a polygon of 2 corners" },
       { "[9]", "[0]", "line 5, blank[1]: 0, want at least 1" },
@@ -95,7 +93,7 @@ describe("sidecar", function()
       local wrong, n = good:gsub(from, (case[2]:gsub("%%", "%%%%")), 1)
       assert.equal(1, n, case[1])
       files.write(path, wrong)
-      local plan, err = sidecar.read(path, STYLES)
+      local plan, err = sidecar.read(path)
       assert.is_nil(plan)
       assert.is_true(err:find(path, 1, true) == 1 and err:find(case.plain or case[3], 1, true) ~= nil and not err:find "\n", err)
     end
@@ -112,7 +110,7 @@ describe("sidecar", function()
       local at = random(#good) + 1
       local text = i % 3 == 0 and good:sub(1, at) or good:sub(1, at - 1) .. string.char(random(256)) .. good:sub(at + 1)
       files.write(path, text)
-      local plan, err = sidecar.read(path, STYLES)
+      local plan, err = sidecar.read(path)
       assert.is_true(plan ~= nil or type(err) == "string" and not err:find "\n" and err:find(path, 1, true) == 1, tostring(err))
     end
     files.write(path, ("["):rep(100000))

@@ -188,17 +188,57 @@ function face.merge(lists)
   return kept
 end
 
---- Faces in a frame, wherever they are: the whole frame and its tiles, and where that finds none, the same turned by 90, 180 and 270 degrees.
+-- A frame with a rim in which it is mirrored: the half of a face that the edge cuts off is there again, and the network finds it.
+local function mirrored(frame, rim)
+  local h, w = frame:size(1), frame:size(2)
+  local wide = w + 2 * rim
+  local big = tensor.empty({ h + 2 * rim, wide, 3 }, "u8")
+  local from, to = frame:ptr(), big:ptr()
+  for y = 0, h + 2 * rim - 1 do
+    local v = y - rim
+    if v < 0 then v = -1 - v elseif v >= h then v = 2 * h - 1 - v end
+    local p, q = from + v * w * 3, to + y * wide * 3
+    ffi.copy(q + rim * 3, p, w * 3)
+    for x = 0, rim - 1 do
+      local left, right, l, r = 3 * (rim - 1 - x), 3 * (rim + w + x), 3 * x, 3 * (w - 1 - x)
+      q[left], q[left + 1], q[left + 2] = p[l], p[l + 1], p[l + 2]
+      q[right], q[right + 1], q[right + 2] = p[r], p[r + 1], p[r + 2]
+    end
+  end
+  return big:touch() or big
+end
+
+-- Faces of a mirrored frame in pixels of the frame itself; those that are mirror images alone are left out.
+local function inwards(lists, rim, w, h)
+  for i, list in ipairs(lists) do
+    local kept = {}
+    for _, f in ipairs(list) do
+      f.x, f.y = f.x - rim, f.y - rim
+      for k = 1, #f.points do f.points[k] = f.points[k] - rim end
+      local over = .3 * math.max(f.width, f.height)
+      if f.x > -over and f.x < w + over and f.y > -over and f.y < h + over then kept[#kept + 1] = f end
+    end
+    lists[i] = kept
+  end
+  return lists
+end
+
+--- Faces in a frame, wherever they are: the whole frame, and with a mirrored rim, for faces that the edge cuts, its tiles or the whole again; where that finds none,
+--- the same turned by 90, 180 and 270 degrees.
 ---@param frame Tensor u8 [H,W,3] RGB
 ---@param options? {tile: number, upright: boolean, turned: boolean, least: number} tile: side of the tiles in pixels (none without); upright, turned: false leaves
----  those views out; least: smallest score instead of the detector's own. Tiles are asked for a quarter of the rest more, as they show much that is no face
+---  those views out; least: smallest score instead of the detector's own. All but the whole frame are asked for a quarter of the rest more, as they show much that
+---  is no face
 ---@return Face[] faces best first
 function FaceDetector:search(frame, options)
   options = options or {}
   local h, w = frame:size(1), frame:size(2)
-  local least = options.least or self.confidence
+  local least, long = options.least or self.confidence, math.max(w, h)
   frame = frame:contiguous()
-  local whole, tiles = { x = w / 2, y = h / 2, side = math.max(w, h) }, options.tile and face.tiles(w, h, options.tile) or {}
+  local rim = math.min(math.ceil((options.tile or long) / 8), w, h)
+  local rimmed, W, H = mirrored(frame, rim), w + 2 * rim, h + 2 * rim
+  local whole, parts = { { x = w / 2, y = h / 2, side = long } }, options.tile and face.tiles(W, H, options.tile) or {}
+  if #parts == 0 then parts = { { x = W / 2, y = H / 2, side = math.max(W, H) } } end
   local function views_of(list, quarters)
     local views = {}
     for _, quarter in ipairs(quarters) do
@@ -207,8 +247,8 @@ function FaceDetector:search(frame, options)
     return views
   end
   local function turned(quarters)
-    local lists = self:look(frame, views_of({ whole }, quarters), least)
-    for _, list in ipairs(self:look(frame, views_of(tiles, quarters), least + (1 - least) / 4)) do lists[#lists + 1] = list end
+    local lists = self:look(frame, views_of(whole, quarters), least)
+    for _, list in ipairs(inwards(self:look(rimmed, views_of(parts, quarters), least + (1 - least) / 4), rim, w, h)) do lists[#lists + 1] = list end
     return face.merge(lists)
   end
   local found = options.upright ~= false and turned { 0 } or {}

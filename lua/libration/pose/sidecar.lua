@@ -117,11 +117,12 @@ local function read_samples(r, track, frames)
   end)
 end
 
+local STYLES = { blur = true, mosaic = true, box = true }
+
 --- Reads a sidecar, also one that was edited by hand.
 ---@param path string
----@param styles? string[] styles that a track may ask for by itself
 ---@return Sidecar|nil plan, or nil and one line that names file, line and field
-function sidecar.read(path, styles)
+function sidecar.read(path)
   local text, why = files.read(path, LARGEST)
   if not text then return nil, why end
   local plan = { blank = {}, regions = {}, tracks = {}, input = {}, settings = {} }
@@ -141,11 +142,8 @@ function sidecar.read(path, styles)
       kind = function() track.kind = r:string() end,
       keep = function() track.keep = r:boolean() end,
       style = function()
-        local style = r:string()
-        for _, known in ipairs(styles or {}) do
-          if style == known then track.style = style end
-        end
-        if not track.style then r:fail(("'%s', want %s"):format(style, table.concat(styles or {}, ", "))) end
+        track.style = r:string()
+        if not STYLES[track.style] then r:fail(("'%s', want blur, mosaic or box"):format(track.style)) end
       end,
       samples = function() read_samples(r, track, plan.input.frames or 1e9) end,
     }, { "id", "kind", "samples" })
@@ -165,7 +163,10 @@ function sidecar.read(path, styles)
       end,
       settings = function()
         r:object({
-          mask = setting "mask", style = setting "style", margin = setting "margin", audio = setting "audio", detector = setting "detector", weights = setting "weights",
+          mask = setting "mask", style = function()
+            plan.settings.style = r:string()
+            if not STYLES[plan.settings.style] then r:fail(("'%s', want blur, mosaic or box"):format(plan.settings.style)) end
+          end, margin = setting "margin", audio = setting "audio", detector = setting "detector", weights = setting "weights",
           feather = setting_number("feather", 0, 1000), strength = setting_number("strength", 0, 1), crf = setting_number("crf", 0, 51),
           confidence = setting_number("confidence", 0, 1), gap = setting_number("gap", 0, 1e6), lead = setting_number("lead", 0, 1e6),
         }, { "mask", "style", "margin" })
