@@ -211,10 +211,22 @@ end
 ---@param order integer[]
 ---@return IrValue
 function Import:transposed(x, order)
-  for i, d in ipairs(order) do
-    if i ~= d then return (self:emit("transpose", { x }, { order = order })) end
+  local same = true
+  for i, d in ipairs(order) do same = same and i == d end
+  if same then return x end
+  if not (x.data and x.learned) then return (self:emit("transpose", { x }, { order = order })) end
+  -- weights are turned once for all shapes that a model is imported for
+  local kept, key = self.state.model.turned, table.concat(order, ",")
+  kept[x.data] = kept[x.data] or {}
+  local data = kept[x.data][key]
+  if not data then
+    local v = self:emit("transpose", { x }, { order = order })
+    kept[x.data][key] = v.data
+    return v
   end
-  return x
+  local v = self.state.graph:value(x.name, data.shape, x.kind, data)
+  v.learned = true
+  return v
 end
 
 ---x in another shape, itself where that is the same.
@@ -446,6 +458,7 @@ function M.import(model, given, names, divisible)
     local opset = model.opsets[""] or 1
     if opset < 7 then error(("%s: operators of version %d, want 7 or later"):format(model.name, opset), 0) end
     local g = ir.new(model.name)
+    model.turned = model.turned or {}
     local state, scope = { graph = g, model = model, sources = {}, divisible = divisible }, {}
     g.numbers = {}
     for i, info in ipairs(model.graph.inputs) do
