@@ -143,6 +143,47 @@ describe("values", function()
     assert.are.same({{1, 0, 0}, {0, 1, 0}}, lr.hardmax(x):totable())
     assert.are.same({{1, 0, 0}, {0, 1, 1}}, lr.hardmax(x, 1):totable())
   end)
+  it("extremes, their places, sums and products along long and wide dims equal plain arithmetic; NaN wins, but not in argmax", function()
+    for _, shape in ipairs {{3, 700}, {700, 3}, {2, 40, 600}} do
+      local d = shape[1] == 700 and 1 or 2
+      local x = lr.round(randn(shape, 7) * 20)
+      local top, low, at, sums = lr.max(x, d), lr.min(x, d), lr.argmax(x, d), lr.cumsum(x, d)
+      local n, outer, inner = shape[d], d == 1 and 1 or shape[1], shape[d + 1] or 1
+      local function flat(t) return t:contiguous():reshape(t:numel()):totable() end
+      local v, tops, lows, places, sum = flat(x), flat(top), flat(low), flat(at), flat(sums)
+      for o = 0, outer - 1 do
+        for i = 0, inner - 1, 37 do
+          local best, least, place, total = -math.huge, math.huge, nil, 0
+          for k = 0, n - 1 do
+            local index = (o * n + k) * inner + i + 1
+            total = total + v[index]
+            if v[index] > best then best, place = v[index], k end
+            least = math.min(least, v[index])
+            assert.are.equal(total, sum[index])
+          end
+          local result = o * inner + i + 1
+          assert.are.same({best, least, place}, {tops[result], lows[result], places[result]})
+        end
+      end
+    end
+    local x = lr.affine(lr.arange(700), -1, 0)
+    x:set(0 / 0, 333)
+    local top, low = lr.max(x):item(), lr.min(x:reshape(700, 1), 1):item()
+    assert.is_true(top ~= top and low ~= low)
+    assert.are.equal(0, lr.argmax(x):item())
+    assert.are.equal(0, lr.argmax(lr.full({300}, 0 / 0)):item())
+  end)
+  it("where of dense, strided and single operands of every dtype", function()
+    local c = lr.tensor({1, 0, 0, 1, 1, 0}, "u8")
+    for _, dtype in ipairs {"f32", "f64", "f16", "u8", "i32"} do
+      local a, b = lr.tensor({1, 2, 3, 4, 5, 6}, dtype), lr.tensor({7, 8, 9, 10, 11, 12}, dtype)
+      local five = lr.full({}, 5, dtype)
+      assert.are.same({1, 8, 9, 4, 5, 12}, lr.where(c, a, b):totable())
+      assert.are.same({1, 5, 5, 4, 5, 5}, lr.where(c, a, five):totable())
+      assert.are.same({5, 8, 9, 5, 5, 12}, lr.where(c, five, b):totable())
+      assert.are.same({6, 8, 9, 3, 2, 12}, lr.where(c, a:flip(1), b):totable())
+    end
+  end)
   it("log_sum_exp neither overflows nor turns -infinity into NaN", function()
     local y = lr.log_sum_exp(lr.tensor {{1000, 1000}, {-math.huge, -math.huge}, {math.huge, 0}}, 2):totable()
     assert.is_true(math.abs(y[1] - 1000 - math.log(2)) < 1e-3 and y[2] == -math.huge and y[3] == math.huge)

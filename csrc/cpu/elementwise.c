@@ -363,12 +363,41 @@ int lbr_cpu_clamp(lbr_call *c)
 
 /* ---- where: bytes by element size ---- */
 
+/* dense, either side one number or as many as y */
+#define CHOOSE_STEPS(a, b) for (int64_t i = 0; i < n; i++) { const __typeof__(*y) u = a, v = b; y[i] = c[i] ? u : v; }
+#define CHOOSE_DENSE(T) \
+    { \
+        T *y = (T *)data[0]; \
+        const T *p = (const T *)data[2], *q = (const T *)data[3], p0 = *p, q0 = *q; \
+        if (s[2] && s[3]) CHOOSE_STEPS(p[i], q[i]) \
+        else if (s[2]) CHOOSE_STEPS(p[i], q0) \
+        else if (s[3]) CHOOSE_STEPS(p0, q[i]) \
+        else CHOOSE_STEPS(p0, q0) \
+        break; \
+    }
+
+LBR_CLONES static void where_dense(int size, int64_t n, char *const *data, const int64_t *s)
+{
+    const uint8_t *c = (const uint8_t *)data[1];
+    switch (size) {
+    case 1: CHOOSE_DENSE(uint8_t)
+    case 2: CHOOSE_DENSE(uint16_t)
+    case 4: CHOOSE_DENSE(uint32_t)
+    case 8: CHOOSE_DENSE(uint64_t)
+    }
+}
+
 #define CHOOSE(T) \
     { for (int64_t i = 0; i < n; i++) *(T *)(data[0] + i * s[0]) = *(const uint8_t *)(data[1] + i * s[1]) ? *(const T *)(data[2] + i * s[2]) : *(const T *)(data[3] + i * s[3]); break; }
 
 static void where_run(void *ctx, int64_t n, char *const *data, const int64_t *s)
 {
-    switch (*(const int *)ctx) {
+    const int size = *(const int *)ctx;
+    if (s[0] == size && s[1] == 1 && (s[2] == size || !s[2]) && (s[3] == size || !s[3])) {
+        where_dense(size, n, data, s);
+        return;
+    }
+    switch (size) {
     case 1: CHOOSE(uint8_t)
     case 2: CHOOSE(uint16_t)
     case 4: CHOOSE(uint32_t)

@@ -64,6 +64,33 @@ LBR_CLONES static double block_sum(const double *b, int64_t n)
     return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
 }
 
+typedef double lanes8 __attribute__((vector_size(64), aligned(8), may_alias)); /* written out: compilers do not find it */
+typedef int64_t mask8 __attribute__((vector_size(64)));
+#define CHOSEN(mask, a, b) (lanes8)(((mask) & (mask8)(a)) | (~(mask) & (mask8)(b)))
+
+/* Largest (smallest) of a block beside acc, in eight lanes; NaN survives. */
+LBR_CLONES static double block_extreme(bool largest, const double *b, int64_t n, double acc)
+{
+    lanes8 most = {acc, acc, acc, acc, acc, acc, acc, acc};
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        lanes8 v = *(const lanes8 *)(b + i);
+        mask8 wins = (largest ? v > most : v < most) | (v != v);
+        most = CHOSEN(wins, v, most);
+    }
+    for (int k = 0; k < 8; k++) acc = combine(largest ? MAX : MIN, acc, most[k]);
+    for (; i < n; i++) acc = combine(largest ? MAX : MIN, acc, b[i]);
+    return acc;
+}
+
+/* acc[k] = the larger (smaller, product) of acc[k] and b[k]. */
+LBR_CLONES static void combine_row(enum kind kind, double *acc, const double *b, int64_t n)
+{
+    if (kind == MAX) for (int64_t k = 0; k < n; k++) acc[k] = ((b[k] > acc[k]) | (b[k] != b[k])) ? b[k] : acc[k];
+    else if (kind == MIN) for (int64_t k = 0; k < n; k++) acc[k] = ((b[k] < acc[k]) | (b[k] != b[k])) ? b[k] : acc[k];
+    else for (int64_t k = 0; k < n; k++) acc[k] *= b[k];
+}
+
 static double finish(const struct plan *p, double acc) { return p->kind == MEAN ? acc / (double)p->count : acc; }
 
 /* One output at a time: the innermost reduced run is read in blocks. */
@@ -83,7 +110,8 @@ static void by_output(void *ctx, int64_t begin, int64_t end, int thread)
                 int64_t m = run - i < BLOCK ? run - i : BLOCK;
                 lbr_load_f64(p->x->dtype, q + i * step * size, step, m, block);
                 if (p->kind <= MEAN) acc += block_sum(block, m);
-                else for (int64_t k = 0; k < m; k++) acc = combine(p->kind, acc, block[k]);
+                else if (p->kind != PROD) acc = block_extreme(p->kind == MAX, block, m, acc);
+                else for (int64_t k = 0; k < m; k++) acc *= block[k];
             }
         }
         acc = finish(p, acc);
@@ -117,7 +145,7 @@ static void by_row(void *ctx, int64_t begin, int64_t end, int thread)
             }
             lbr_load_f64(p->x->dtype, x, 1, m, block);
             if (p->kind <= MEAN) for (int64_t k = 0; k < m; k++) acc[k] += block[k];
-            else for (int64_t k = 0; k < m; k++) acc[k] = combine(p->kind, acc[k], block[k]);
+            else combine_row(p->kind, acc, block, m);
         }
         for (int64_t k = 0; k < m; k++) acc[k] = finish(p, acc[k]);
         lbr_store_f64(p->y->dtype, acc, m, p->y->data + o * lbr_dtype_size(p->y->dtype), 1);
@@ -151,8 +179,37 @@ int lbr_cpu_min(lbr_call *c) { return reduce(c, MIN, ((const lbr_min_attr *)c->a
 
 int lbr_cpu_prod(lbr_call *c) { return reduce(c, PROD, ((const lbr_prod_attr *)c->attr)->dims); }
 
-/* Lines along one dim: [outer][n][inner], WIDE neighbours at a time. */
+/* ---- along one dim ---- */
+
+/* Lines [outer][n][inner], WIDE neighbours at a time. */
 struct lines { const lbr_tensor *x, *y; int64_t n, inner, parts; enum kind kind; bool exclusive, reverse; };
+
+static void run_lines(const lbr_tensor *x, const lbr_tensor *y, int dim, struct lines l, void (*body)(void *ctx, int64_t begin, int64_t end, int thread))
+{
+    l.x = x, l.y = y, l.n = x->shape[dim], l.inner = 1;
+    for (int d = dim + 1; d < x->ndim; d++) l.inner *= x->shape[d]; /* strides of dims of size 1 mean nothing */
+    int64_t all = lbr_tensor_numel(x);
+    if (!all) return;
+    l.parts = (l.inner + WIDE - 1) / WIDE;
+    lbr_parallel(all / (l.n * l.inner) * l.parts, 1 + 65536 / (l.n * (l.inner < WIDE ? l.inner : WIDE) + 1), body, &l);
+}
+
+/* One line of neighbours in blocks. */
+static void accumulate_line(const struct lines *l, int64_t base)
+{
+    int dtype = l->x->dtype, size = lbr_dtype_size(dtype), way = l->reverse ? -1 : 1;
+    double acc = start(l->kind), block[BLOCK];
+    for (int64_t i = 0; i < l->n; i += BLOCK) {
+        int64_t m = l->n - i < BLOCK ? l->n - i : BLOCK, at = (base + (l->reverse ? l->n - 1 - i : i)) * size;
+        lbr_load_f64(dtype, l->x->data + at, way, m, block);
+        for (int64_t k = 0; k < m; k++) {
+            double next = combine(l->kind, acc, block[k]);
+            block[k] = l->exclusive ? acc : next;
+            acc = next;
+        }
+        lbr_store_f64(dtype, block, m, l->y->data + at, way);
+    }
+}
 
 static void accumulate(void *ctx, int64_t begin, int64_t end, int thread)
 {
@@ -162,6 +219,10 @@ static void accumulate(void *ctx, int64_t begin, int64_t end, int thread)
     double acc[WIDE], block[WIDE];
     for (int64_t job = begin; job < end; job++) {
         int64_t first = job % l->parts * WIDE, m = l->inner - first < WIDE ? l->inner - first : WIDE, base = job / l->parts * l->n * l->inner + first;
+        if (l->inner == 1) {
+            accumulate_line(l, base);
+            continue;
+        }
         for (int64_t k = 0; k < m; k++) acc[k] = start(l->kind);
         for (int64_t i = 0; i < l->n; i++) {
             int64_t at = (base + (l->reverse ? l->n - 1 - i : i) * l->inner) * size;
@@ -173,36 +234,85 @@ static void accumulate(void *ctx, int64_t begin, int64_t end, int thread)
     }
 }
 
-static int cumulate(lbr_call *c, enum kind kind, int dim, bool exclusive, bool reverse)
+int lbr_cpu_cumsum(lbr_call *c)
 {
-    const lbr_tensor *x = &c->in[0];
-    int64_t inner = 1, n = x->shape[dim], all = lbr_tensor_numel(x);
-    if (!all) return 0;
-    for (int d = dim + 1; d < x->ndim; d++) inner *= x->shape[d];
-    struct lines l = {x, &c->out[0], n, inner, (inner + WIDE - 1) / WIDE, kind, exclusive, reverse};
-    lbr_parallel(all / (n * inner) * l.parts, 1 + 65536 / (n * (inner < WIDE ? inner : WIDE) + 1), accumulate, &l);
+    const lbr_cumsum_attr *a = c->attr;
+    run_lines(&c->in[0], &c->out[0], a->dim, (struct lines){.kind = SUM, .exclusive = a->exclusive != 0, .reverse = a->reverse != 0}, accumulate);
     return 0;
 }
 
-int lbr_cpu_cumsum(lbr_call *c) { const lbr_cumsum_attr *a = c->attr; return cumulate(c, SUM, a->dim, a->exclusive != 0, a->reverse != 0); }
-int lbr_cpu_cumprod(lbr_call *c) { const lbr_cumprod_attr *a = c->attr; return cumulate(c, PROD, a->dim, a->exclusive != 0, a->reverse != 0); }
+int lbr_cpu_cumprod(lbr_call *c)
+{
+    const lbr_cumprod_attr *a = c->attr;
+    run_lines(&c->in[0], &c->out[0], a->dim, (struct lines){.kind = PROD, .exclusive = a->exclusive != 0, .reverse = a->reverse != 0}, accumulate);
+    return 0;
+}
+
+/* Where b has something larger than best, that and its place. */
+LBR_CLONES static void larger_row(double *best, int32_t *y, const double *b, int64_t n, int32_t place)
+{
+    for (int64_t k = 0; k < n; k++) {
+        bool larger = b[k] > best[k];
+        best[k] = larger ? b[k] : best[k];
+        y[k] = larger ? place : y[k];
+    }
+}
+
+/* Largest of a block in eight lanes, NaN left out. */
+LBR_CLONES static double block_largest(const double *b, int64_t n)
+{
+    lanes8 most = (lanes8){0} - INFINITY;
+    double top = -INFINITY;
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        lanes8 v = *(const lanes8 *)(b + i);
+        most = CHOSEN(v > most, v, most);
+    }
+    for (int k = 0; k < 8; k++) top = most[k] > top ? most[k] : top;
+    for (; i < n; i++) top = b[i] > top ? b[i] : top;
+    return top;
+}
+
+static int32_t first_largest(const struct lines *l, int64_t base)
+{
+    int dtype = l->x->dtype, size = lbr_dtype_size(dtype);
+    double best = -INFINITY, block[BLOCK];
+    int32_t place = 0;
+    for (int64_t i = 0; i < l->n; i += BLOCK) {
+        int64_t m = l->n - i < BLOCK ? l->n - i : BLOCK, k = 0;
+        lbr_load_f64(dtype, l->x->data + (base + i) * size, 1, m, block);
+        double top = block_largest(block, m);
+        if (!(top > best)) continue;
+        while (block[k] != top) k++;
+        best = top, place = (int32_t)(i + k);
+    }
+    return place;
+}
+
+static void find_largest(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    const struct lines *l = ctx;
+    int size = lbr_dtype_size(l->x->dtype);
+    for (int64_t job = begin; job < end; job++) {
+        int64_t first = job % l->parts * WIDE, m = l->inner - first < WIDE ? l->inner - first : WIDE, outer = job / l->parts, base = outer * l->n * l->inner + first;
+        int32_t *y = (int32_t *)l->y->data + outer * l->inner + first;
+        double best[WIDE], block[WIDE];
+        if (l->inner == 1) {
+            *y = first_largest(l, base);
+            continue;
+        }
+        for (int64_t k = 0; k < m; k++) best[k] = -INFINITY, y[k] = 0;
+        for (int64_t i = 0; i < l->n; i++) {
+            lbr_load_f64(l->x->dtype, l->x->data + (base + i * l->inner) * size, 1, m, block);
+            larger_row(best, y, block, m, (int32_t)i);
+        }
+    }
+}
 
 int lbr_cpu_argmax(lbr_call *c)
 {
-    const lbr_tensor *x = &c->in[0];
-    int dim = ((const lbr_argmax_attr *)c->attr)->dim, size = lbr_dtype_size(x->dtype);
-    int64_t inner = 1, n = x->shape[dim], outputs = lbr_tensor_numel(&c->out[0]);
-    for (int d = dim + 1; d < x->ndim; d++) inner *= x->shape[d]; /* strides of dims of size 1 mean nothing */
-    int32_t *y = (int32_t *)c->out[0].data;
-    for (int64_t o = 0; o < outputs; o++) {
-        const char *base = x->data + (o / inner * inner * n + o % inner) * size;
-        double best = -INFINITY, v;
-        y[o] = 0;
-        for (int64_t i = 0; i < n; i++) {
-            lbr_load_f64(x->dtype, base + i * inner * size, 1, 1, &v);
-            if (v > best) best = v, y[o] = (int32_t)i;
-        }
-    }
+    run_lines(&c->in[0], &c->out[0], ((const lbr_argmax_attr *)c->attr)->dim, (struct lines){.kind = MAX}, find_largest);
     return 0;
 }
 
