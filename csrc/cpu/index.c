@@ -78,14 +78,14 @@ int lbr_cpu_gather_backward(lbr_call *c)
 
 /* ---- single elements ---- */
 
-/* Place in x of element i of index. */
-static int64_t place(const lbr_tensor *x, const lbr_tensor *index, int dim, int64_t i)
+/* Place in x of the first element of row i of index (along its last dim), the index itself left out. */
+static int64_t row_start(const lbr_tensor *x, const lbr_tensor *index, int dim, int64_t i)
 {
-    int64_t at = 0, step = 1, own = ((const int32_t *)index->data)[i];
-    for (int d = x->ndim - 1; d >= 0; d--) {
-        int64_t here = i % index->shape[d];
+    int last = x->ndim - 1;
+    int64_t at = 0, step = x->shape[last];
+    for (int d = last - 1; d >= 0; d--) {
+        if (d != dim) at += i % index->shape[d] * step;
         i /= index->shape[d];
-        at += (d == dim ? own : here) * step;
         step *= x->shape[d];
     }
     return at;
@@ -105,14 +105,22 @@ static void gather_range(void *ctx, int64_t begin, int64_t end, int thread)
 {
     (void)thread;
     const lbr_call *c = ctx;
-    int size = lbr_dtype_size(c->in[0].dtype), dim = ((const lbr_gather_elements_attr *)c->attr)->dim;
-    for (int64_t i = begin; i < end; i++) move_element(c->out[0].data + i * size, c->in[0].data + place(&c->in[0], &c->in[1], dim, i) * size, size);
+    const lbr_tensor *x = &c->in[0], *index = &c->in[1];
+    int size = lbr_dtype_size(x->dtype), dim = ((const lbr_gather_elements_attr *)c->attr)->dim;
+    int64_t n = index->shape[index->ndim - 1], step = behind(x, dim), across = dim < x->ndim - 1;
+    for (int64_t row = begin; row < end; row++) {
+        const int32_t *own = (const int32_t *)index->data + row * n;
+        const char *from = x->data + row_start(x, index, dim, row) * size;
+        char *to = c->out[0].data + row * n * size;
+        for (int64_t j = 0; j < n; j++) move_element(to + j * size, from + (own[j] * step + j * across) * size, size);
+    }
 }
 
 int lbr_cpu_gather_elements(lbr_call *c)
 {
     int rc = check_index(c, c->in[0].shape[((const lbr_gather_elements_attr *)c->attr)->dim]);
-    if (!rc) lbr_parallel(lbr_tensor_numel(&c->in[1]), 4096, gather_range, c);
+    int64_t all = lbr_tensor_numel(&c->in[1]), n = c->in[1].shape[c->in[1].ndim - 1];
+    if (!rc && all) lbr_parallel(all / n, 1 + 8192 / n, gather_range, c);
     return rc;
 }
 
@@ -132,20 +140,24 @@ int lbr_cpu_scatter_elements(lbr_call *c)
     const lbr_tensor *x = &c->in[0], *index = &c->in[1];
     int size = lbr_dtype_size(x->dtype), rc = check_index(c, x->shape[a->dim]);
     if (rc) return rc;
-    int64_t n = lbr_tensor_numel(index);
+    int64_t all = lbr_tensor_numel(index), n = index->shape[index->ndim - 1], step = behind(x, a->dim), across = a->dim < x->ndim - 1;
     memcpy(c->out[0].data, x->data, (size_t)(lbr_tensor_numel(x) * size));
-    for (int64_t i = 0; i < n; i++) {
-        char *to = c->out[0].data + place(x, index, a->dim, i) * size;
-        const char *from = c->in[2].data + i * size;
-        double old, value;
-        if (!a->kind) {
-            move_element(to, from, size);
-            continue;
+    for (int64_t row = 0; all && row < all / n; row++) {
+        const int32_t *own = (const int32_t *)index->data + row * n;
+        const char *from = c->in[2].data + row * n * size;
+        char *line = c->out[0].data + row_start(x, index, a->dim, row) * size;
+        for (int64_t j = 0; j < n; j++, from += size) {
+            char *to = line + (own[j] * step + j * across) * size;
+            double old, value;
+            if (!a->kind) {
+                move_element(to, from, size);
+                continue;
+            }
+            lbr_load_f64(x->dtype, to, 1, 1, &old);
+            lbr_load_f64(x->dtype, from, 1, 1, &value);
+            old = joined(a->kind, old, value);
+            lbr_store_f64(x->dtype, &old, 1, to, 1);
         }
-        lbr_load_f64(x->dtype, to, 1, 1, &old);
-        lbr_load_f64(x->dtype, from, 1, 1, &value);
-        old = joined(a->kind, old, value);
-        lbr_store_f64(x->dtype, &old, 1, to, 1);
     }
     return 0;
 }
