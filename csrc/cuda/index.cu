@@ -151,7 +151,7 @@ template <class S> static __global__ void __launch_bounds__(LBR_CUDA_BLOCK) topk
                 rank_t own = rank_of(ordered_bits(lbr_cuda_load(from[i * inner]), largest), i);
                 if ((r == 0 || own < last) && own > best) best = own;
             }
-            last = lbr_cuda_combine(s.room, best, larger_rank());
+            last = lbr_cuda_combine<true>(s.room, best, larger_rank());
             if (threadIdx.x == 0) {
                 int at = place_of(last);
                 y[to + r * inner] = from[at * inner];
@@ -258,16 +258,15 @@ template <class S> static __global__ void __launch_bounds__(LBR_CUDA_BLOCK)
                 rank_t mine = (double)v > least ? rank_of(ordered_bits(v, true), i) : 0;
                 if ((r == 0 || mine < last) && mine > best) best = mine;
             }
-            last = lbr_cuda_combine(s.room, best, larger_rank());
+            last = lbr_cuda_combine<true>(s.room, best, larger_rank());
             if (!last) break;
             int at = place_of(last);
             box b = box_of(own + (int64_t)at * 4, centre);
             rank_t hidden = 0;
             for (int j = threadIdx.x; !hidden && j < count; j += LBR_CUDA_BLOCK) hidden = overlap(b, box_of(own + (int64_t)rows[j * 3 + 2] * 4, centre), iou);
-            if (lbr_cuda_combine(s.room, hidden, larger_rank())) continue;
+            if (lbr_cuda_combine<true>(s.room, hidden, larger_rank())) continue;
             if (threadIdx.x == 0) rows[count * 3] = (int)(line / classes), rows[count * 3 + 1] = (int)(line % classes), rows[count * 3 + 2] = at;
-            count++;
-            __syncthreads(); // the row is read by others
+            count++; // others read the row beyond the next combination's barrier
         }
         if (threadIdx.x == 0 && count < most) rows[count * 3] = -1;
     }

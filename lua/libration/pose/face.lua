@@ -1,5 +1,6 @@
 -- Finds faces in a frame with BlazeFace, short or full range: whole frame, tiles for small faces, turned views. Tracks nothing and draws nothing.
 -- Numbers and order of steps are MediaPipe's (modules/face_detection); tests compare the answers with its own.
+local ffi = require "ffi"
 local regions = require "libration.regions"
 local tensor = require "libration.tensor"
 local ssd = require "libration.pose.ssd"
