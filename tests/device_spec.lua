@@ -12,7 +12,7 @@ local emulator = helper.emulator()
 -- Ops whose results are the CPU's bit for bit (any NaN alike); the others within BOUND times the largest value (at least 1).
 local EXACT = {}
 for name in ([[add sub mul div maximum minimum eq ne lt le isnan where neg abs sign sqrt square reciprocal relu clamp prelu cast copy copy_into fill fill_into
-  max min argmax max_pool2d depth_to_space pad concat gather]]):gmatch "%S+" do EXACT[name] = true end
+  max min argmax max_pool2d depth_to_space pad concat gather gather_elements topk nonzero nms]]):gmatch "%S+" do EXACT[name] = true end
 local BOUND = {f64 = 1e-11, f32 = 2e-5, f16 = 4e-3, bf16 = 3e-2, u8 = 0, i32 = 0}
 local LSTM = {f64 = 1e-11, f32 = 1e-4, f16 = 1e-2, bf16 = 6e-2, u8 = 0, i32 = 0} -- errors of a step go into the next
 local DTYPES, ROUNDS = {"f32", "f64", "f16", "bf16", "i32", "u8"}, 4

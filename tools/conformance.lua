@@ -112,8 +112,8 @@ local function main()
   if target then
     local supported = 0
     for _ in pairs(names) do supported = supported + 1 end
-    local out = { ("## Node cases\n\n`make conformance` runs the node cases of the `onnx` package %s: %d pass, %d are listed with their reasons; %d operators are supported.\n"):format(
-      version, passed, listed, supported), "| operator | passed | listed |", "|---|---|---|" }
+    local about = "`make conformance` runs the node cases of the `onnx` package %s: %d pass, %d are listed with their reasons; %d operators are supported.\n"
+    local out = { "## Node cases\n", about:format(version, passed, listed, supported), "| operator | passed | listed |", "|---|---|---|" }
     for _, operator in ipairs(order) do
       out[#out + 1] = ("| %s%s | %d | %d |"):format(operator, names[operator] and "" or " (not supported)", rows[operator].passed, #rows[operator].listed)
     end

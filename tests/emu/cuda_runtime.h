@@ -143,6 +143,7 @@ static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uin
 static inline float __uint_as_float(unsigned v) { float f; memcpy(&f, &v, 4); return f; }
 static inline unsigned __float_as_uint(float v) { unsigned u; memcpy(&u, &v, 4); return u; }
 static inline int __ffs(int v) { return __builtin_ffs(v); }
+static inline int __popc(unsigned v) { return __builtin_popcount(v); }
 static inline float __fadd_rn(float a, float b) { return a + b; } // the build contracts nothing
 static inline float __fsub_rn(float a, float b) { return a - b; }
 static inline float __fmul_rn(float a, float b) { return a * b; }

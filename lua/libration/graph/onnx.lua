@@ -13,7 +13,7 @@ local carriers = onnx_format.carriers
 -- Subjects of onnx/: each file returns operator -> fn(self) -> value of its first output, second, ...; the domain's name stands before an operator of its own domain.
 local entries = {}
 for _, subject in ipairs { "elementwise", "functions", "signal", "losses", "reductions", "shapes", "products", "windows", "control", "index", "pools", "attention", "spatial",
-  "norms", "recurrent", "quantised" } do
+  "norms", "recurrent", "quantised", "sequences" } do
   for op, entry in pairs(require("libration.graph.onnx." .. subject)) do
     assert(not entries[op], op)
     entries[op] = entry
@@ -57,8 +57,16 @@ function Import:input(i, optional)
     self:fail("input %d is missing", i)
   end
   local v = self.scope[name]
-  if v.shape and not carriers[v.kind] then self:fail("input '%s' is of kind %s, which is not supported", name, v.kind) end
+  if v.sequence then self:fail("input '%s' is a sequence, want a tensor", name) end
+  if not carriers[v.kind] then self:fail("input '%s' is of kind %s, which is not supported", name, v.kind) end
   return v
+end
+
+---The values of the sequence that input i is.
+---@return IrValue[]
+function Import:sequence(i)
+  local v = self.scope[self.node.inputs[i] or ""]
+  return v and v.sequence or self:fail("input %d is no sequence", i)
 end
 
 ---All inputs.
@@ -203,10 +211,22 @@ end
 ---@param order integer[]
 ---@return IrValue
 function Import:transposed(x, order)
-  for i, d in ipairs(order) do
-    if i ~= d then return (self:emit("transpose", { x }, { order = order })) end
+  local same = true
+  for i, d in ipairs(order) do same = same and i == d end
+  if same then return x end
+  if not (x.data and x.learned) then return (self:emit("transpose", { x }, { order = order })) end
+  -- weights are turned once for all shapes that a model is imported for
+  local kept, key = self.state.model.turned, table.concat(order, ",")
+  kept[x.data] = kept[x.data] or {}
+  local data = kept[x.data][key]
+  if not data then
+    local v = self:emit("transpose", { x }, { order = order })
+    kept[x.data][key] = v.data
+    return v
   end
-  return x
+  local v = self.state.graph:value(x.name, data.shape, x.kind, data)
+  v.learned = true
+  return v
 end
 
 ---x in another shape, itself where that is the same.
@@ -438,6 +458,7 @@ function M.import(model, given, names, divisible)
     local opset = model.opsets[""] or 1
     if opset < 7 then error(("%s: operators of version %d, want 7 or later"):format(model.name, opset), 0) end
     local g = ir.new(model.name)
+    model.turned = model.turned or {}
     local state, scope = { graph = g, model = model, sources = {}, divisible = divisible }, {}
     g.numbers = {}
     for i, info in ipairs(model.graph.inputs) do
@@ -453,7 +474,8 @@ function M.import(model, given, names, divisible)
     local wanted = M.chosen(model, names)
     local view = { nodes = model.graph.nodes, constants = model.graph.constants, outputs = wanted }
     for i, v in ipairs(M.walk(state, view, scope)) do
-      if v.shape and not carriers[v.kind] then error(("%s: output '%s' is of kind %s, which is not supported"):format(model.name, wanted[i].name, v.kind), 0) end
+      if v.sequence then error(("%s: output '%s' is a sequence, which is not supported"):format(model.name, wanted[i].name), 0) end
+      if not carriers[v.kind] then error(("%s: output '%s' is of kind %s, which is not supported"):format(model.name, wanted[i].name, v.kind), 0) end
       g.outputs[i] = { name = wanted[i].name, value = v }
     end
     if #g.outputs == 0 then error(model.name .. ": no outputs", 0) end

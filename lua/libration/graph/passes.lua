@@ -2,6 +2,7 @@
 local ir = require "libration.graph.ir"
 local activations = require "libration.graph.activations"
 local lower = require "libration.graph.lower"
+local slices = require "libration.graph.slices"
 
 local M = {}
 
@@ -273,7 +274,7 @@ end
 ---@param g IrGraph
 ---@param outputs? string[] names of the outputs to keep
 ---@param loose? boolean also passes that change the order of rounding (delay_resize)
----@param rich? boolean find activations that are spelled out, and fuse all that layers know
+---@param rich? boolean find activations that are spelled out, fuse all that layers know, and join slices
 ---@return true? ok
 ---@return string? error one line
 function M.run(g, outputs, loose, rich)
@@ -285,6 +286,7 @@ function M.run(g, outputs, loose, rich)
   if loose then M.delay_resize(g) end
   if rich then
     activations.run(g)
+    slices.join(g)
     M.remove_dead(g)
   end
   M.fuse_activations(g, rich)

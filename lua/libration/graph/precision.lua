@@ -2,7 +2,8 @@
 local M = {}
 
 -- Ops that have bf16 kernels and gain by them; others get f32 by a cast.
-local capable = { conv2d = true, depthwise = true, add = true, concat = true, reshape = true, depth_to_space = true, relu = true, relu6 = true, pad = true }
+local capable = { conv2d = true, depthwise = true, add = true, concat = true, reshape = true, depth_to_space = true, relu = true, relu6 = true, pad = true,
+  slice = true, transpose = true }
 local SMALL = 4 -- input channels up to which a convolution stays f32: a bf16 stem of three channels is slower
 
 -- Nodes between which and the outputs no convolution stands: their result is what the caller sees, it is not rounded.

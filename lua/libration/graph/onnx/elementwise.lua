@@ -39,7 +39,8 @@ for name, op in pairs { Max = "maximum", Min = "minimum", Sum = "add", Mean = "a
   end
 end
 
-function entries.Identity(self) return self:input(1) end
+-- Also of sequences.
+function entries.Identity(self) return self.scope[self.node.inputs[1] or ""] or self:input(1) end
 
 function entries.Not(self) return self:emit("affine", { self:input(1) }, { scale = -1, shift = 1 }, "bool") end
 
