@@ -21,7 +21,7 @@ local rows = {
   {"output", "anonymised", "folder for the results, made when missing; or the file, where there is one input", metavar = "DIR|FILE"},
   {"mask", "face", "what is covered: eyes (a bar), face, head (with its hair), person, or a class of the network that --weights names (class0, class1, ...)", metavar = "WHAT"},
   {"style", "mosaic", "how: blurred, in coarse blocks, or black", choices = {"blur", "mosaic", "box"}},
-  {"strength", .2, "share of a mask's longer side: standard deviation of the blur, side of the blocks; less than .125 can be undone or shows who it is, and is refused",
+  {"strength", .34, "share of a mask's longer side: standard deviation of the blur, side of the blocks; less than .125 can be undone or shows who it is, and is refused",
     type = "number", max = 1, check = function(v)
       if v < .125 then return nil, "a blur or mosaic that weak can be undone or still shows who it is; want at least .125" end
       return true

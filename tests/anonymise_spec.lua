@@ -10,7 +10,7 @@ local shell = require "shell"
 local sidecar = require "libration.pose.sidecar"
 
 local quote = files.quote
-local W, H, FRAMES, SIDE = 320, 192, 24, 20 -- of much smaller pictures x264 does not always make the same bytes: its look-ahead reads beyond them
+local W, H, FRAMES, SIDE = 320, 192, 24, 20
 local folder
 
 local function place(i) return 16 + 5 * i, 30 + i end
@@ -82,9 +82,10 @@ describe("anonymiser", function()
   end)
   teardown(function() files.remove(folder) end)
 
+  -- lossless: of such small pictures x264 does not always make the same bytes else, as its look-ahead reads beyond its own buffers
   local function cover(plan, to)
     sidecar.write(folder .. "/plan.json", plan)
-    return anonymiser.cover(input, to or output, assert(sidecar.read(folder .. "/plan.json")), { crf = 20, audio = "keep", threads = 1, look = 3 })
+    return anonymiser.cover(input, to or output, assert(sidecar.read(folder .. "/plan.json")), { crf = 0, audio = "keep", threads = 1, look = 3 })
   end
 
   it("covers the square in every frame, also in those that the finder misses, and keeps every frame", function()
@@ -205,7 +206,8 @@ describe("recipes/anonymise #process", function()
   setup(function() folder = files.temporary_folder() .. "/with space ü" end)
   teardown(function() files.remove(files.folder(folder)) end)
 
-  local function run(arguments) return shell(("luajit recipes/anonymise.lua --threads 1 --detector face %s"):format(arguments)) end
+  -- fresh memory holds what it is told to: see the remark on x264 above
+  local function run(arguments) return shell(("MALLOC_PERTURB_=85 luajit recipes/anonymise.lua --threads 1 --detector face %s"):format(arguments)) end
 
   it("masks a video and a picture, applies the sidecar to the same bytes, goes on where it was", function()
     if why then return pending(why) end

@@ -46,6 +46,7 @@ local function open(path, options)
   if not files.exists(path) then return nil, path .. ": No such file or directory" end
   if not anonymiser.is_picture(path) then
     local video, why = media.transcode {
+      convert = options.convert,
       input = path, output = options.output, audio = options.audio, crf = options.crf, threads = options.threads, decoder_threads = options.threads,
     }
     if not video then return nil, why end
@@ -73,7 +74,7 @@ end
 ---@param options {gap: number, lead: integer, evidence: number, threads: integer, on_open: fun(count: integer), on_frame: fun(n: integer, found: integer)}
 ---@return table|nil found {frames, width, height, blank, tracks, warning, faults = {{frame, reason}, ...}}, or nil and one line that names the file
 function anonymiser.find(path, finder, options)
-  local source, why = open(path, { threads = options.threads })
+  local source, why = open(path, { threads = options.threads, convert = true })
   if not source then return nil, why end
   if options.on_open then options.on_open(source.count) end
   finder:reset()
