@@ -104,7 +104,8 @@ describe("cudnn", function()
     local text = files.read(kept())
     local key = text:match "\n(.*)=4\n"
     local hostile = {"", "\0\1\2", text:sub(1, 40), text:sub(1, -3), "libration cudnn choices 2\n" .. text,
-      text:gsub("=4", "=99"), text:gsub("=4", "=-1"), text:gsub("=4", "="), text:gsub("=4", "=1"), text:gsub("=4", "=4444444444444444444"), "libration cudnn choices 1\n" .. ("x"):rep(3e6), "libration cudnn choices 1\n=\n==\n=4\n\n\0=4\n"}
+      text:gsub("=4", "=99"), text:gsub("=4", "=-1"), text:gsub("=4", "="), text:gsub("=4", "=1"), text:gsub("=4", "=4444444444444444444"),
+      "libration cudnn choices 1\n" .. ("x"):rep(3e6), "libration cudnn choices 1\n=\n==\n=4\n\n\0=4\n"}
     for i, bytes in ipairs(hostile) do
       files.write(kept(), bytes)
       assert.equal(9, run(), "file " .. i)
