@@ -42,7 +42,7 @@ local rows = {
   {"keep-audio", false, "keep the sound as it is, the default: voices are not anonymised"},
   {"drop-audio", false, "leave the sound out"},
   {"distort-voice", false, "make voices unrecognisable for good, words too: what is left is how loud it is at which pitch"},
-  {"verify", false, "look at the result with another detector (BlazeFace short range), cover what it still sees by solid boxes, and look once more"},
+  {"verify", false, "look at the result with another detector (BlazeFace short range), cover what it still sees solidly, and look again, at most three times"},
   {"verify-weights", "", "network of the second look instead of BlazeFace short range, such as UltraFace or CenterFace (.onnx); not the one that --weights names",
     metavar = "FILE"},
   {"verify-confidence", .6, "least score of the second look", type = "number", above = 0, max = 1},
@@ -180,7 +180,9 @@ local function cover(item, o, row)
   return plan
 end
 
--- Looks at the result; what is still seen joins the sidecar and is covered, once.
+local ROUNDS = 3 -- looks at the result, the last of them without another covering
+
+-- Looks at the result; what is still seen joins the sidecar and is covered.
 local function verify(item, o, plan, verifier, row)
   local anonymiser, progress, sidecar = require "libration.pose.anonymiser", require "libration.progress", require "libration.pose.sidecar"
   local name = require("libration.files").name(item.path)
@@ -188,7 +190,7 @@ local function verify(item, o, plan, verifier, row)
   row.verified = {seen = 0, left = 0}
   row.control = ("the second look, at the source: faces in %d of %d frames looked at"):format(control, looked)
   row.notes[#row.notes + 1] = row.control
-  for round = 1, 2 do
+  for round = 1, ROUNDS do
     local bar
     local before = #plan.blank
     local left = anonymiser.verify(item.output, plan, verifier, {
@@ -197,8 +199,8 @@ local function verify(item, o, plan, verifier, row)
       on_frame = function(n, hits) bar:update(n, hits .. " seen") end,
     })
     bar:finish(("%d track%s seen"):format(#left, #left == 1 and "" or "s"))
-    if round == 2 then row.verified.left = #left else row.verified.seen = #left end
-    if #left == 0 and #plan.blank == before or round == 2 then return end
+    if round == ROUNDS then row.verified.left = #left else row.verified.seen = row.verified.seen + #left end
+    if #left == 0 and #plan.blank == before or round == ROUNDS then return end
     sidecar.write(item.sidecar, plan)
     plan = cover(item, o, row)
   end
