@@ -74,12 +74,15 @@ describe("opening the CUDA library #process", function()
   setup(function() folder = files.temporary_folder() end)
   teardown(function() files.remove(folder) end)
 
-  -- What choosing a device says when a libration_cuda.so of these C lines lies before any other.
+  -- What choosing a device says when the folder's libration_cuda.so lies before any other.
+  local function said()
+    return (shell(([[LUA_PATH="lua/?.lua;lua/?/init.lua;;" LUA_CPATH="%s/?.so;$LUA_CPATH" luajit -e 'print(require("libration.device").choose "cuda")']]):format(folder)):gsub("\n$", ""))
+  end
   local function with_library(lines)
     files.write(folder .. "/cuda.c", lines)
     local text, code = shell(("cc -shared -fPIC -Icsrc -o %s/libration_cuda.so %s/cuda.c"):format(folder, folder))
     assert.equal(0, code, text)
-    return (shell(([[LUA_CPATH="%s/?.so;$LUA_CPATH" luajit -e 'print(require("libration.device").choose "cuda")']]):format(folder)):gsub("\n$", ""))
+    return said()
   end
 
   it("one of another ABI, without the door, that lacks a function, or that is no library: one line with its path and what to do", function()
@@ -92,8 +95,7 @@ describe("opening the CUDA library #process", function()
     text = with_library "extern int lbr_of_another_version(void);\nint lbr_cuda_backend(void) { return lbr_of_another_version(); }\n"
     one_line(text, "undefined symbol: lbr_of_another_version; run make cuda")
     files.write(path, "no library")
-    text = shell(([[LUA_CPATH="%s/?.so;$LUA_CPATH" luajit -e 'print(require("libration.device").choose "cuda")']]):format(folder)):gsub("\n$", "")
-    one_line(text, "found a library that does not open: " .. path)
+    one_line(said(), "found a library that does not open: " .. path)
   end)
 
   if not emulator then
@@ -185,6 +187,7 @@ describe("a device's faults", function()
   it("a batch that does not fit says the size, what is live and cached; a smaller one goes on", function()
     local step = learner(true)
     step(lr.randn({3, 4, 5}, {seed = 1}):to "cuda")
+    C.lbr_memory_trim(1)
     emulator.lbr_emu_memory(emulator.lbr_emu_in_use() + 2e5)
     local ok, message = pcall(lr.zeros, {300, 1000}, "f32", "cuda")
     assert.is_false(ok)
