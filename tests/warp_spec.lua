@@ -107,7 +107,7 @@ describe("warp", function()
     refused(C.LBR_ESHAPE, "picture is %[0,31,3%]", src, 0, WIDTH, WIDTH * 3, whole, 0, out, 2, 2)
     refused(C.LBR_ESHAPE, "rows of 20 bytes", src, HEIGHT, WIDTH, 20, whole, 0, out, 2, 2)
     refused(C.LBR_EINVAL, "no picture", nil, HEIGHT, WIDTH, WIDTH * 3, whole, 0, out, 2, 2)
-    refused(C.LBR_EINVAL, "crop_matrix", src, HEIGHT, WIDTH, WIDTH * 3, whole, 0, out, 0, 2)
+    refused(C.LBR_EINVAL, "crop_u8: region, matrix or a size", src, HEIGHT, WIDTH, WIDTH * 3, whole, 0, out, 0, 2)
   end)
 
   it("turns RGB into Cairo's pixels and back", function()
