@@ -270,7 +270,7 @@ local AGREES = {
 
 describe("check configuration", function()
   for _, post in ipairs { "none", "window" } do
-    local title = "post %s, from PyTorch's weights in its order: errors of the first %d epochs, scores after %d as means of %d seeds #slow"
+    local title = "post %s, from PyTorch's weights in its order: errors of the first %d epochs, scores after %d as means of %d seeds #slow #minutes"
     it(title:format(post, #AGREES[post], EPOCHS, #SEEDS), function()
       local folder, curves = helper.shared("data/anomaly/minirgbd_openpose18"), golden_rows("l0_curves.csv")
       if not (folder and curves) then return pending("needs ../shared") end

@@ -123,7 +123,7 @@ for _, word in ipairs(arg) do
   if word:find("%.lua$") or word:find("/", 1, true) then specs[#specs + 1] = word else only = word end
 end
 
--- The files of a pass, those with most slow tests first.
+-- The files of a pass, those with tests of minutes first, then those with most slow ones.
 local function files_of(pass)
   local list, slow = {}, {}
   for file in capture("ls tests/*_spec.lua"):gmatch "%S+" do list[#list + 1] = file end
@@ -133,8 +133,8 @@ local function files_of(pass)
     for file in pass.specs:gmatch "%S+" do list[#list + 1] = file end
   end
   for i, file in ipairs(list) do
-    local _, times = table.concat(lines_of(file), "\n"):gsub("#slow", "")
-    slow[file] = times - i / 1000
+    local text = table.concat(lines_of(file), "\n")
+    slow[file] = select(2, text:gsub("#slow", "")) + (text:find("#minutes", 1, true) and 1000 or 0) - i / 1000
   end
   table.sort(list, function(a, b) return slow[a] > slow[b] end)
   return list
