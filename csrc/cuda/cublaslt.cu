@@ -2,9 +2,8 @@
 // it has to be installed. Any failure is a false: the caller's own kernel does the work.
 #include "activate.cuh"
 #include "cublaslt.cuh"
+#include "library.cuh"
 #include "walk.cuh"
-
-#include <dlfcn.h>
 
 #include <map>
 
@@ -47,19 +46,9 @@ bool open_library(Library *l)
                                         "cublasLtMatrixLayoutCreate", "cublasLtMatrixLayoutSetAttribute", "cublasLtMatrixLayoutDestroy",
                                         "cublasLtMatmulPreferenceCreate", "cublasLtMatmulPreferenceSetAttribute", "cublasLtMatmulPreferenceDestroy",
                                         "cublasLtMatmulAlgoGetHeuristic", "cublasLtMatmul"};
-    void **place = (void **)l;
+    static const char *const files[] = {"libcublasLt.so.13", "libcublasLt.so.12", nullptr};
     static_assert(sizeof names / sizeof *names == sizeof(Library) / sizeof(void *), "a name each");
-#ifdef __CUDACC__
-    void *library = dlopen("libcublasLt.so.13", RTLD_NOW | RTLD_LOCAL);
-    if (!library) library = dlopen("libcublasLt.so.12", RTLD_NOW | RTLD_LOCAL);
-    if (!library) return false;
-    for (const char *name : names)
-        if (!(*place++ = dlsym(library, name))) return false;
-#else
-    for (const char *name : names)
-        if (!(*place++ = emu::symbol(name))) return false;
-#endif
-    return true;
+    return lbr_cuda_functions(files, names, sizeof names / sizeof *names, (void **)l);
 }
 
 // ---- plans: what was chosen for a shape ----

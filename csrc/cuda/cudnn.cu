@@ -2,8 +2,8 @@
 // What it needs of the library is declared here, so that no header of it has to be installed. Any failure is a false: the caller's own kernel does the work. f32 never
 // comes here: our own kernel answers the CPU's bits there, which cuDNN's do not.
 #include "cudnn.cuh"
+#include "library.cuh"
 
-#include <dlfcn.h>
 #include <stdio.h>
 
 #include <map>
@@ -49,18 +49,9 @@ bool open_library(Library *l)
 {
     static const char *const names[] = {"cudnnCreate", "cudnnSetStream", "cudnnBackendCreateDescriptor", "cudnnBackendDestroyDescriptor", "cudnnBackendFinalize",
                                         "cudnnBackendSetAttribute", "cudnnBackendGetAttribute", "cudnnBackendExecute", "cudnnGetVersion"};
-    void **place = (void **)l;
+    static const char *const files[] = {"libcudnn.so.9", nullptr};
     static_assert(sizeof names / sizeof *names == sizeof(Library) / sizeof(void *), "a name each");
-#ifdef __CUDACC__
-    void *library = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
-    if (!library) return false;
-    for (const char *name : names)
-        if (!(*place++ = dlsym(library, name))) return false;
-#else
-    for (const char *name : names)
-        if (!(*place++ = emu::symbol(name))) return false;
-#endif
-    return true;
+    return lbr_cuda_functions(files, names, sizeof names / sizeof *names, (void **)l);
 }
 
 Library library;

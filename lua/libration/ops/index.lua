@@ -2,6 +2,7 @@
 local core = require "libration.core"
 local tensor = require "libration.tensor"
 local ops = require "libration.ops"
+local mirrored = require "libration.ops.beyond"
 require "libration.view"
 
 local raise = core.raise
@@ -237,16 +238,6 @@ function ops.reverse_sequence(x, lengths, batch, time)
 end
 
 ---------------------------------------------------------------------------------------------------- places moved
-
-local mirrored = {
-  edge = function(i, n) return math.min(math.max(i, 0), n - 1) end,
-  wrap = function(i, n) return i % n end,
-  reflect = function(i, n)
-    if n == 1 then return 0 end
-    i = i % (2 * n - 2)
-    return i < n and i or 2 * n - 2 - i
-  end,
-}
 
 --- Padding before and after each dim (negative: cut off): "constant" with a value, or from x itself: "reflect", "edge", "wrap".
 ---@param before integer[] by dim

@@ -1,5 +1,6 @@
 -- ONNX's operators that ask for, change or move by shape. Entries as in onnx/elementwise.lua.
 local tensor = require "libration.tensor"
+local sources = require "libration.ops.beyond"
 
 local entries = {}
 
@@ -262,17 +263,6 @@ function entries.Gather(self)
   end
   return gather(self, x, d, from_start(self, index, x.shape[d]))
 end
-
--- Where position i (from 0, also outside) of a padded list of n numbers comes from.
-local sources = {
-  edge = function(i, n) return math.max(0, math.min(n - 1, i)) end,
-  wrap = function(i, n) return i % n end,
-  reflect = function(i, n)
-    if n == 1 then return 0 end
-    i = i % (2 * n - 2)
-    return i < n and i or 2 * n - 2 - i
-  end,
-}
 
 function entries.Pad(self)
   local x, pads, mode = self:input(1), self:integers(2, "pads") or self:fail("no pads"), self:attribute("mode", "constant")
