@@ -1,22 +1,21 @@
 -- A canvas that emits SVG text, with the same calls as the Cairo canvas. Needs no library; knows nothing of axes or data.
 --
 -- Colours stand as attributes, for any viewer, and as classes ("st-s1" strokes, "fi-s1" fills), so that a page with a dark mode
--- recolours a figure by CSS. Widths of text come from the metrics of Helvetica, which the usual fonts of a browser share.
+-- recolours a figure by CSS. Widths of text are those of the wider of Helvetica (whose metrics most browsers' fonts share) and DejaVu Sans (what a bare Linux has).
 
 local theme = require "libration.report.theme"
 
 local svg = {}
 
--- advance widths of Helvetica, 1/1000 em, characters 32 to 126 (Adobe Font Metrics, Core 14)
+-- larger of the advance widths of Helvetica (Adobe Font Metrics, Core 14) and DejaVu Sans, 1/1000 em, characters 32 to 126
 local REGULAR = {
-  278, 278, 355, 556, 556, 889, 667, 191, 333, 333, 389, 584, 278, 333, 278, 278, 556, 556, 556, 556, 556, 556, 556, 556, 556, 556, 278,
-  278, 584, 584, 584, 556, 1015, 667, 667, 722, 722, 667, 611, 778, 722, 278, 500, 667, 556, 833, 722, 778, 667, 778, 722, 667, 611, 722,
-  667, 944, 667, 667, 611, 278, 278, 278, 469, 556, 333, 556, 556, 500, 556, 556, 278, 556, 556, 222, 222, 500, 222, 833, 556, 556, 556,
-  556, 333, 500, 278, 556, 500, 722, 500, 500, 500, 334, 260, 334, 584,
+  318, 401, 460, 838, 636, 950, 780, 275, 390, 390, 500, 838, 318, 361, 318, 337, 636, 636, 636, 636, 636, 636, 636, 636, 636, 636,
+  337, 337, 838, 838, 838, 556, 1015, 684, 686, 722, 770, 667, 611, 778, 752, 295, 500, 667, 557, 863, 748, 787, 667, 787, 722, 667,
+  611, 732, 684, 989, 685, 667, 685, 390, 337, 390, 838, 556, 500, 613, 635, 550, 635, 615, 352, 635, 634, 278, 278, 579, 278, 974,
+  634, 612, 635, 635, 411, 521, 392, 634, 592, 818, 592, 592, 525, 636, 337, 636, 838,
 }
-local BOLD = 1.07 -- bold is wider by about this much
-local WIDER = 1.1 -- DejaVu Sans, which stands in where no twin of Helvetica is installed
-local OTHER, FULL = 600, 1000 -- any other character; those of East Asia and beyond
+local BOLD = 1.11 -- bold is wider by about this much
+local OTHER, FULL = 650, 1000 -- any other character; those of East Asia and beyond
 
 -- every byte of text that is no part of well-formed UTF-8 becomes "?" (lead byte, then 1 to 3 continuation bytes)
 local function valid_utf8(text)
@@ -98,7 +97,7 @@ function Canvas:text_width(text, size, bold) -- luacheck: no self
       sum = sum + (byte >= 225 and byte ~= 226 and FULL or OTHER)
     end
   end
-  return sum * size / 1000 * (bold and BOLD or 1) * WIDER
+  return sum * size / 1000 * (bold and BOLD or 1)
 end
 
 local function push(self, ...)
