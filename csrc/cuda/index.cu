@@ -281,8 +281,7 @@ static __global__ void __launch_bounds__(LBR_CUDA_BLOCK) close_gaps(int64_t line
             int32_t picture = row[0], value = row[threadIdx.x < 3 ? threadIdx.x : 0];
             __syncthreads(); // read before it is written
             if (picture < 0) break;
-            if (threadIdx.x < 3) kept[count * 3 + threadIdx.x] = value;
-            __syncthreads();
+            if (threadIdx.x < 3) kept[count * 3 + threadIdx.x] = value; // no row that is still to be read
             count++;
         }
     for (int64_t i = count * 3 + threadIdx.x; i < lines * most * 3; i += LBR_CUDA_BLOCK) kept[i] = 0;
