@@ -76,7 +76,8 @@ describe("opening the CUDA library #process", function()
 
   -- What choosing a device says when the folder's libration_cuda.so lies before any other.
   local function said()
-    return (shell(([[LUA_PATH="lua/?.lua;lua/?/init.lua;;" LUA_CPATH="%s/?.so;$LUA_CPATH" luajit -e 'print(require("libration.device").choose "cuda")']]):format(folder)):gsub("\n$", ""))
+    local text = shell(([[LUA_PATH="lua/?.lua;lua/?/init.lua;;" LUA_CPATH="%s/?.so;$LUA_CPATH" luajit -e 'print(require("libration.device").choose "cuda")']]):format(folder))
+    return (text:gsub("\n$", ""))
   end
   local function with_library(lines)
     files.write(folder .. "/cuda.c", lines)
