@@ -174,6 +174,17 @@ function tensor.whole(v, name, what, low)
   raise(("%s: %s is %s, want a whole number >= %d"):format(name, what, tostring(v), low))
 end
 
+--- Product of a list's numbers, or of those from first to last: how many elements a shape or some of its dims have.
+---@param list integer[]
+---@param first integer|nil default 1
+---@param last integer|nil default #list
+---@return integer
+function tensor.product(list, first, last)
+  local n = 1
+  for i = first or 1, last or #list do n = n * list[i] end
+  return n
+end
+
 --- Sizes of a shape as the C side takes them: at most 6 whole numbers >= least (default 0).
 ---@return ffi.cdata* dims, integer n
 function tensor.dims(shape, name, least)

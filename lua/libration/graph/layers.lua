@@ -1,11 +1,9 @@
 -- What an imported network consists of: the table of its layers with shapes, parameters and floating point operations. Runs nothing.
+local tensor = require "libration.tensor"
+
 local M = {}
 
-local function product(shape, first)
-  local n = 1
-  for d = first or 1, #shape do n = n * shape[d] end
-  return n
-end
+local product = tensor.product
 
 -- Operations of a layer; a product and a sum are two.
 local flops = {

@@ -1,6 +1,9 @@
 -- Moves changes of the order of dims forward through the graph until they meet and cancel: a network of pictures [B,C,H,W] then runs as [B,H,W,C] whole.
 -- Works on the IR; what an op lets through is said by its row in lowering/ (layout).
 local lower = require "libration.graph.lower"
+local tensor = require "libration.tensor"
+
+local product = tensor.product
 
 local M = {}
 
@@ -30,12 +33,6 @@ local function same(a, b)
     if a[i] ~= b[i] then return false end
   end
   return true
-end
-
-local function product(shape)
-  local n = 1
-  for _, d in ipairs(shape) do n = n * d end
-  return n
 end
 
 -- One sweep: from[v] = {value, order} where v is that value with its dims in this order; renamed[v] = the value that stands for v.

@@ -1,6 +1,9 @@
 -- TFLite operators into the IR, one importer an operator. Knows what the operators mean; passes and lowering do the rest.
 local reader = require "libration.formats.reader"
 local ir = require "libration.graph.ir"
+local tensor = require "libration.tensor"
+
+local product = tensor.product
 
 local M = {}
 
@@ -166,12 +169,6 @@ function Import:axis(axis, rank)
   local dim = axis < 0 and axis + rank + 1 or axis + 1
   if dim < 1 or dim > rank then self:fail("axis %d of %d", axis, rank) end
   return dim
-end
-
-local function product(shape)
-  local n = 1
-  for _, d in ipairs(shape) do n = n * d end
-  return n
 end
 
 local function reshape(self)

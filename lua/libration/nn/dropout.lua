@@ -1,7 +1,7 @@
 -- dropout.lua: random zeros in training mode.
 local core = require "libration.core"
 local module = require "libration.nn.module"
-local ops = require "libration.ops"
+local ops = require "libration.ops.random"
 local tensor = require "libration.tensor"
 
 ---@class Dropout: Module

@@ -2,7 +2,7 @@
 local core = require "libration.core"
 local tensor = require "libration.tensor"
 local autograd = require "libration.autograd"
-local ops = require "libration.ops"
+local ops = require "libration.ops.random"
 
 local raise = core.raise
 

@@ -5,6 +5,8 @@ local ops = require "libration.ops"
 local mirrored = require "libration.ops.beyond"
 require "libration.view"
 
+local product = tensor.product
+
 local raise = core.raise
 local raw, rows, methods = ops.raw, ops.rows, tensor.methods
 local whole, is_tensor, dim_of = tensor.whole, tensor.is_tensor, tensor.dim_of
@@ -16,12 +18,6 @@ end
 
 -- The numbers of a list as a tensor beside x.
 local function beside(x, list, dtype) return tensor.tensor(list, dtype or "i32", x.device) end
-
-local function product(list, first, last)
-  local n = 1
-  for i = first or 1, last or #list do n = n * list[i] end
-  return n
-end
 
 ---------------------------------------------------------------------------------------------------- elements
 

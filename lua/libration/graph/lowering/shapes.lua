@@ -1,12 +1,9 @@
 -- Ops of the IR that move numbers about, as calls of our ops. Rows as in lowering/elementwise.lua.
 local ops = require "libration.ops"
 local densify = require "libration.graph.densify"
+local tensor = require "libration.tensor"
 
-local function product(shape, first, last)
-  local n = 1
-  for d = first or 1, last or #shape do n = n * shape[d] end
-  return n
-end
+local product = tensor.product
 
 -- The shape of the file, with its first dim grown by as many times as there are more elements: a batch.
 local function batched(shape, static, actual)

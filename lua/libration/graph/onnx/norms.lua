@@ -1,13 +1,10 @@
 -- ONNX's normalisations but batch norm. Entries as in onnx/elementwise.lua.
 local space = require "libration.graph.onnx.space"
+local tensor = require "libration.tensor"
+
+local product = tensor.product
 
 local entries = {}
-
-local function product(shape, first, last)
-  local n = 1
-  for d = first or 1, last or #shape do n = n * shape[d] end
-  return n
-end
 
 -- Values in numbers that the norms take: halves in f32.
 local function wide(self, v)

@@ -2,13 +2,9 @@
 local tensor = require "libration.tensor"
 local sources = require "libration.ops.beyond"
 
-local entries = {}
+local product = tensor.product
 
-local function product(shape, first, last)
-  local n = 1
-  for d = first or 1, last or #shape do n = n * shape[d] end
-  return n
-end
+local entries = {}
 
 local function slot(n, d, value, rest)
   local out = {}
