@@ -83,12 +83,15 @@ local function table_of(list, seeds)
           end
         end
       end
+      -- the speed of a sequence needs no fit, so its AUC is taken against every normal; the others against those that nothing was trained on
       cells[#cells + 1] = k == 0 and ("%d of %-4d"):format(flagged, n)
-        or ("%d of %d, AUC %.2f%s"):format(flagged, n, pairs_won / pairs_n, m[1] == "speed" and (" (%.2f)"):format(every_won / every_n) or "")
+        or m[1] == "speed" and ("%d of %d, AUC %.2f (%.2f)"):format(flagged, n, every_won / every_n, pairs_won / pairs_n)
+        or ("%d of %d, AUC %.2f"):format(flagged, n, pairs_won / pairs_n)
     end
     print(("%-24s %-9s"):format(m[2], cells[1]) .. (" %-22s"):rep(#KINDS):format(unpack(cells, 2)))
   end
-  print(("%d seeds. AUC: a kind against the normals 09, 10, 11 of its own seed (%d pairs); in brackets against all eleven."):format(seeds, 3 * seeds))
+  print(("%d seeds. AUC: a kind against the normals 09, 10, 11 of its own seed (%d pairs); " ..
+    "mean speed against all eleven (%d pairs), in brackets against those three."):format(seeds, 3 * seeds, 11 * seeds))
 end
 
 options.main(function()
