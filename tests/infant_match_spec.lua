@@ -5,6 +5,7 @@ local infant_match = require "libration.data.infant_match"
 local landmarks = require "libration.data.landmarks"
 local files = require "libration.files"
 local json = require "libration.formats.json"
+local motion = require "libration.motion"
 
 local set = {sequences = 2, frames = 12, width = 320, height = 240, seed = 4, abnormal = {[2] = "tremor"}}
 local settings = landmarks.settings {model = "full", precision = "f32", smooth = "one-euro", person = "best", fps = 0, cache = false, threads = 0, weights = ""}
@@ -46,6 +47,41 @@ describe("infant speed by landmarks", function()
     assert.is_true(apply()[4] >= 1)
     assert.equal(whole, picture(folder))
     assert.is_false(files.exists(files.join(folder, ".02.matching")))
+    files.remove(folder)
+  end)
+
+  it("draws another movement where none of a draw's speeds comes near, and keeps the nearest of all #slow", function()
+    if not pcall(require("libration.weights").path, "pose_landmark_full") then return pending "needs the networks' weights: make models" end
+    local tolerance, tries, draws = infant_match.TOLERANCE, infant_match.TRIES, infant_match.DRAWS
+    finally(function() infant_match.TOLERANCE, infant_match.TRIES, infant_match.DRAWS = tolerance, tries, draws end)
+    infant_match.TOLERANCE, infant_match.TRIES, infant_match.DRAWS = 1e-9, 1, 3
+    local folder, said = os.tmpname(), nil
+    os.remove(folder)
+    local rows = infant.write(folder, set)
+    local first = picture(folder)
+    infant_match.apply(folder, rows, set, settings, function(_, measured, target, renders) said = {off = math.abs(math.log(measured / target)), renders = renders} end)
+    assert.equal(3, said.renders)
+    -- each draw by itself: other pictures of the same infant, and none of them nearer than what was kept
+    local nearest, kept = math.huge, picture(folder)
+    local seen = {}
+    for draw = 1, 3 do
+      local row = infant.plan(set)[2]
+      row.draw = draw > 1 and draw or nil
+      files.remove(files.join(folder, "02"))
+      infant.sequence(row, set):write(folder)
+      local normal = landmarks.sequence(files.join(folder, "01", "rgb"), "01", settings)
+      local sequence = landmarks.sequence(files.join(folder, "02", "rgb"), "02", settings)
+      local speed = {}
+      for i, s in ipairs {normal, sequence} do speed[i] = motion.normalise.mean_speed((motion.track(s, motion.options {}))) end
+      seen[picture(folder)] = math.abs(math.log(speed[2] / speed[1]))
+      nearest = math.min(nearest, seen[picture(folder)])
+    end
+    assert.is_near(nearest, said.off, 1e-9)
+    assert.is_near(nearest, seen[kept], 1e-9)
+    assert.is_truthy(seen[first])
+    local n = 0
+    for _ in pairs(seen) do n = n + 1 end
+    assert.equal(3, n)
     files.remove(folder)
   end)
 end)

@@ -71,7 +71,7 @@ local function track(self, gain, points)
 end
 
 --- One sequence: its body, looks and movement; the gain makes the measured speed (with a landmarker's noise) equal the row's target.
----@param row table of infant.plan
+---@param row table of infant.plan; its `draw` (nil: the first), a number from 2, gives the same body and looks other movements of the same kind
 ---@param options table frames (at least 2), width, height, seed
 ---@return table sequence id, kind, label, frames, width, height, body, look, camera, gain, speed measured, clean torso lengths a second
 function infant.sequence(row, options)
@@ -81,7 +81,7 @@ function infant.sequence(row, options)
     frames = frames, width = options.width, height = options.height, seed = seed, fps = infant.FPS,
     body = body.new(dice.new(seed, index, BODY)),
     look = look.new(dice.new(seed, index, LOOK), index, dice.new(seed, 0, LOOK):pick(30)),
-    drives = movement.drives(dice.new(seed, index, DRIVES), row.kind, frames, infant.FPS),
+    drives = movement.drives(dice.new(seed, index, DRIVES, unpack {row.draw}), row.kind, frames, infant.FPS),
     pose = body.new_pose(),
   }, Sequence)
   self.camera = body.camera(self.body, self.width, self.height)

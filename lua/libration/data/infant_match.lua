@@ -8,8 +8,9 @@ local landmarks = require "libration.data.landmarks"
 
 local infant_match = {}
 
---- How near the measured speed must come, and how often a sequence is rendered at most.
-infant_match.TOLERANCE, infant_match.TRIES = 0.05, 5
+--- How near the measured speed must come, how often a movement is rendered at most, and how many movements are drawn at most where none of these comes near: a
+--- body in whom the landmarker loses a limb jumps past every wanted speed.
+infant_match.TOLERANCE, infant_match.TRIES, infant_match.DRAWS = 0.05, 5, 6
 -- A landmarker that swaps left and right measures several times the speed: no step may believe more than this.
 local STEP = 1.3
 
@@ -19,7 +20,8 @@ local function measured(folder, row, settings)
 end
 
 --- Renders abnormal sequences of a data set anew with more or less movement until their measured mean joint speed lies within 5 % of the median of the
---- normals'. What was done stands in .match.json, so that a run that was cut short goes on. The nearest try stays where none comes within 5 %.
+--- normals'; a sequence that does not get there is drawn again. What was done stands in .match.json, so that a run that was cut short goes on. The nearest try
+--- stays where none comes within 5 %.
 ---@param folder string of a data set that `infant.write` wrote
 ---@param rows table[] that it returned
 ---@param options table frames, width, height, seed as given to `infant.write`
@@ -40,23 +42,32 @@ function infant_match.apply(folder, rows, options, settings, done)
   end
   for _, row in ipairs(rows) do
     if row.label == 1 and not known[row.id] then
-      local tries, best = {}, nil
+      local first, renders, best = row.target, 0, nil
       -- what lies there may stem from a run that was killed at a later try
       if files.exists(files.join(folder, "." .. row.id .. ".matching")) then render(row) end
       files.write(files.join(folder, "." .. row.id .. ".matching"), "")
-      for n = 1, infant_match.TRIES do
-        local speed = measured(folder, row, settings)
-        tries[n] = {target = row.target, speed = speed, off = math.abs(math.log(speed / target))}
-        if not best or tries[n].off < best.off then best = tries[n] end
-        if math.abs(speed / target - 1) <= infant_match.TOLERANCE or n == infant_match.TRIES then break end
-        row.target = row.target * math.max(1 / STEP, math.min(STEP, target / speed))
+      for draw = 1, infant_match.DRAWS do
+        if draw > 1 then
+          row.draw, row.target = draw, first
+          render(row)
+        end
+        for n = 1, infant_match.TRIES do
+          local speed = measured(folder, row, settings)
+          local off = math.abs(math.log(speed / target))
+          renders = renders + 1
+          if not best or off < best.off then best = {draw = row.draw, target = row.target, speed = speed, off = off} end
+          best.near = math.abs(best.speed / target - 1) <= infant_match.TOLERANCE
+          if best.near or n == infant_match.TRIES then break end
+          row.target = row.target * math.max(1 / STEP, math.min(STEP, target / speed))
+          render(row)
+        end
+        if best.near then break end
+      end
+      if best.target ~= row.target or best.draw ~= row.draw then
+        row.target, row.draw = best.target, best.draw
         render(row)
       end
-      if best.target ~= row.target then
-        row.target = best.target
-        render(row)
-      end
-      known[row.id] = {measured = best.speed, target = target, renders = #tries}
+      known[row.id] = {measured = best.speed, target = target, renders = renders}
       files.write(note, json.encode(known) .. "\n")
       files.remove(files.join(folder, "." .. row.id .. ".matching"))
     end
