@@ -10,9 +10,11 @@ local infant_match = {}
 
 --- How near the measured speed must come, how often a movement is rendered at most, and how many movements are drawn at most where none of these comes near: a
 --- body in whom the landmarker loses a limb jumps past every wanted speed.
-infant_match.TOLERANCE, infant_match.TRIES, infant_match.DRAWS = 0.05, 5, 6
+infant_match.TOLERANCE, infant_match.TRIES, infant_match.DRAWS = 0.05, 7, 4
 -- A landmarker that swaps left and right measures several times the speed: no step may believe more than this.
 local STEP = 1.3
+-- Tries that step by what is missing; where those overshot, the next halve what lies between the nearest below and above.
+local STEPS = 2
 
 local function measured(folder, row, settings)
   local sequence = landmarks.sequence(files.join(folder, row.id, "rgb"), row.id, settings)
@@ -51,6 +53,7 @@ function infant_match.apply(folder, rows, options, settings, done)
           row.draw, row.target = draw, first
           render(row)
         end
+        local below, above = 0, math.huge
         for n = 1, infant_match.TRIES do
           local speed = measured(folder, row, settings)
           local off = math.abs(math.log(speed / target))
@@ -58,7 +61,9 @@ function infant_match.apply(folder, rows, options, settings, done)
           if not best or off < best.off then best = {draw = row.draw, target = row.target, speed = speed, off = off} end
           best.near = math.abs(best.speed / target - 1) <= infant_match.TOLERANCE
           if best.near or n == infant_match.TRIES then break end
-          row.target = row.target * math.max(1 / STEP, math.min(STEP, target / speed))
+          if speed < target then below = math.max(below, row.target) else above = math.min(above, row.target) end
+          local between = n > STEPS and below > 0 and below < above and above < math.huge
+          row.target = between and math.sqrt(below * above) or row.target * math.max(1 / STEP, math.min(STEP, target / speed))
           render(row)
         end
         if best.near then break end
