@@ -231,7 +231,7 @@ local function index(folder, summary, total, detector, facts)
   for i, row in ipairs(summary) do
     local v = row.verdict
     list[i] = {
-      input = row.input, flagged = v and v.abnormal, share = v and v.share, p = v and v.p, profile = row.profile, reason = row.reason or v and v.reason,
+      input = row.input:gsub("/rgb/*$", ""), flagged = v and v.abnormal, word = v and v.side == "low" and "abnormal, too low" or nil, share = v and v.share, p = v and v.p, profile = row.profile, reason = row.reason or v and v.reason,
       link = row.output and row.output:sub(depth) .. "/report.html",
     }
   end
@@ -301,12 +301,8 @@ options.main(function()
     end
     if ok and not before then
       local v = row.verdict
-      if v.abnormal == nil then
-        log.info("%s: not scored, %s", input.id, v.reason)
-      else
-        log.info("%s: %s, %.1f %% of the windows over the threshold (calibration: at most %.1f %%), p %.3g (smallest possible %.3g, %s), longest episode %.2f s, %.1f frames/s; %s",
-          input.id, v.word, 100 * v.share, 100 * v.limit, v.p, v.smallest_p, require("libration.anomaly.thresholds").unit(v), v.longest, row.fps, honesty.of_verdict(v))
-      end
+      log.info("%s: %s%s", input.id, require("libration.anomaly.thresholds").line(v),
+        v.abnormal ~= nil and (", longest episode %.2f s, %.1f frames/s; %s"):format(v.longest, row.fps, honesty.of_verdict(v)) or "")
       if row.second then log.info("%s: movement profile: %s", input.id, row.second) end
     elseif not ok then
       if tostring(row):find("interrupted", 1, true) then error(row, 0) end

@@ -344,8 +344,7 @@ options.main(function()
         row.verdict = detector:judge(row.scored, o)
         local v = row.verdict
         log.info("%s%s: %s", row.id, row.label and (row.label == 1 and " (labelled abnormal)" or " (labelled normal)") or "",
-          v.abnormal == nil and "not scored, " .. v.reason or ("%s, %.1f %% of the windows over the threshold, p %.3g (smallest possible %.3g, %s); %s"):format(
-            v.word, 100 * v.share, v.p, v.smallest_p, anomaly.thresholds.unit(v), anomaly.honesty.of_verdict(v)))
+          anomaly.thresholds.line(v) .. (v.abnormal ~= nil and "; " .. anomaly.honesty.of_verdict(v) or ""))
         if profile then
           row.profile = anomaly.profile.judge(profile, anomaly.profile.of_sequence(row.sequence, m) or {})
           log.info("%s: movement profile: %s", row.id, anomaly.profile.line(row.profile))
