@@ -22,8 +22,6 @@ int lbr_device_open(const char *library)
     return b->devices;
 }
 
-int lbr_device_count(void) { return cuda ? cuda->devices : 0; }
-
 const lbr_backend *lbr_backend_of(int device) { return cuda && device >= LBR_CUDA && device < LBR_CUDA + cuda->devices ? cuda : NULL; }
 
 const char *lbr_device_label(int device)

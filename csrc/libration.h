@@ -129,7 +129,6 @@ LBR_API void lbr_memory_fail_at(int64_t n);
 /* ---- devices beside the CPU ---- */
 /* Opens the library of CUDA devices; returns how many are usable. Errors: LBR_EDEVICE with what was looked for and found. */
 LBR_API int lbr_device_open(const char *library);
-LBR_API int lbr_device_count(void);
 /* "cpu", "cuda:0"; and one line about a device. */
 LBR_API const char *lbr_device_label(int device);
 LBR_API int lbr_device_describe(int device, char *text, int room);
@@ -206,8 +205,6 @@ LBR_API void lbr_philox(uint64_t key, uint64_t counter_low, uint64_t counter_hig
 LBR_API uint64_t lbr_hash(const void *bytes, int64_t n, uint64_t seed);
 /* Seconds of a monotonic clock. */
 LBR_API double lbr_clock(void);
-/* Peak resident memory of this process in bytes. */
-LBR_API int64_t lbr_peak_rss(void);
 
 /* reader */
 /* A file's bytes, read with checks. Offsets and sizes are doubles holding whole numbers of bytes, so that a Lua number arrives unchanged and a negative, broken or
@@ -236,8 +233,7 @@ LBR_API int lbr_reader_number(const lbr_reader *r, double at, int kind, double *
 LBR_API int lbr_reader_copy(const lbr_reader *r, double at, double bytes, void *dst, double capacity);
 /* `count` numbers of a floating kind from `at`, in their own kind, into dst, which holds `capacity` elements; any NaN becomes the plain quiet one of its sign. */
 LBR_API int lbr_reader_reals(const lbr_reader *r, double at, double count, int kind, void *dst, double capacity);
-/* `count` numbers of `kind` from `at`, converted into dst, which holds `capacity` elements. Integers that do not fit an int32 are refused. */
-LBR_API int lbr_reader_f32(const lbr_reader *r, double at, double count, int kind, float *dst, double capacity);
+/* `count` whole numbers of `kind` from `at` into dst, which holds `capacity` elements. What does not fit an int32 is refused. */
 LBR_API int lbr_reader_i32(const lbr_reader *r, double at, double count, int kind, int32_t *dst, double capacity);
 /* end reader */
 
@@ -246,9 +242,6 @@ LBR_API int lbr_reader_i32(const lbr_reader *r, double at, double count, int kin
 typedef struct lbr_region { float x, y, width, height, angle; } lbr_region;
 enum { LBR_BORDER_ZERO = 0, LBR_BORDER_REPLICATE = 1 };
 
-/* m[9], row-major: place (i, j, 1) of an [oh,ow] crop of the region -> place in the picture; corners to corners. As OpenCV's inverted
- * getPerspectiveTransform of boxPoints. Errors: LBR_EINVAL (no area, not finite). */
-LBR_API int lbr_crop_matrix(const lbr_region *region, int32_t oh, int32_t ow, double *m);
 /* Bilinear crop of a region, answering what OpenCV's warpPerspective on bytes does (source places in 1/32 pixel, results rounded to bytes).
  *   src [h,w,3] u8 in, `row` bytes from one row to the next      dst [oh,ow,3] u8 out, may not alias src
  * Errors: LBR_EINVAL, LBR_ESHAPE. */

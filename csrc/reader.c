@@ -276,28 +276,6 @@ int lbr_reader_reals(const lbr_reader *r, double at, double count, int kind, voi
     return code;
 }
 
-int lbr_reader_f32(const lbr_reader *r, double at, double count, int kind, float *dst, double capacity)
-{
-    int code = reader_kind(r, kind);
-    if (code)
-        return code;
-    const unsigned char *p = reader_span(r, at, count, kinds[kind].width, kinds[kind].name);
-    if (!p)
-        return LBR_EFORMAT;
-    code = reader_capacity(r, count, capacity);
-    if (code)
-        return code;
-    size_t n = (size_t)count, width = (size_t)kinds[kind].width;
-    if (kind == LBR_READ_F16) { /* network weights: worth a loop of its own */
-        for (size_t i = 0; i < n; i++)
-            dst[i] = f32_of_f16((uint32_t)p[2 * i] | (uint32_t)p[2 * i + 1] << 8);
-        return LBR_OK;
-    }
-    for (size_t i = 0; i < n; i++, p += width)
-        dst[i] = kinds[kind].whole ? (float)whole_at(p, kind) : (float)real_at(p, kind);
-    return LBR_OK;
-}
-
 int lbr_reader_i32(const lbr_reader *r, double at, double count, int kind, int32_t *dst, double capacity)
 {
     int code = reader_kind(r, kind);

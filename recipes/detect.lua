@@ -231,7 +231,7 @@ local function index(folder, summary, total, detector, facts)
   for i, row in ipairs(summary) do
     local v = row.verdict
     list[i] = {
-      input = row.input, flagged = v and v.abnormal, share = v and v.share, p = v and v.p, profile = row.profile, reason = row.reason or v and v.reason,
+      input = row.input:gsub("/rgb/*$", ""), flagged = v and v.abnormal, word = v and v.side == "low" and "abnormal, too low" or nil, share = v and v.share, p = v and v.p, profile = row.profile, reason = row.reason or v and v.reason,
       link = row.output and row.output:sub(depth) .. "/report.html",
     }
   end
@@ -261,11 +261,7 @@ options.main(function()
   local device, which = lr.device.take(o.device)
   local facts = {device = device}
   if o.threads > 0 then lr.threads(o.threads) end
-  if o.size ~= "" then
-    facts.width, facts.height = o.size:match("^(%d+)[xX](%d+)$")
-    facts.width, facts.height = tonumber(facts.width), tonumber(facts.height)
-    if not facts.width then error(("--size is %q, want WIDTHxHEIGHT such as 640x480"):format(o.size), 0) end
-  end
+  if o.size ~= "" then facts.width, facts.height = require("libration.data.rows").size_of(o.size) end
   local detector, reason = Detector.load(o.detector)
   if not detector then error(reason, 0) end
   detector:to(facts.device)
@@ -278,19 +274,10 @@ options.main(function()
     facts.width, facts.height = detector.about.size[1], detector.about.size[2]
   end
   local inputs = inputs_of(o)
-  local fresh = not files.exists(o.output)
-  local folder
-  folder, reason = files.writable(o.output)
-  if not folder then error(reason, 0) end
-  local lock
+  local folder, lock = o.output
   lock, reason = files.lock(folder)
   if not lock then error(reason, 0) end
-  if fresh and #inputs == 1 then -- an input that cannot be scored leaves nothing; of several, summary.csv says why
-    options.undo(function()
-      lock:release()
-      files.remove(folder)
-    end)
-  end
+  if #inputs == 1 then options.undo(function() lock:abandon() end) end -- an input that cannot be scored leaves nothing; of several, summary.csv says why
 
   local summary, failed = {}, 0
   local done, detector_hash = require "libration.anomaly.done", files.sha256(o.detector)
@@ -314,29 +301,24 @@ options.main(function()
     end
     if ok and not before then
       local v = row.verdict
-      if v.abnormal == nil then
-        log.info("%s: not scored, %s", input.id, v.reason)
-      else
-        log.info("%s: %s, %.1f %% of the windows over the threshold (calibration: at most %.1f %%), p %.3g (smallest possible %.3g, %s), longest episode %.2f s, %.1f frames/s; %s",
-          input.id, v.word, 100 * v.share, 100 * v.limit, v.p, v.smallest_p, require("libration.anomaly.thresholds").unit(v), v.longest, row.fps, honesty.of_verdict(v))
-      end
+      log.info("%s: %s%s", input.id, require("libration.anomaly.thresholds").line(v),
+        v.abnormal ~= nil and (", longest episode %.2f s, %.1f frames/s; %s"):format(v.longest, row.fps, honesty.of_verdict(v)) or "")
       if row.second then log.info("%s: movement profile: %s", input.id, row.second) end
     elseif not ok then
       if tostring(row):find("interrupted", 1, true) then error(row, 0) end
       failed = failed + 1
-      local text = tostring(row):match("^[^\n]*"):gsub("^[^%s:]+%.lua:%d+: ", "")
-      row = {input = input.path, reason = text}
-      if #inputs > 1 then log.error("%s", text) end
+      row = {input = input.path, reason = log.reason(row)}
+      if #inputs > 1 then log.error("%s", row.reason) end
     end
     summary[i] = row
     if ok or #inputs > 1 then outputs.summary(files.join(folder, "summary.csv"), summary) end
     if #inputs > 1 then index(folder, summary, #inputs, detector, facts) end
   end
+  if #inputs == 1 and failed == 1 then error(summary[1].reason, 0) end
+  if failed == #inputs then error(("none of the %d inputs could be scored; %s says why"):format(#inputs, files.join(folder, "summary.csv")), 0) end
   log.info("device: %s", which)
   for _, text in ipairs(honesty.of_calibration(detector.calibration)) do log.warn("%s", text) end
   log.info("%s", honesty.explained(detector.calibration))
-  if #inputs == 1 and failed == 1 then error(summary[1].reason, 0) end
-  if failed == #inputs then error(("none of the %d inputs could be scored; %s says why"):format(#inputs, files.join(folder, "summary.csv")), 0) end
   lock:release()
   log.info("%s", files.join(folder, #inputs == 1 and "report.html" or "index.html"))
 end)

@@ -32,10 +32,9 @@ local rows = require("libration.data.rows").of {
 local function load_all(dataset, o, m, warnings, device)
   local data, motion, log = require "libration.data", require "libration.motion", require "libration.log"
   local progress = require "libration.progress"
-  local width, height = o.size:match("^(%d+)[xX](%d+)$")
-  if o.size ~= "" and not width then error(("--size is %q, want WIDTHxHEIGHT such as 640x480"):format(o.size), 0) end
+  local width, height = data.rows.size_of(o.size)
   local how = {
-    fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = tonumber(width), height = tonumber(height), settings = data.landmarks.settings(o, device),
+    fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = width, height = width and height, settings = data.landmarks.settings(o, device),
     coordinates = o.coordinates, check = o.check,
   }
   local loaded, rates, kept, first = {}, {}, {}, nil
@@ -45,7 +44,7 @@ local function load_all(dataset, o, m, warnings, device)
       local ok, sequence, notes = pcall(data.dataset.load, e, how)
       if not ok and tostring(sequence):find("interrupted", 1, true) then error(sequence, 0) end
       if not ok then
-        warnings[#warnings + 1] = (tostring(sequence):match("^[^\n]*"):gsub("^[^%s:]+%.lua:%d+: ", ""))
+        warnings[#warnings + 1] = log.reason(sequence)
       elseif first and sequence.skeleton ~= first.skeleton then
         error(("%s has %s key points, %s has %s; evaluate them apart"):format(e.id, sequence.skeleton, first.id, first.skeleton), 0)
       else
@@ -102,18 +101,10 @@ options.main(function()
   if not dataset then error(reason, 0) end
   if not dataset.labelled then error(("%s has no labels.csv; give one with --labels FILE"):format(o.data), 0) end
   local output = o.output ~= "" and o.output or files.join("runs", files.name((o.data:gsub("/+$", ""))) .. "-evaluation")
-  local fresh = not files.exists(output)
-  local folder, lock
-  folder, reason = files.writable(output)
-  if not folder then error(reason, 0) end
-  lock, reason = files.lock(folder)
+  local lock
+  lock, reason = files.lock(output)
   if not lock then error(reason, 0) end
-  if fresh then
-    options.undo(function()
-      lock:release()
-      files.remove(folder)
-    end)
-  end
+  options.undo(function() lock:abandon() end)
   local warnings = {}
   local m = motion.options {
     joints = o.joints, coordinates = o.coordinates, min_score = o.min_score, max_gap = o.max_gap > 0 and o.max_gap or math.huge,
@@ -137,7 +128,7 @@ options.main(function()
   if #without > 0 then data.audit.add(audit, "note", "unlabelled", "left out, for they have no label: " .. table.concat(without, ", ")) end
   local looked
   looked, reason = data.audit.movement(audit, {how = how, coordinates = o.coordinates, cache = o.cache, allow_leak = o.allow_leak})
-  data.audit.write(files.join(folder, "audit.txt"), audit)
+  data.audit.write(files.join(output, "audit.txt"), audit)
   if not looked then error(reason, 0) end
   data.audit.tell(audit)
   for _, text in ipairs(data.audit.texts(audit)) do warnings[#warnings + 1] = text end
@@ -197,14 +188,14 @@ options.main(function()
   local csv = require "libration.formats.csv"
   local cells = {}
   for i, r in ipairs(results) do cells[i] = {r.name, r.auc, r.low, r.high, r.sd, #r.aucs, r.alarms} end
-  csv.save(files.join(folder, "evaluation.csv"), {"method", "auc", "low", "high", "sd_over_seeds", "seeds", "false_alarms_per_minute"}, cells)
+  csv.save(files.join(output, "evaluation.csv"), {"method", "auc", "low", "high", "sd_over_seeds", "seeds", "false_alarms_per_minute"}, cells)
   timings.all = progress.clock() - begin
-  files.write(files.join(folder, "evaluation.json"), json.encode({
+  files.write(files.join(output, "evaluation.json"), json.encode({
     recipe = "evaluate", version = lr.version, options = o, motion = m, protocol = plan.text, methods = results, explained = explained, judged = judged, smallest_p = smallest,
     normals = normals, abnormals = #positives, skeleton = skeleton, timings = timings, warnings = json.list(warnings),
     audit = data.audit.page(audit),
   }, true) .. "\n")
-  local page = require("libration.report.evaluation").write(folder, {
+  local page = require("libration.report.evaluation").write(output, {
     subtitle = ("%s, protocol %s"):format(o.data, o.protocol), protocol = table.concat({sentence(plan.text), sentence(line)}, " "),
     seeds = o.seeds, smallest_p = smallest,
     population = ("%d labelled recordings, %d of them abnormal."):format(#dataset.entries, #positives), minutes = seconds / 60, methods = results, judged = judged,

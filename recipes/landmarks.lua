@@ -147,12 +147,10 @@ options.main(function()
     log.info("bf16 products: landmarks move by about .26 pixels (median; 95th percentile 2.2, most 34; 24 frames of 340x256)%s",
       lr.core.C.lbr_cpu_bf16() == 0 and "; without bf16 units, which this processor lacks, nothing is gained by them" or "")
   end
-  local fresh = not files.exists(o.output)
-  local folder, reason = files.writable(o.output)
-  if not folder then error(reason, 0) end
-  local lock
-  lock, reason = files.lock(folder)
+  local folder = o.output
+  local lock, reason = files.lock(folder)
   if not lock then error(reason, 0) end
+  options.undo(function() lock:abandon() end)
   local bar
   local recording_check = require "libration.data.recording_check"
   local size, seen
@@ -189,6 +187,7 @@ options.main(function()
       log.warn("jump at %.3f s (frame %d): the body is %.0f pixels from where it was, perhaps another person", jump.time, jump.frame - 1, jump.distance)
     end
     out.close(r.fps > 0 and r.fps or 25)
+    options.settled()
     local check
     if seen and r.kind ~= "picture" then
       seen.fps = r.fps > 0 and r.fps or 25
@@ -220,8 +219,6 @@ options.main(function()
   if not ok then
     if bar then bar.quiet = true bar:finish() end
     if out then out.abort() end
-    lock:release()
-    if fresh and #(files.list(folder) or {}) == 0 then files.remove(folder) end
     error(err, 0)
   end
 end)

@@ -13,7 +13,7 @@ local function abnormal_of(list)
   for _, item in ipairs(list) do
     local index, kind = item:match("^(%d+):([%a-]+)$")
     if not index then return nil, ("'%s' is not SEQUENCE:KIND, as in 12:burst"):format(item) end
-    if not movement.kinds[kind] then return nil, ("no kind '%s'; there are %s"):format(kind, table.concat(movement.names(), ", ")) end
+    if kind == "normal" or not movement.kinds[kind] then return nil, ("no kind '%s'; there are %s"):format(kind, table.concat(movement.names(), ", ", 2)) end
     if kinds[tonumber(index)] then return nil, ("sequence %s stands twice"):format(index) end
     kinds[tonumber(index)] = kind
   end
@@ -21,8 +21,7 @@ local function abnormal_of(list)
 end
 
 local function size_of(text)
-  local width, height = text:match("^(%d+)x(%d+)$")
-  width, height = tonumber(width), tonumber(height)
+  local width, height = require("libration.data.rows").size_of(text)
   if not width or width < 64 or height < 64 or width > 4096 or height > 4096 then return nil, "want WIDTHxHEIGHT of 64 to 4096 pixels, as in 320x240" end
   return width, height
 end

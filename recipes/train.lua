@@ -22,7 +22,10 @@ local rows = require("libration.data.rows").of {
   {"allow-leak", false, "go on where parts of the split overlap; every page, audit.txt, run.json and the detector are stamped"},
   "window", "stride", "features", "mask", "post", "joints",
   {"root", "torso", "origin of each frame", choices = {"torso", "picture"}},
-  {"scale", "torso", "unit of length: torso (the sequence's median torso length) or a number of pixels"},
+  {"scale", "torso", "unit of length: torso (the sequence's median torso length) or a number of pixels", check = function(v)
+    if v == "torso" or (tonumber(v) or 0) > 0 then return true end
+    return nil, "want torso or a number of pixels"
+  end},
   {"rotation", "none", "turn the torso upright", choices = {"none", "sequence", "frame"}},
   {"gaps", "linear", "how missing joints are filled", choices = {"linear", "akima", "none"}},
   "max-gap",
@@ -94,9 +97,8 @@ local function load_part(entries, how, warnings, tolerant)
       end
       list[#list + 1] = {entry = e, id = e.id, label = e.label, sequence = sequence, recording = recording}
     elseif tolerant and not tostring(sequence):find("interrupted", 1, true) then
-      local text = tostring(sequence):match("^[^\n]*"):gsub("^[^%s:]+%.lua:%d+: ", "")
-      log.error("%s", text)
-      list[#list + 1] = {entry = e, id = e.id, label = e.label, reason = text}
+      list[#list + 1] = {entry = e, id = e.id, label = e.label, reason = log.reason(sequence)}
+      log.error("%s", log.reason(sequence))
     else
       error(sequence, 0)
     end
@@ -150,8 +152,7 @@ options.main(function()
   local device, which = lr.device.take(o.device)
   if not given.amp then o.amp = device ~= "cpu" end
   if o.threads > 0 then lr.threads(o.threads) end
-  local width, height = o.size:match("^(%d+)[xX](%d+)$")
-  if o.size ~= "" and not width then error(("--size is %q, want WIDTHxHEIGHT such as 640x480"):format(o.size), 0) end
+  local width, height = data.rows.size_of(o.size)
 
   -- 1. the recordings, their split and its audit
   local folder_of_data, population = o.data, o.population
@@ -173,27 +174,20 @@ options.main(function()
   if not split then error(reason, 0) end
   local name = o.data == "" and "default" or files.name((o.data:gsub("/+$", "")))
   local output = o.output ~= "" and o.output or files.join("runs", name)
-  local folder, lock
-  local fresh = not files.exists(output)
-  folder, reason = files.writable(output)
-  if not folder then error(reason, 0) end
-  lock, reason = files.lock(folder)
+  local lock, ok
+  lock, reason = files.lock(output)
   if not lock then error(reason, 0) end
-  if fresh then -- nothing stays behind when the run ends before training begins
-    options.undo(function()
-      log.close()
-      lock:release()
-      files.remove(folder)
-    end)
-  end
-  local ok
-  ok, reason = log.setup {path = files.join(folder, "training.log")}
+  options.undo(function() -- nothing stays behind when the run ends before training begins
+    log.close()
+    lock:abandon()
+  end)
+  ok, reason = log.setup {path = files.join(output, "training.log")}
   if not ok then error(reason, 0) end
   log.info("device: %s", which)
   log.info("%s: %d sequences (%s); device %s, %s", folder_of_data, #dataset.entries, dataset:ids(), device,
     o.amp and ("mixed precision, %s operands%s"):format(o.half, given.amp and "" or " (--no-amp: f32)") or "f32")
   local how = {
-    fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = tonumber(width), height = tonumber(height), settings = data.landmarks.settings(o, device),
+    fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = width, height = width and height, settings = data.landmarks.settings(o, device),
     coordinates = o.coordinates, check = o.check,
   }
   local told, warnings, audit = {findings = 0, lines = 0}, {}
@@ -210,7 +204,7 @@ options.main(function()
       end,
     })
     if bar then bar:finish() end
-    data.audit.write(files.join(folder, "audit.txt"), audit)
+    data.audit.write(files.join(output, "audit.txt"), audit)
     if not passed then error(reason .. (parts.test and "; detector.safetensors is whole, judge other recordings with it" or ""), 0) end
     data.audit.tell(audit, told)
   end
@@ -270,9 +264,9 @@ options.main(function()
   mark = clock()
   options.settled()
   if not o.resume then
-    for _, old in ipairs(files.list(folder) or {}) do
+    for _, old in ipairs(files.list(output) or {}) do
       if old:match("^epoch_%d+%.safetensors$") or old:match("^last%.safetensors$") or old:match("^best%.safetensors$") or old:match("^detector%.safetensors$") then
-        files.remove(files.join(folder, old))
+        files.remove(files.join(output, old))
       end
     end
   end
@@ -283,7 +277,7 @@ options.main(function()
   local fit = anomaly.fit.run {
     train = training_windows, watch = watched, normaliser = normaliser, mask = o.mask, model = {hidden = o.hidden, latent = o.latent, task = o.task}, epochs = o.epochs,
     batch = o.batch, accumulate = o.accumulate, learning_rate = o.learning_rate, schedule = o.schedule, clip = o.clip, patience = o.patience, seed = o.seed,
-    folder = folder, checkpoint_every = o.checkpoint_every, resume = o.resume, workers = o.workers, device = device, amp = o.amp and o.half or nil,
+    folder = output, checkpoint_every = o.checkpoint_every, resume = o.resume, workers = o.workers, device = device, amp = o.amp and o.half or nil,
     about = {data = audit.content.train, split = want, motion = m, hidden = o.hidden, latent = o.latent, task = o.task, stop_on = o.stop_on, augment = o.augment,
       stride = o.stride},
   }
@@ -323,10 +317,10 @@ options.main(function()
       population = ("%d sequences, %d frames%s%s"):format(#trained, frames, population ~= "" and ", " .. population or ", " .. name,
         ages and (", %g to %g weeks old"):format(ages.least, ages.most) or ""),
     },
-    about = {version = lr.version, seed = o.seed, size = width and {tonumber(width), tonumber(height)} or nil, movement = anomaly.profile.pack(movements),
+    about = {version = lr.version, seed = o.seed, size = width and {width, height} or nil, movement = anomaly.profile.pack(movements),
       fitted = fitted, leak = audit.leak and data.audit.texts(audit, "error") or nil},
   }
-  detector:save(files.join(folder, "detector.safetensors"))
+  detector:save(files.join(output, "detector.safetensors"))
   timings.calibration = clock() - mark
   log.info("threshold %.4g: %gth percentile of %d validation windows; at most %.1f %% of a calibration sequence lies above it", calibration.threshold,
     o.percentile, #calibration.windows, 100 * calibration.limit)
@@ -338,7 +332,7 @@ options.main(function()
   audited {train = true, validate = true, test = true}
   if clean and audit.leak then -- the stamp of what only the test recordings showed
     detector.about.leak = data.audit.texts(audit, "error")
-    detector:save(files.join(folder, "detector.safetensors"))
+    detector:save(files.join(output, "detector.safetensors"))
   end
   local test = load_part(split.test, how, warnings, true)
   local profile = anomaly.profile.unpack(detector.about.movement)
@@ -350,19 +344,18 @@ options.main(function()
         row.verdict = detector:judge(row.scored, o)
         local v = row.verdict
         log.info("%s%s: %s", row.id, row.label and (row.label == 1 and " (labelled abnormal)" or " (labelled normal)") or "",
-          v.abnormal == nil and "not scored, " .. v.reason or ("%s, %.1f %% of the windows over the threshold, p %.3g (smallest possible %.3g, %s); %s"):format(
-            v.word, 100 * v.share, v.p, v.smallest_p, anomaly.thresholds.unit(v), anomaly.honesty.of_verdict(v)))
+          anomaly.thresholds.line(v) .. (v.abnormal ~= nil and "; " .. anomaly.honesty.of_verdict(v) or ""))
         if profile then
           row.profile = anomaly.profile.judge(profile, anomaly.profile.of_sequence(row.sequence, m) or {})
           log.info("%s: movement profile: %s", row.id, anomaly.profile.line(row.profile))
         end
       else
-        row.reason = tostring(err):match("^[^\n]*"):gsub("^[^%s:]+%.lua:%d+: ", "")
+        row.reason = log.reason(err)
         log.error("%s", row.reason)
       end
     end
   end
-  anomaly.outputs.test(files.join(folder, "test.csv"), test, calibration)
+  anomaly.outputs.test(files.join(output, "test.csv"), test, calibration)
   timings.test = clock() - mark
 
   -- 6. what is known about the landmarks, and the report
@@ -405,7 +398,7 @@ options.main(function()
     checksums[part] = {}
     for i, e in ipairs(list) do checksums[part][i] = {id = e.id, sha256 = e.sha256} end
   end
-  files.write(files.join(folder, "run.json"), json.encode({
+  files.write(files.join(output, "run.json"), json.encode({
     recipe = "train", version = lr.version, luajit = jit.version, device = device, threads = lr.threads(), options = o, motion = m, data = folder_of_data,
     split = want, checksums = checksums, seeds = {training = o.seed, rendering = o.data == "" and o.render_seed or nil}, timings = timings,
     epochs = #fit.history.train, best_epoch = fit.best, threshold = calibration.threshold, explained = calibration.explained, test = counts,
@@ -413,7 +406,7 @@ options.main(function()
     warnings = json.list(page.warnings), audit = data.audit.page(audit),
   }, true) .. "\n")
   local report = require "libration.report"
-  local html = report.training(folder, page)
+  local html = report.training(output, page)
   lock:release()
   log.info("%s", html)
 end)

@@ -300,6 +300,7 @@ describe("thresholds", function()
     assert.equal("low", v.side)
     assert.equal(1, v.low.share)
     assert.is_near(.1, v.low.limit, 1e-12)
+    assert.matches("0.0 %% of the windows over the threshold %(calibration: at most 1?0.0 %%%), 100.0 %% under the low one %(calibration: at most 10.0 %%%)", thresholds.line(v))
     assert.equal(.5, v.p) -- 2 x 1 / 4
     assert.equal(.5, v.smallest_p)
     assert.is_true(v.frame_flag[1])

@@ -103,6 +103,9 @@ describe("detect #process", function()
     local words = {}
     for i, row in ipairs(rows) do words[i] = row.verdict end
     assert.same({ "abnormal", "error", "normal", "not scored", "error" }, words)
+    assert.equal("abnormal", rows[1].movement_profile) -- neither verdict hides the other
+    assert.matches("frequency", rows[1].what_stands_out, 1, true)
+    assert.equal("", rows[2].movement_profile)
     assert.truthy(rows[2].reason:find("text.npy", 1, true))
     assert.truthy(rows[4].reason:find("only 0.2 usable seconds of 0.2 (at least 3.0 wanted)", 1, true), rows[4].reason)
     assert.truthy(rows[5].reason:find("no such file", 1, true))

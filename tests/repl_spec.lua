@@ -89,12 +89,12 @@ describe("help", function()
   end)
 
   it("finds a name whatever its case, and shows arguments and results", function()
-    local text, found = help.text "Statistics.Wilson"
+    local text, found = help.text "Statistics.Duration"
     assert.is_true(found)
-    has(text, "statistics.wilson(k, n)    [libration.report.statistics]")
-    has(text, "k: integer  successes")
-    has(text, "returns number low 0..1")
-    local twin = help.text "libration.report.statistics.wilson"
+    has(text, "statistics.duration(seconds)    [libration.report.statistics]")
+    has(text, "seconds: number  as a clock counts them")
+    has(text, "returns string")
+    local twin = help.text "libration.report.statistics.duration"
     assert.equal(text, twin)
   end)
 
@@ -106,9 +106,9 @@ describe("help", function()
 
   it("lists a room, and names what is near a mistake", function()
     has(help.text "report.plot", "Axes:hline(v, options)")
-    local text, found = help.text "wilsen"
+    local text, found = help.text "duratoin"
     assert.is_false(found)
-    has(text, "near: wilson")
+    has(text, "near: duration")
     assert.equal("nothing is called qqqqqqqqqq", (help.text "qqqqqqqqqq"))
   end)
 

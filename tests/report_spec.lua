@@ -428,6 +428,20 @@ describe("key frames", function()
     assert.same({ { time = 2, frame = 3 }, { time = 2.5, frame = 4 } }, keyframes.times(scored, { episodes = {} }, 4))
   end)
 
+  it("of too low errors show the lowest, and say so", function()
+    local scored = { frames = 4, fps = 2, begin = 0, frame_error = { 1, 0.2, 0.1, 2 } }
+    local verdict = { episodes = { { first = 1, last = 2 } }, threshold = 3, low = { threshold = 0.5, share = 0.4, limit = 0.1 } }
+    assert.same({ { time = 1, frame = 3 } }, keyframes.times(scored, verdict, 1))
+    local sequence = { points = require("libration").zeros { 4, 18, 2 }, fps = 2, skeleton = "openpose18", width = 640, height = 480 }
+    assert.equal("1.00 s, error 0.10, under the low threshold of 0.50", keyframes.poses(sequence, scored, verdict)[1].caption)
+    local r = require("pages").result { flagged = true }
+    r.low = verdict.low
+    local text = page_of(require("libration.report.detection").page(r))
+    for _, words in ipairs { "40 % lie under the low threshold; of any calibration sequence at most 10 %.", ">low threshold<" } do
+      assert.truthy(text:find(words, 1, true), words)
+    end
+  end)
+
   it("of landmarks take the nearest time, and the picture's form where x and y are parts of it", function()
     local lr = require "libration"
     local points = lr.zeros { 4, 18, 2 }

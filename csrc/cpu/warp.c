@@ -30,8 +30,6 @@ static int crop_matrix(const lbr_region *r, int32_t oh, int32_t ow, double *m, c
     return LBR_OK;
 }
 
-int lbr_crop_matrix(const lbr_region *r, int32_t oh, int32_t ow, double *m) { return crop_matrix(r, oh, ow, m, "crop_matrix"); }
-
 float lbr_region_rect(const float *points, int32_t width, int32_t height, float *rect) { return lbr_rect(points, width, height, rect); }
 
 void lbr_region_square(const float *rect, int32_t width, int32_t height, lbr_region *region)

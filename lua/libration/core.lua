@@ -49,11 +49,6 @@ local C = core.open_library("libration_core", "lbr_cdef")
 core.C = C
 if C.lbr_abi() ~= C.LBR_ABI then error("libration_core has ABI " .. C.lbr_abi() .. ", this Lua wants " .. tonumber(C.LBR_ABI), 0) end
 
-local names = {
-  [-1] = "shape", [-2] = "dtype", [-3] = "device", [-4] = "memory", [-5] = "invalid", [-6] = "io",
-  [-7] = "interrupted", [-8] = "format", [-9] = "unsupported", [-10] = "end",
-}
-core.status_names = names
 
 -- Level of the first caller outside the library's own files, so that an error names the user's line.
 local function user_level()

@@ -339,11 +339,12 @@ local held = {} -- anchors: a collected file handle would give its lock back
 local Lock = {}
 Lock.__index = Lock
 
----Claims a folder for this process until release() or the process ends, however it ends. Makes the folder when missing and
----removes temporary files that a killed process left in it.
----@return table|nil lock with :release(), or nil and the reason (another run holds it, or it cannot be written)
+---Claims a folder for this process until release() or the process ends, however it ends. Makes the folder when missing, proves that one
+---can write there, and removes temporary files that a killed process left in it.
+---@return table|nil lock with :release() and :abandon(), or nil and the reason (another run holds it, or it cannot be written)
 function files.lock(folder)
-  local ok, reason = files.mkdirs(folder)
+  local fresh = not files.exists(folder)
+  local ok, reason = files.writable(folder)
   if not ok then return nil, reason end
   local path = files.join(folder, ".lock")
   if held[path] then return nil, ("%s is in use by this process already"):format(folder) end
@@ -364,7 +365,7 @@ function files.lock(folder)
   end
   files.sweep(folder)
   held[path] = file
-  return setmetatable({path = path}, Lock)
+  return setmetatable({path = path, folder = folder, fresh = fresh}, Lock)
 end
 
 ---Gives the folder back; idempotent. The file stays: removing it would let two others hold locks on two files of one name.
@@ -373,6 +374,12 @@ function Lock:release()
   if not file then return end
   held[self.path] = nil
   file:close()
+end
+
+---Gives the folder back, and removes it with all it holds where the lock had made it.
+function Lock:abandon()
+  self:release()
+  if self.fresh then files.remove(self.folder) end
 end
 
 return files

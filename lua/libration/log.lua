@@ -59,4 +59,18 @@ function log.info(...) write("info", ...) end
 function log.warn(...) write("warn", ...) end
 function log.error(...) write("error", ...) end
 
+---An error as one line for people: without the position it was raised at, unless it is a fault of the program itself.
+---@param err any what pcall caught
+---@return string
+function log.reason(err)
+  local text = tostring(err)
+  local first = text:match("^[^\n]*")
+  if first:match(":$") and text:find("\n") then first = first .. " " .. text:match("\n%s*([^\n]*)") end
+  local position, rest = first:match("^([^%s:][^\n:]-:%d+): (.*)$")
+  if position and not (rest:find("^attempt to ") or rest:find("^bad argument") or rest:find("^module ") or rest:find("overflow")) then
+    first = rest
+  end
+  return first
+end
+
 return log

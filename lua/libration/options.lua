@@ -1,5 +1,6 @@
 -- Options of a recipe: one table of documented defaults -> --help, the command line, --config FILE. Does no work of its own.
 local config = require "libration.config"
+local log = require "libration.log"
 
 local options = {}
 
@@ -380,40 +381,6 @@ function options.parse(name, about, rows, argv)
   os.exit(2)
 end
 
----Whole numbers from "1-8,10": {1,..,8,10} in the order given, none twice.
----@return integer[]|nil list, or nil and the reason
-function options.ranges(text)
-  local list, seen = {}, {}
-  text = tostring(text)
-  if text:match("^%s*$") then return list end
-  for part in (text .. ","):gmatch("%s*(.-)%s*,") do
-    local first, last = part:match("^(%d+)%s*%-%s*(%d+)$")
-    if not first then first = part:match("^%d+$") last = first end
-    first, last = tonumber(first), tonumber(last)
-    if not first then return nil, ("%s is not a range, want numbers like 1-8,10"):format(show(text)) end
-    if last < first then return nil, ("%s runs backwards in %s"):format(part, show(text)) end
-    if last - first >= 100000 then return nil, ("%s is too long a range"):format(part) end
-    for n = first, last do
-      if seen[n] then return nil, ("%d stands twice in %s"):format(n, show(text)) end
-      seen[n] = true
-      list[#list + 1] = n
-    end
-  end
-  return list
-end
-
--- An error as one line for people: without a position unless it is a fault of the program itself.
-local function one_line(err)
-  local text = tostring(err)
-  local first = text:match("^[^\n]*")
-  if first:match(":$") and text:find("\n") then first = first .. " " .. text:match("\n%s*([^\n]*)") end
-  local position, rest = first:match("^([^%s:][^\n:]-:%d+): (.*)$")
-  if position and not (rest:find("^attempt to ") or rest:find("^bad argument") or rest:find("^module ") or rest:find("overflow")) then
-    first = rest
-  end
-  return first
-end
-
 local undone = {}
 
 ---Registers what a recipe takes back when it fails or is interrupted from here on: a folder that only it made, a half-written file.
@@ -437,7 +404,7 @@ function options.main(body, name)
   end
   local result = {xpcall(body, handler)}
   if result[1] then return unpack(result, 2, table.maxn(result)) end
-  local message = one_line(result[2])
+  local message = log.reason(result[2])
   for i = #undone, 1, -1 do pcall(undone[i]) end
   if tostring(result[2]):find("interrupted", 1, true) then
     io.stderr:write("\n", name, ": interrupted\n")

@@ -65,16 +65,6 @@ function harness:measure(fn, seconds)
   return list
 end
 
---- Times a call so short that it is repeated within one measurement.
----@param fn fun()
----@param inner integer calls a measurement
----@return number[] seconds a call
-function harness:measure_many(fn, inner)
-  local list = self:measure(function() for _ = 1, inner do fn() end end)
-  for i, s in ipairs(list) do list[i] = s / inner end
-  return list
-end
-
 --- Times ours and the peer in turns: A B A B ...
 ---@param ours fun(i: integer): number|nil seconds, where it keeps its own clock
 ---@param peer fun(i: integer): number seconds by the peer's own clock

@@ -2,6 +2,7 @@
 
 local ffi = require "ffi"
 local lr = require "libration"
+local log = require "libration.log"
 local json = require "libration.formats.json"
 local safetensors = require "libration.formats.safetensors"
 local skeletons = require "libration.pose.skeletons"
@@ -319,7 +320,7 @@ function Detector.load(path)
   local tensors, metadata = safetensors.load(path)
   if not tensors then return nil, metadata end
   local ok, result = pcall(build, tensors, metadata)
-  if not ok then return nil, ("%s: %s"):format(path, (tostring(result):gsub("^[^%s:]+%.lua:%d+: ", ""):match("^[^\n]*"))) end
+  if not ok then return nil, ("%s: %s"):format(path, log.reason(result)) end
   return result
 end
 

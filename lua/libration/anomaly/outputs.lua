@@ -73,7 +73,7 @@ function outputs.result(detector, s, v, more)
       or "not unusual (normal)",
     share = v.share, largest_calibration_share = c.limit, calibration = {}, p = v.p, smallest_p = v.smallest_p,
     longest_episode = v.longest, threshold = c.threshold, score = s.mean, score_unit = outputs.UNIT, times = {}, errors = s.frame_error or {},
-    spans = {}, explained = c.explained, warnings = {}, frames = s.frames, stats = {},
+    spans = {}, explained = c.explained, warnings = {}, frames = s.frames, stats = {}, low = v.low,
   }
   for i, row in ipairs(c.sequences) do r.calibration[i] = { id = row.id, score = row.mean, share = row.share } end
   if v.abnormal ~= nil then
@@ -138,23 +138,23 @@ end
 
 local SUMMARY = {
   "input", "verdict", "reason", "share", "limit", "p", "smallest_p", "longest_episode_s", "mean_error", "p95_error", "error_over_variance",
-  "mean_speed", "pca32_error", "zero_error", "windows", "frames", "frames_per_second", "output",
+  "mean_speed", "pca32_error", "zero_error", "movement_profile", "movement_profile_p", "what_stands_out", "windows", "frames", "frames_per_second", "output",
 }
 
 --- summary.csv: a row for each input, also for those that failed.
 ---@param path string
----@param rows table[] {input, scored?, verdict?, reason?, fps?, output?}
+---@param rows table[] {input, scored?, verdict?, profile?, reason?, fps?, output?}
 ---@return string path
 function outputs.summary(path, rows)
   local out = {}
   for i, r in ipairs(rows) do
-    local s, v = r.scored or {}, r.verdict or {}
-    local cells = {
+    local s, v, second = r.scored or {}, r.verdict or {}, r.profile or {}
+    out[i] = {
       r.input, v.word or "error", r.reason or v.reason or "", v.abnormal ~= nil and v.share or "", v.limit or "", v.p or "", v.smallest_p or "",
       v.abnormal ~= nil and v.longest or "", s.mean or "", s.p95 or "", s.ratio or "", s.mean_speed or "", s.mean_pca or "", s.mean_zero or "",
+      second.word or "", second.student or second.p or "", table.concat(second.words or {}, "; "),
       s.windows or "", s.frames or "", r.fps and ("%.1f"):format(r.fps) or "", r.output or "",
     }
-    out[i] = cells
   end
   return csv.save(path, SUMMARY, out)
 end
@@ -162,7 +162,7 @@ end
 local TEST = {
   "sequence", "label", "verdict", "detected", "false_alarm", "windows", "flagged", "share", "limit", "p", "smallest_p", "longest_episode_s",
   "mean_error", "p95_error", "p95_p", "error_over_variance", "error_over_variance_p", "log_error_sd", "log_error_sd_p", "mean_speed",
-  "pca32_error", "zero_error", "speed_abnormal", "pca32_abnormal", "zero_abnormal", "reason",
+  "pca32_error", "zero_error", "speed_abnormal", "pca32_abnormal", "zero_abnormal", "movement_profile", "movement_profile_p", "what_stands_out", "reason",
 }
 
 --- Detection rate and false alarms as counts.
@@ -185,7 +185,7 @@ end
 
 --- test.csv: a row for each test sequence and a last row with the counts, "1 of 1".
 ---@param path string
----@param rows table[] {id, label?, scored?, verdict?, reason?}
+---@param rows table[] {id, label?, scored?, verdict?, profile?, reason?}
 ---@param c Calibration
 ---@return string path
 function outputs.test(path, rows, c)
@@ -193,14 +193,15 @@ function outputs.test(path, rows, c)
   local function yes(v) return v == nil and "" or v and 1 or 0 end
   for i, r in ipairs(rows) do
     local s, v = r.scored or {}, r.verdict or { baselines = {} }
-    local b, p = v.baselines, {}
+    local b, p, second = v.baselines, {}, r.profile or {}
     for _, m in ipairs(v.abnormal ~= nil and measures.of(c, s) or {}) do p[m.key] = m.p end
     out[i] = {
       r.id, r.label == 1 and "abnormal" or r.label == 0 and "normal" or "", v.word or "error",
       r.label == 1 and yes(v.abnormal) or "", r.label == 0 and yes(v.abnormal) or "", s.windows or "", v.flagged or "", v.share or "", v.limit or "",
       v.p or "", v.smallest_p or "", v.longest or "", s.mean or "", s.p95 or "", p.p95 or "", s.ratio or "", p.ratio or "", s.log_sd or "",
       p.log_sd or "", s.mean_speed or "", s.mean_pca or "", s.mean_zero or "", b.speed and yes(b.speed.abnormal) or "",
-      b.pca and yes(b.pca.abnormal) or "", b.zero and yes(b.zero.abnormal) or "", r.reason or v.reason or "",
+      b.pca and yes(b.pca.abnormal) or "", b.zero and yes(b.zero.abnormal) or "",
+      second.word or "", second.student or second.p or "", table.concat(second.words or {}, "; "), r.reason or v.reason or "",
     }
   end
   local n = outputs.counts(rows)

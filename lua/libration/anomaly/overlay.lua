@@ -109,6 +109,9 @@ function overlay.paint(canvas, view)
   end
   if view.flagged then text = text .. "  flagged" end
   local width = canvas:text_width(text, size, view.flagged)
+  if width + size > view.width then -- smaller, so that a narrow picture holds all of it
+    size, width = size * view.width / (width + size), width * view.width / (width + size)
+  end
   canvas:rect(0, 0, width + size, 1.6 * size, { fill = "#000000", alpha = .65 })
   canvas:text(size / 2, 1.15 * size, text, { size = size, bold = view.flagged, fill = "#ffffff" })
   if view.flagged then

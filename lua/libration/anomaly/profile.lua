@@ -2,6 +2,7 @@
 -- The definitions are this file's own; which statistics are worth having was measured on simulated infants at matched mean speed.
 
 local ffi = require "ffi"
+local log = require "libration.log"
 local statistics = require "libration.motion.statistics"
 local normalise = require "libration.motion.normalise"
 local motion = require "libration.motion"
@@ -506,7 +507,7 @@ function profile.of_sequence(sequence, options)
   local o = motion.options(options)
   o.root, o.scale, o.rotation = "torso", "torso", "none"
   local ok, track = pcall(motion.track, sequence, o)
-  if not ok then return nil, (tostring(track):match("^[^\n]*"):gsub("^[^%s:]+%.lua:%d+: ", "")) end
+  if not ok then return nil, log.reason(track) end
   return profile.measure(profile.steady(track))
 end
 

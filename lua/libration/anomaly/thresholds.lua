@@ -193,6 +193,16 @@ function thresholds.unit(v)
     u.judged, u.judged == 1 and "" or "s", u.seconds, u.calibration)
 end
 
+--- The verdict in one line.
+---@param v Verdict
+---@return string
+function thresholds.line(v)
+  if v.abnormal == nil then return "not scored, " .. v.reason end
+  local low = v.low and (", %.1f %% under the low one (calibration: at most %.1f %%)"):format(100 * v.low.share, 100 * v.low.limit) or ""
+  return ("%s, %.1f %% of the windows over the threshold (calibration: at most %.1f %%)%s, p %.3g (smallest possible %.3g, %s)"):format(
+    v.word, 100 * v.share, 100 * v.limit, low, v.p, v.smallest_p, thresholds.unit(v))
+end
+
 --- Judges one sequence: abnormal when its share of windows over the threshold exceeds the largest share of any
 --- calibration sequence. A baseline says abnormal when its value exceeds that of every calibration sequence.
 ---@param c Calibration

@@ -295,8 +295,7 @@ local function print_of(a, row, options)
     if not ok and tostring(f):find("interrupted", 1, true) then error(f, 0) end
     a.prints[e] = ok and f or false
     if not a.prints[e] then
-      local text = tostring(ok and reason or f):match("^[^\n]*"):gsub("^[^%s:]+%.lua:%d+: ", "")
-      line(a, "near-duplicates: %s was not compared: %s", e.id, text)
+      line(a, "near-duplicates: %s was not compared: %s", e.id, log.reason(ok and reason or f))
     end
   end
   return a.prints[e]

@@ -13,7 +13,6 @@ local infant = {}
 infant.FPS = 25
 --- Raised whenever the same seed gives other pictures.
 infant.GENERATOR = 2
-infant.JOINTS = body.JOINTS
 --- The landmarker's error that speeds are matched with: pixels at 320x240, as movement.landmark_noise spreads it over time. With it the measured speeds
 --- of six rendered sequences are within 5 % (median) of what MediaPipe 0.10.21 gives for their pictures.
 infant.NOISE = 0.7
@@ -247,11 +246,9 @@ function infant.write(folder, options)
   for name, value in pairs(options or {}) do o[name] = value end
   o.abnormal = o.abnormal or (o.sequences >= 12 and {[12] = "burst"} or {})
   local rows = infant.plan(o)
-  local made, why = files.writable(folder)
-  if not made then error(why, 0) end
-  local lock
-  lock, why = files.lock(folder)
+  local lock, why = files.lock(folder)
   if not lock then error(why, 0) end
+  local made
   made, why = pcall(write_sequences, folder, o, rows)
   lock:release()
   if not made then error(why, 0) end

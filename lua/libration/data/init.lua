@@ -1,6 +1,6 @@
 -- The data room: data sets, splits, the audit, and the rendered infant. Each part is loaded when it is first named.
 
-local parts = { dataset = true, splits = true, audit = true, accuracy = true, landmarks = true, infant = true, recording_check = true, near_duplicates = true }
+local parts = { dataset = true, splits = true, audit = true, rows = true, accuracy = true, landmarks = true, infant = true, recording_check = true, near_duplicates = true }
 
 return setmetatable({}, {
   __index = function(self, name)

@@ -2,12 +2,23 @@
 
 local rows = {}
 
+--- Width and height from "640x480".
+---@param text string
+---@return integer|nil width nil where the text is empty or no size
+---@return integer|string height or, without a width, the reason
+function rows.size_of(text)
+  local width, height = text:match("^(%d+)[xX](%d+)$")
+  if not width then return nil, ("%q, want WIDTHxHEIGHT such as 640x480"):format(text) end
+  return tonumber(width), tonumber(height)
+end
+
 local LIST = {
   -- recordings
   { "kind", "auto", "what to take from the folder where it holds several kinds", choices = { "auto", "frames", "videos", "landmarks" } },
   { "fps", 0, "frames a second of picture folders and of landmark files without times; 0: 25", min = 0, type = "number" },
   { "skeleton", "", "skeleton of the landmark files; empty: by their number of joints" },
-  { "size", "", "width and height of the picture that landmark files refer to, as 640x480 (for --coordinates unit and centred)" },
+  { "size", "", "width and height of the picture that landmark files refer to, as 640x480 (for --coordinates unit and centred)", metavar = "WxH",
+    check = function(v) return rows.size_of(v) end },
   { "coordinates", "pixels", "of landmark files: pixels, unit (x / width) or centred (x / width - 0.5, as MINI-RGBD's OpenPose files)",
     choices = { "pixels", "unit", "centred" } },
   { "cache", true, "remember landmarks, and take remembered ones (in the user's cache folder)" },

@@ -93,10 +93,6 @@ local function parse_operator(t, codes, tensors)
   local op = { name = code.name, custom = code.custom, inputs = check(t:integers(1, "i32")), outputs = check(t:integers(2, "i32")) }
   local read = options[code.name]
   op.options = read and read(t:child(4) or t:absent()) or {}
-  if code.custom then
-    local at, count = t:vector(5, 1)
-    op.custom_options = at and t.r:bytes(at, count) or ""
-  end
   return op
 end
 

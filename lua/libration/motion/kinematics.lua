@@ -2,6 +2,7 @@
 -- Positions are those of the picture's plane, centred on the body (mean of shoulders and hips), so movement towards the camera is not in them.
 
 local ffi = require "ffi"
+local log = require "libration.log"
 local lr = require "libration.tensor"
 local smoothing = require "libration.pose.smoothing"
 local statistics = require "libration.motion.statistics"
@@ -144,7 +145,7 @@ function kinematics.of_sequence(sequence, options)
   local o = motion.options(options.motion)
   o.root, o.scale, o.rotation = "torso", "torso", "none"
   local ok, track = pcall(motion.track, sequence, o)
-  if not ok then return nil, (tostring(track):match("^[^\n]*"):gsub("^[^%s:]+%.lua:%d+: ", "")) end
+  if not ok then return nil, log.reason(track) end
   local raw, seen = sequence:track { joints = o.joints, coordinates = o.coordinates, min_score = o.min_score }, {}
   for j = 1, raw.joints do
     local one = { frames = raw.frames, joints = 1, x = ffi.new("double[?]", raw.frames * 2) }

@@ -7,14 +7,6 @@ local raise = core.raise
 local raw, rows = ops.raw, ops.rows
 local none = {}
 
-local streams = 0
-
---- A number for one random op of a model, so that two of them draw differently from one seed.
-function ops.new_stream()
-  streams = streams + 1
-  return streams
-end
-
 local function random(kind)
   return function(shape, options)
     options = options or none

@@ -39,7 +39,6 @@ local function ranges(list)
   end
   return table.concat(parts, ", ")
 end
-anonymisation.ranges = ranges
 
 ---The page, for `html.page`.
 ---@param o {rows: libration.report.Anonymised[], settings: {[1]: string, [2]: string}[], verifier: string?}

@@ -24,6 +24,7 @@ local detection = {}
 ---@field smallest_p number|nil smallest p that the number of calibration sequences allows
 ---@field longest_episode number|nil seconds
 ---@field threshold number
+---@field low { threshold: number, share: number, limit: number }|nil of two-sided scoring: the threshold of low errors
 ---@field score number|nil mean error of the windows
 ---@field score_unit string|nil "SD²"
 ---@field times number[] seconds, one a frame
@@ -73,9 +74,12 @@ local function how_sure(r)
     share = share .. ("; of any calibration sequence at most %s"):format(statistics.percent(r.largest_calibration_share))
   end
   lines[1] = share .. "."
+  if r.low then
+    lines[2] = ("%s lie under the low threshold; of any calibration sequence at most %s."):format(statistics.percent(r.low.share), statistics.percent(r.low.limit))
+  end
   if r.p then
     local smallest = r.smallest_p or (r.calibration and 1 / (#r.calibration + 1))
-    lines[2] = ("p = %s%s."):format(statistics.p(r.p), smallest and (", where the calibration allows no smaller p than %s"):format(statistics.p(smallest)) or "")
+    lines[#lines + 1] = ("p = %s%s."):format(statistics.p(r.p), smallest and (", where the calibration allows no smaller p than %s"):format(statistics.p(smallest)) or "")
   end
   local n = r.calibration and #r.calibration
   if n and n < 20 then
@@ -121,6 +125,9 @@ local function error_axes(figure, r, title)
   if r.threshold then
     axes:hline(r.threshold, { label = "threshold", style = "dashed" })
   end
+  if r.low then
+    axes:hline(r.low.threshold, { label = "low threshold", style = "dotted" })
+  end
   axes:legend()
 end
 
@@ -165,6 +172,9 @@ local function verdicts(r)
   end
   if r.flagged ~= nil then
     local items = { { label = "windows over threshold", value = statistics.percent(r.share) } }
+    if r.low then
+      items[2] = { label = "windows under the low threshold", value = statistics.percent(r.low.share) }
+    end
     if r.p then
       items[#items + 1] = { label = "p", value = statistics.p(r.p), note = r.smallest_p and "smallest possible " .. statistics.p(r.smallest_p) or nil }
     end

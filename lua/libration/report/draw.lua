@@ -97,24 +97,10 @@ local function range_of(panel)
         x(mark.x[i])
         y(mark.y[i])
       end
-    elseif mark.kind == "band" then
-      for i = 1, #mark.x do
-        x(mark.x[i])
-        y(mark.low[i])
-        y(mark.high[i])
-      end
     elseif mark.kind == "bars" then
       x(0)
       for i = 1, #mark.x do
         x(mark.x[i])
-      end
-    elseif mark.kind == "histogram" then
-      for i = 1, #mark.edges do
-        x(mark.edges[i])
-      end
-      y(0)
-      for i = 1, #mark.counts do
-        y(mark.counts[i])
       end
     elseif mark.kind == "heat" then
       for i = 1, #mark.edges do
@@ -141,7 +127,7 @@ local function limits(panel)
   end
   local tight = false
   for _, mark in ipairs(panel.marks) do
-    tight = tight or mark.kind == "line" or mark.kind == "band" or mark.kind == "histogram" or mark.kind == "heat"
+    tight = tight or mark.kind == "line" or mark.kind == "heat"
   end
   if o.xlim then
     x0, x1 = o.xlim[1], o.xlim[2]
@@ -262,23 +248,6 @@ function paint.spans(canvas, mark, f)
   end
 end
 
-function paint.band(canvas, mark, f)
-  local xs, ys, n = {}, {}, 0
-  for i = 1, #mark.x do
-    if mark.low[i] == mark.low[i] and mark.high[i] == mark.high[i] then
-      n = n + 1
-      xs[n], ys[n] = f.x(mark.x[i]), f.y(mark.high[i])
-    end
-  end
-  for i = #mark.x, 1, -1 do
-    if mark.low[i] == mark.low[i] and mark.high[i] == mark.high[i] then
-      n = n + 1
-      xs[n], ys[n] = f.x(mark.x[i]), f.y(mark.low[i])
-    end
-  end
-  canvas:path(xs, ys, { fill = mark.o.colour, alpha = mark.o.alpha or 0.2, closed = true })
-end
-
 function paint.line(canvas, mark, f)
   local xs, ys = {}, {}
   for i = 1, #mark.x do
@@ -323,16 +292,6 @@ function paint.bars(canvas, mark, f)
       local half = min(9, math.abs(f.y(1.5) - f.y(1)) * 0.62)
       canvas:rect(min(x, zero), f.y(i) - half, math.abs(x - zero), 2 * half, { fill = mark.o.colour, alpha = mark.o.alpha })
       canvas:text(max(x, zero) + 5, f.y(i) + SMALL * 0.35, ticks.number(v, step), { size = SMALL, fill = "muted" })
-    end
-  end
-end
-
-function paint.histogram(canvas, mark, f)
-  for i = 1, #mark.counts do
-    if mark.counts[i] > 0 then
-      local a, b = f.x(mark.edges[i]), f.x(mark.edges[i + 1])
-      local top = f.y(mark.counts[i])
-      canvas:rect(a + 0.5, top, max(b - a - 1, 0.8), f.y(0) - top, { fill = mark.o.colour, alpha = mark.o.alpha or 0.85 })
     end
   end
 end
@@ -407,8 +366,8 @@ local function swatch(canvas, mark, x, y)
     for i = 0, 3 do
       canvas:rect(x + 1 + 4.5 * i, y - 5, 4.5, 10, { fill = o.colour, alpha = strength(i, 3), crisp = true })
     end
-  elseif mark.kind == "band" or mark.kind == "bars" or mark.kind == "histogram" then
-    canvas:rect(x + 1, y - 5, 18, 10, { fill = o.colour, alpha = o.alpha or (mark.kind == "band" and 0.2 or 0.85) })
+  elseif mark.kind == "bars" then
+    canvas:rect(x + 1, y - 5, 18, 10, { fill = o.colour, alpha = o.alpha or 0.85 })
   else
     canvas:path({ x + 1, x + 19 }, { y, y }, { stroke = o.colour, width = o.width or 1.8, dash = DASHES[o.style] })
     if o.marker then
@@ -431,10 +390,9 @@ local function room_of_bars(canvas, panel)
   return room
 end
 
--- one panel inside the rectangle x, y, w, h
-local function draw_panel(panel, canvas, x, y, w, h)
+-- title, legend and the y axis's name above a panel; gives the height where the plot begins
+local function header(panel, canvas, x, top, w)
   local o = panel.options
-  local top = y
   if o.title then
     for _, line in ipairs(wrap(canvas, o.title, w, PANEL, true)) do
       canvas:text(x, top + PANEL, line, { size = PANEL, bold = true })
@@ -459,8 +417,31 @@ local function draw_panel(panel, canvas, x, y, w, h)
     end
     top = top + 5
   end
-  top = top + 4
+  return top + 4
+end
 
+-- as many ticks of the x axis as their own text leaves room for
+local function x_ticks_of(canvas, x0, x1, width, kind)
+  local count = max(2, floor(width / 70))
+  local list = ticks.make(x0, x1, count, kind)
+  for _ = 1, 4 do
+    local widest = 0
+    for _, tick in ipairs(list) do
+      widest = max(widest, canvas:text_width(tick[2], TEXT))
+    end
+    if #list < 2 or (#list * (widest + 14)) <= width or count <= 2 then
+      break
+    end
+    count = max(2, floor(count * 0.7))
+    list = ticks.make(x0, x1, count, kind)
+  end
+  return list
+end
+
+-- one panel inside the rectangle x, y, w, h
+local function draw_panel(panel, canvas, x, y, w, h)
+  local o = panel.options
+  local top = header(panel, canvas, x, y, w)
   local bottom = y + h - 20 - (o.xlabel and 18 or 0)
   local x0, x1, y0, y1 = limits(panel)
   local y_ticks
@@ -482,20 +463,7 @@ local function draw_panel(panel, canvas, x, y, w, h)
   f.x = scale(x0, x1, left, right, o.x)
   f.y = scale(y0, y1, bottom, top, o.y)
 
-  -- as many x ticks as their own text leaves room for
-  local count = max(2, floor((right - left) / 70))
-  local x_ticks = ticks.make(x0, x1, count, o.x)
-  for _ = 1, 4 do
-    local widest = 0
-    for _, tick in ipairs(x_ticks) do
-      widest = max(widest, canvas:text_width(tick[2], TEXT))
-    end
-    if #x_ticks < 2 or (#x_ticks * (widest + 14)) <= (right - left) or count <= 2 then
-      break
-    end
-    count = max(2, floor(count * 0.7))
-    x_ticks = ticks.make(x0, x1, count, o.x)
-  end
+  local x_ticks = x_ticks_of(canvas, x0, x1, right - left, o.x)
   -- the text of the last tick stays inside the figure
   local last = x_ticks[#x_ticks]
   if last then
@@ -524,7 +492,7 @@ local function draw_panel(panel, canvas, x, y, w, h)
   end
 
   canvas:clip(left - 6, top - 6, x + w - left + 6, bottom - top + 7)
-  for _, layer in ipairs { "spans", "band", "bars", "histogram", "heat" } do
+  for _, layer in ipairs { "spans", "bars", "heat" } do
     for _, mark in ipairs(panel.marks) do
       if mark.kind == layer then
         paint[mark.kind](canvas, mark, f)

@@ -13,7 +13,12 @@ local keyframes = {}
 -- Pictures wider than this are halved until they are not: a page with three frames of a 4K video would have 50 MB.
 local WIDEST = 960
 
----Times worth showing, in order, and the frame of the scores that each falls on. One alone gets the frame of the least error beside it.
+local function is_low(error, verdict)
+  return verdict.low ~= nil and error < verdict.low.threshold
+end
+
+---Times worth showing, in order, and the frame of the scores that each falls on: of the largest error, in a stretch of too low errors of the least.
+---One alone gets the frame of the least error of all beside it.
 ---@param scored Scored
 ---@param verdict Verdict
 ---@param count integer at most
@@ -31,11 +36,12 @@ function keyframes.times(scored, verdict, count)
   end
   local times = {}
   for i = 1, math.min(count, #stretches) do
-    local best, most = nil, -1
+    local best, most = nil, -math.huge
     for t = stretches[i].first, stretches[i].last do
       local e = scored.frame_error[t + 1]
-      if e == e and e > most then
-        best, most = t, e
+      local weight = is_low(e, verdict) and -e or e
+      if weight > most then
+        best, most = t, weight
       end
     end
     if best then
@@ -61,6 +67,9 @@ function keyframes.times(scored, verdict, count)
 end
 
 local function caption_of(time, error, verdict)
+  if is_low(error, verdict) then
+    return ("%.2f s, error %.2f, under the low threshold of %.2f"):format(time, error, verdict.low.threshold)
+  end
   return ("%.2f s, error %.2f, %s the threshold of %.2f"):format(time, error, error > verdict.threshold and "over" or "under", verdict.threshold)
 end
 

@@ -9,7 +9,7 @@ local overview = {}
 
 ---@class libration.report.Overview
 ---@field population string whom the detector was trained on
----@field rows table[] {input: string, flagged: boolean?, reason: string?, share: number?, p: number?, profile: ProfileVerdict?, link: string?: of its page, relative to the folder}
+---@field rows table[] {input: string, flagged: boolean?, word: string?: in place of abnormal or normal, reason: string?, share: number?, p: number?, profile: ProfileVerdict?, link: string?: of its page, relative to the folder}
 ---@field total integer? inputs of the run, where it is not yet done with all of them
 ---@field audit Audit|string[]|nil with `leak`, the page is stamped
 
@@ -28,7 +28,7 @@ function overview.page(o)
     count.second = count.second + (v and v.abnormal and 1 or 0)
     count.unscored = count.unscored + (r.flagged == nil and 1 or 0)
     rows[i] = {
-      { text = files.name(r.input), link = r.link }, cell(r.flagged), r.flagged ~= nil and statistics.percent(r.share) or "",
+      { text = files.name(r.input), link = r.link }, cell(r.flagged, r.word), r.flagged ~= nil and statistics.percent(r.share) or "",
       r.p and statistics.p(r.p) or "", v and cell(v.abnormal, v.word) or "", v and v.p and statistics.p(v.student or v.p) or "",
       r.reason or v and table.concat(v.words or {}, "; ") or "",
     }

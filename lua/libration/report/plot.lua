@@ -5,7 +5,6 @@ local files = require "libration.files"
 local cairo = require "libration.report.cairo"
 local draw = require "libration.report.draw"
 local log = require "libration.log"
-local statistics = require "libration.report.statistics"
 local svg = require "libration.report.svg"
 local theme = require "libration.report.theme"
 
@@ -43,7 +42,6 @@ local MARK_OPTIONS = {
   marker = "string",
   size = "number",
   alpha = "number",
-  bins = "number",
   note = "string",
 }
 local KINDS = { linear = true, integer = true, time = true, log = true }
@@ -223,29 +221,16 @@ function Axes:bars(lengths, options)
   return add(self, "bars", o, { x = values(lengths, "plot bars", 2) })
 end
 
----How often values fall into equal bins. NaN is left out.
----@param v number[]|Tensor
----@param options { label: string?, colour: string?, bins: integer?, alpha: number? }|nil
----@return libration.report.Axes
-function Axes:histogram(v, options)
-  local o = options_of(options, MARK_OPTIONS, "plot histogram", 2)
-  local edges, counts = statistics.histogram(values(v, "plot histogram", 2), o.bins)
-  next_colour(self, o)
-  return add(self, "histogram", o, { edges = edges, counts = counts })
-end
-
----The area between two curves.
----@param x number[]|Tensor|nil
----@param low number[]|Tensor
----@param high number[]|Tensor
----@param options { label: string?, colour: string?, alpha: number? }|nil
----@return libration.report.Axes
-function Axes:band(x, low, high, options)
-  local o = options_of(options, MARK_OPTIONS, "plot band", 2)
-  local xs, lows = pair(x, low, "plot band")
-  local _, highs = pair(xs, high, "plot band")
-  next_colour(self, o)
-  return add(self, "band", o, { x = xs, low = lows, high = highs })
+-- called in the tail of hline and vline, so that level 2 is their caller
+local function rule(self, kind, v, options)
+  local o = options_of(options, MARK_OPTIONS, "plot " .. kind, 2)
+  if type(v) ~= "number" then
+    error(("plot %s: came %s, want a number"):format(kind, type(v)), 2)
+  elseif v - v ~= 0 then
+    return self -- no threshold, no line
+  end
+  o.colour = o.colour or "threshold"
+  return add(self, kind, o, { at = v })
 end
 
 ---A line across at height v.
@@ -253,14 +238,7 @@ end
 ---@param options { label: string?, colour: string?, style: string?, note: string? }|nil label: in the legend; note: written on the line
 ---@return libration.report.Axes
 function Axes:hline(v, options)
-  local o = options_of(options, MARK_OPTIONS, "plot hline", 2)
-  if type(v) ~= "number" then
-    error("plot hline: came " .. type(v) .. ", want a number", 2)
-  elseif v - v ~= 0 then
-    return self -- no threshold, no line
-  end
-  o.colour = o.colour or "threshold"
-  return add(self, "hline", o, { at = v })
+  return rule(self, "hline", v, options)
 end
 
 ---A line from top to bottom at v.
@@ -268,14 +246,7 @@ end
 ---@param options { label: string?, colour: string?, style: string?, note: string? }|nil
 ---@return libration.report.Axes
 function Axes:vline(v, options)
-  local o = options_of(options, MARK_OPTIONS, "plot vline", 2)
-  if type(v) ~= "number" then
-    error("plot vline: came " .. type(v) .. ", want a number", 2)
-  elseif v - v ~= 0 then
-    return self -- no threshold, no line
-  end
-  o.colour = o.colour or "threshold"
-  return add(self, "vline", o, { at = v })
+  return rule(self, "vline", v, options)
 end
 
 ---Shaded stretches of x, with a solid bar on top so that they show in black and white too.

@@ -5,6 +5,7 @@ local blocks = require "libration.report.blocks"
 local html = require "libration.report.html"
 local plot = require "libration.report.plot"
 local sections = require "libration.report.sections"
+local median = require("libration.motion.statistics").median
 local statistics = require "libration.report.statistics"
 
 local training = {}
@@ -279,7 +280,7 @@ local function baselines(list, test)
       for _, id in ipairs(ids) do
         values[#values + 1] = row.scores[id]
       end
-      out[i + 1] = statistics.score(statistics.quantile(values, 0.5))
+      out[i + 1] = statistics.score(#values > 0 and median(values))
     end
     if some then
       out[#columns + 2] = row.separates or row.note or ""
