@@ -114,7 +114,7 @@ end
 ---  afterwards); clock "video" (the times given to process) or "mediapipe" (33333 us a frame); person "best" (highest score, as MediaPipe), "largest" or
 ---  "central": whom to follow where the detector finds several; static: true runs the detector on every frame and tracks nothing;
 ---  weights: file of the landmark network, folder with both, or {detector = file, landmark = file}; threads; device "cpu" (default), "cuda", "cuda:N";
----  networks: {detector =, landmark =}, ready objects with :run on that device
+---  networks: {detector =, landmark =, files =}, ready objects with :run on that device, and the files that they were made of
 ---@return Landmarker
 local function landmarker(options)
   local o = read_options(options or {})
@@ -122,7 +122,7 @@ local function landmarker(options)
   if o.precision == "f16" and self.device == "cpu" then error("pose.landmarker: precision f16 is for CUDA devices, on the CPU there is bf16", 2) end
   if o.threads then C.lbr_set_threads(o.threads) end
   if o.networks then
-    self.detector, self.marker = o.networks.detector, o.networks.landmark
+    self.detector, self.marker, self.files = o.networks.detector, o.networks.landmark, o.networks.files
   else
     self.files = Landmarker.weight_files(o)
     self.detector = load_network(self.files.detector, o.precision, self.device)
