@@ -76,16 +76,16 @@ $(BUILD)/csrc/%.o: csrc/%.c $(BUILD)/cdef.inc $(BUILD)/doors.inc
 	$(CC) $(ALL_CFLAGS) $(OPENMP) -c $< -o $@
 
 # Linked beside and renamed, so that a running process keeps the library it has mapped.
-# A bilinear enlargement, and what is done with points (points.h), is rounded step by step, as other engines round it; activations are, so that processors agree.
-$(BUILD)/csrc/cpu/image_ops.o $(BUILD)/csrc/cpu/points.o $(BUILD)/csrc/cpu/warp.o $(BUILD)/csrc/cpu/activate.o: ALL_CFLAGS += -ffp-contract=off
-$(BUILD)/csrc/cuda/points.o $(BUILD)/csrc/cuda/warp.o: CUDA_FLAGS += -fmad=false
+# A bilinear enlargement, and what is done with points and boxes (points.h, boxes.h), is rounded step by step, as other engines round it; activations are, so that processors agree.
+$(BUILD)/csrc/cpu/image_ops.o $(BUILD)/csrc/cpu/points.o $(BUILD)/csrc/cpu/boxes.o $(BUILD)/csrc/cpu/warp.o $(BUILD)/csrc/cpu/activate.o: ALL_CFLAGS += -ffp-contract=off
+$(BUILD)/csrc/cuda/points.o $(BUILD)/csrc/cuda/boxes.o $(BUILD)/csrc/cuda/warp.o: CUDA_FLAGS += -fmad=false
 $(BUILD)/libration_core.so: $(CORE_OBJ)
 	$(CC) -shared $(OPENMP) $(CFLAGS) $(CHECKS) $(LDFLAGS) -Wl,-soname,libration_core.so -o $@.tmp $^ -ldnnl -lm -lpthread -ldl && mv $@.tmp $@
 $(BUILD)/libration_media.so: $(MEDIA_OBJ) $(BUILD)/libration_core.so
 	$(CC) -shared $(CFLAGS) $(CHECKS) $(LDFLAGS) -Wl,-soname,libration_media.so -o $@.tmp $(MEDIA_OBJ) -L$(BUILD) -l:libration_core.so \
 	  -Wl,-rpath,'$$ORIGIN' $(MEDIA_LIBS) -lm -lpthread && mv $@.tmp $@
 
-$(BUILD)/csrc/cuda/points.o $(BUILD)/csrc/cuda/warp.o $(BUILD)/cuda-check/points.fatbin $(BUILD)/cuda-check/warp.fatbin: csrc/points.h
+$(foreach f,points boxes warp,$(BUILD)/csrc/cuda/$(f).o $(BUILD)/cuda-check/$(f).fatbin): csrc/points.h csrc/boxes.h
 $(BUILD)/csrc/cuda/%.o: csrc/cuda/%.cu $(CUDA_HDR)
 	@mkdir -p $(@D)
 	$(NVCC) $(CUDA_FLAGS) $(CUDA_FULL) -c $< -o $@
@@ -104,7 +104,7 @@ emu_flags_emu-tsan := -fsanitize=thread
 emu_own_emu-asan := $(emu_flags_emu-asan)
 emu_own_emu-tsan := -DEMU_RACES
 define EMULATION
-$(BUILD)/$(1)/points.o $(BUILD)/$(1)/warp.o: csrc/points.h
+$(BUILD)/$(1)/points.o $(BUILD)/$(1)/boxes.o $(BUILD)/$(1)/warp.o: csrc/points.h csrc/boxes.h
 $(BUILD)/$(1)/%.o: csrc/cuda/%.cu $(CUDA_HDR) $(EMU_HDR)
 	@mkdir -p $$(@D)
 	$(CXX) $(EMU_FLAGS) $(emu_flags_$(1)) -c $$< -o $$@

@@ -307,6 +307,7 @@ int lbr_infer_crop(lbr_call *c)
     if (r->ndim != 2 || r->dtype != LBR_F32 || r->shape[1] != 5) return lbr_fail(LBR_ESHAPE, "crop: region is %s, want f32 [B,5]", lbr_describe(r));
     if (a->size[0] < 1 || a->size[1] < 1) return lbr_fail(LBR_EINVAL, "crop: size %d, %d, want at least 1", a->size[0], a->size[1]);
     if (a->border != LBR_BORDER_ZERO && a->border != LBR_BORDER_REPLICATE) return lbr_fail(LBR_EINVAL, "crop: border %d, want 0 or 1", a->border);
+    if (a->rim < 0 || a->rim > x->shape[0] || a->rim > x->shape[1]) return lbr_fail(LBR_EINVAL, "crop: a rim of %d, want 0 to the sides of %s", a->rim, lbr_describe(x));
     lbr_out(c, 0, LBR_F32, 4, (const int32_t[]){r->shape[0], a->size[0], a->size[1], 3});
     return 0;
 }

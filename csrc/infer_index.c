@@ -1,4 +1,4 @@
-/* infer_index.c: shapes and dtypes of ops that read and write by index: gather, scatter, the best, what is not 0, suppression. */
+/* infer_index.c: shapes and dtypes of ops that read and write by index: gather, scatter, the best, what is not 0, suppression, a detector's boxes. */
 #include "core.h"
 
 #define NAME lbr_op_name(c->op)
@@ -109,5 +109,23 @@ int lbr_infer_nms(lbr_call *c)
     int32_t shape[2] = {(int32_t)(capacity * most), 3};
     lbr_out(c, 0, LBR_I32, 2, shape);
     lbr_out(c, 1, LBR_I32, 1, one);
+    return 0;
+}
+
+int lbr_infer_ssd_detections(lbr_call *c)
+{
+    const lbr_ssd_detections_attr *a = c->attr;
+    const lbr_tensor *b = &c->in[0], *s = &c->in[1], *at = &c->in[2];
+    if (b->ndim != 3 || b->dtype != LBR_F32 || b->shape[2] < 4 || b->shape[2] % 2) return lbr_fail(LBR_ESHAPE, "ssd_detections: boxes are %s, want f32 [B,N,4 + 2P]", lbr_describe(b));
+    const int32_t B = b->shape[0], N = b->shape[1];
+    if (s->dtype != LBR_F32 || !(s->ndim == 2 || (s->ndim == 3 && s->shape[2] == 1)) || s->shape[0] != B || s->shape[1] != N)
+        return lbr_fail(LBR_ESHAPE, "ssd_detections: scores are %s, want f32 [%d,%d]", lbr_describe(s), B, N);
+    if (at->dtype != LBR_F32 || at->ndim != 2 || at->shape[0] != N || at->shape[1] != 2)
+        return lbr_fail(LBR_ESHAPE, "ssd_detections: anchors are %s, want f32 [%d,2]", lbr_describe(at), N);
+    if (!(a->least > 0)) return lbr_fail(LBR_EINVAL, "ssd_detections: least score %g, want more than 0", a->least);
+    if (a->size < 1 || a->most < 1) return lbr_fail(LBR_EINVAL, "ssd_detections: an input of %d pixels, at most %d, want 1 and more", a->size, a->most);
+    if ((int64_t)B * a->most * (b->shape[2] + 1) > INT32_MAX) return lbr_fail(LBR_ESHAPE, "ssd_detections: room for %d of each picture of %s, want less than 2^31 numbers", a->most, lbr_describe(b));
+    int32_t shape[3] = {B, a->most, b->shape[2] + 1};
+    lbr_out(c, 0, LBR_F32, 3, shape);
     return 0;
 }

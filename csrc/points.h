@@ -102,6 +102,13 @@ BOTH int32_t lbr_crop_block(int32_t oh, int32_t ow)
     return width < ow ? width : ow;
 }
 
+/* A row or column of a picture that is n along: one that lies up to `rim` outside is mirrored at the edge, others stay. */
+BOTH int64_t lbr_mirrored(int64_t v, int32_t n, int32_t rim)
+{
+    if (v < 0 && v >= -(int64_t)rim) return -1 - v;
+    return v >= n && v < (int64_t)n + rim ? 2 * (int64_t)n - 1 - v : v;
+}
+
 /* The square round a rectangle: rect[5] = centre x, y, width, height (fractions of the picture's), angle -> region[5] in pixels; the shares of its width and height that lie
  * beside and above the rectangle, both sides together: 0 but for rounding. */
 BOTH void lbr_square_round(const float rect[5], int32_t width, int32_t height, float region[5], float *beside, float *above)

@@ -51,6 +51,12 @@ local rows = {
   {"preview", false, "write NAME.anonymised.preview.png, masked frames from all over the recording, instead of the result"},
   {"resume", false, "leave inputs alone whose result is there already, made of the same file in the same way"},
   {"crf", 18, "quality of the H.264 encoder, lower is better", min = 0, max = 51},
+  {"device", "auto", "where the networks look for faces and bodies: auto (CUDA where there is a device; the CPU goes on where that fails in the middle), cpu, cuda or cuda:N\n" ..
+    "(which end in an error where it fails). Each frame goes there once and boxes come back; masks are painted on the CPU, in the frame that the decoder made", metavar = "DEVICE",
+    check = function(v)
+      if v ~= "auto" and v ~= "cpu" and not v:find "^cuda:%d+$" and v ~= "cuda" then return nil, "want auto, cpu, cuda or cuda:N" end
+      return true
+    end},
   {"threads", 0, "processor threads; 0: all cores", min = 0},
   positional = {"input", {}, "videos, pictures, or folders of them", metavar = "INPUT", many = true, required = true},
 }
@@ -243,15 +249,27 @@ end
 local function tools_of(o)
   local finder, adapters = require "libration.pose.finder", require "libration.pose.adapters"
   local target, tools = (o.mask == "eyes" or o.mask == "head") and "face" or o.mask, {}
+  local log, place, fallback = require "libration.log", "cpu", nil
+  if o.apply == "" or o.verify then
+    local which
+    place, which = require("libration.device").take(o.device)
+    log.info("device: %s", which)
+  end
+  if o.device == "auto" then
+    function fallback(err)
+      tools.failure = ("%s failed, detection went on on the CPU: %s"):format(place, tostring(err):match "^[^\n]*")
+      log.warn("%s", tools.failure)
+    end
+  end
   local function brought(path, what)
-    local network, why = adapters.detector(path, {adapter = o.adapter ~= "" and path == o.weights and o.adapter or nil})
+    local network, why = adapters.detector(path, {adapter = o.adapter ~= "" and path == o.weights and o.adapter or nil, device = place})
     if network then
       local ok
       ok, why = network:offers(what)
       if not ok then network = nil end
     end
     if not network then error(why, 0) end
-    require("libration.log").info("%s: read as %s, %dx%d", path, network.adapter.name, network.size.width, network.size.height)
+    log.info("%s: read as %s, %dx%d", path, network.adapter.name, network.size.width, network.size.height)
     return network
   end
   if o.apply == "" then
@@ -260,12 +278,13 @@ local function tools_of(o)
     end
     tools.finder = finder.new {
       detector = o.detector, confidence = o.confidence, target = target, tile = o.tile >= 0 and o.tile or nil, adapter = o.weights ~= "" and brought(o.weights, target) or nil,
+      device = place, fallback = fallback,
     }
   end
   if o.verify then
     tools.verifier = finder.new {
       detector = "face", range = "short", turned = false, confidence = o.verify_confidence, tile = o.tile > 0 and o.tile or nil,
-      adapter = o.verify_weights ~= "" and brought(o.verify_weights, "face") or nil,
+      adapter = o.verify_weights ~= "" and brought(o.verify_weights, "face") or nil, device = place, fallback = fallback,
     }
   end
   return tools
@@ -305,6 +324,7 @@ options.main(function()
       local started = progress.clock()
       local worked, err = pcall(work, item, o, given, tools, row)
       row.seconds = progress.clock() - started
+      row.notes[#row.notes + 1], tools.failure = tools.failure, nil
       if not worked then
         if tostring(err):find("interrupted", 1, true) or #list == 1 then error(err, 0) end
         row.reason, row.link, failed = tostring(err), nil, failed + 1

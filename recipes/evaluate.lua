@@ -25,7 +25,7 @@ local rows = require("libration.data.rows").of {
   {"patience", 8, "epochs without improvement on a normal inside the training part before stopping; 0: run them all", min = 0},
   "batch", "learning-rate", "hidden", "latent", "task", "mask",
   {"output", "", "folder for the results; empty: runs/NAME-evaluation of the data", metavar = "DIR"},
-  "device", "threads", "model", "precision", "smooth", "person", "weights", "cache", "check", "fps", "skeleton", "size", "coordinates", "log-level",
+  "device", "threads", "model", "precision", "smooth", "person", "weights", "at-once", "cache", "check", "fps", "skeleton", "size", "coordinates", "log-level",
 }
 
 -- Recordings by entry, as the methods take them; what cannot be used leaves the data set with a warning.
@@ -37,6 +37,9 @@ local function load_all(dataset, o, m, warnings, device)
     fps = o.fps, skeleton = o.skeleton ~= "" and o.skeleton or nil, width = width, height = width and height, settings = data.landmarks.settings(o, device),
     coordinates = o.coordinates, check = o.check,
   }
+  local wanted = {}
+  for _, e in ipairs(dataset.entries) do wanted[#wanted + 1] = e.label and e or nil end
+  data.landmarks.ahead(wanted, how.settings, o.at_once)
   local loaded, rates, kept, first = {}, {}, {}, nil
   local bar = progress.new {label = "recordings", total = #dataset.entries}
   for i, e in ipairs(dataset.entries) do

@@ -53,7 +53,7 @@ local rows = require("libration.data.rows").of {
   {"amp", false, "mixed precision: products of 16-bit operands, summed in f32, f32 weights; on unless --no-amp on a CUDA device"},
   {"half", "f16", "number type of --amp's operands; f16 with loss scaling", choices = {"f16", "bf16"}},
   {"workers", 1, "threads that prepare batches", min = 0, max = 64},
-  "threads", "model", "precision", "smooth", "person", "weights", "cache", "check", "fps", "skeleton", "coordinates", "size",
+  "threads", "model", "precision", "smooth", "person", "weights", "at-once", "cache", "check", "fps", "skeleton", "coordinates", "size",
   {"population", "", "whom the training sequences show, in words for the reports"},
   {"render-seed", 1, "of the embedded data set", min = 0, max = 4294967295},
   "log-level",
@@ -208,6 +208,11 @@ options.main(function()
     if not passed then error(reason .. (parts.test and "; detector.safetensors is whole, judge other recordings with it" or ""), 0) end
     data.audit.tell(audit, told)
   end
+  local seen = {}
+  for _, part in ipairs {split.train, split.validate} do
+    for _, e in ipairs(part) do seen[#seen + 1] = e end
+  end
+  data.landmarks.ahead(seen, how.settings, o.at_once)
   audited {train = true, validate = true}
   timings.audit = clock() - mark
 

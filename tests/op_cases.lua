@@ -242,6 +242,10 @@ case.nms = function()
   local B, N = int(0, 2), size()
   return {F({B, N, 4}, 0, 1), F {B, int(0, 3), N}}, {iou = int(0, 10) / 10, score = -.5, most = int(0, 9), centre = int(0, 1)}
 end
+case.ssd_detections = function()
+  local B, N, K = int(0, 2), size(), 4 + 2 * int(0, 3)
+  return {F({B, N, K}, -20, 40), F(chance(.5) and {B, N} or {B, N, 1}, -3, 3), F({N, 2}, 0, 1)}, {least = .3, iou = int(0, 10) / 10, size = 64, most = int(1, 9)}
+end
 case.windows = function()
   local groups, per, T, n = int(1, 5), int(1, 3), int(1, 6), int(0, 4)
   local total, D = T + int(0, 9), groups * per
@@ -256,7 +260,9 @@ case.crop = function()
     local p = regions:ptr() + 5 * i
     p[0], p[1], p[2], p[3], p[4] = int(-5, n), int(-5, 20), int(1, 300) / 7, int(1, 300) / 7, int(-40, 40) / 11
   end
-  return {I({int(1, 20), int(1, n), 3}, 0, 255):to("u8"), regions}, {size = {int(1, 20), int(1, drawn == LARGE and 140 or 30)}, border = int(0, 1), scale = 2, shift = -1}
+  local h, w = int(1, 20), int(1, n)
+  return {I({h, w, 3}, 0, 255):to("u8"), regions},
+    {size = {int(1, 20), int(1, drawn == LARGE and 140 or 30)}, border = int(0, 1), rim = chance(.5) and int(0, math.min(h, w)) or 0, scale = 2, shift = -1}
 end
 case.place_points = function()
   local B, M = int(0, 3), int(1, 9)

@@ -36,7 +36,7 @@ end
 function cases.networks(script)
   local seen = { detector = 0, landmark = 0 }
   local boxes, scores = lr.zeros({ 1, 2254, 12 }), lr.full({ 1, 2254, 1 }, -80)
-  local a = blazepose.anchors()
+  local a = blazepose.anchors():ptr()
   local function place(i, x, y, radius, logit)
     local b = boxes:ptr() + 12 * i
     local cx, cy = (x - a[2 * i]) * 224, (y - a[2 * i + 1]) * 224
@@ -70,16 +70,19 @@ function cases.networks(script)
   return { detector = detector, landmark = marker }, seen
 end
 
---- Writes files of two networks with the shapes of BlazePose's that see somebody in the top left corner of every picture: what they cost is next to nothing.
----@param folder string where pose_detection.tflite and pose_landmark_full.tflite go
-function cases.write_networks(folder)
+--- Writes files of two networks with the shapes of BlazePose's that see somebody in the top left corner of every picture, and one of BlazeFace's that takes what is
+--- bright for faces: what they cost is next to nothing.
+---@param folder string where pose_detection.tflite, pose_landmark_full.tflite and face_detection_full_range_sparse.tflite go
+---@param weight number|nil of the picture in the landmarks, 0
+function cases.write_networks(folder, weight)
   local function f32(list) return tflite.bytes("f32", list) end
   local function same(n, v)
     local list = {}
     for i = 1, n do list[i] = v end
     return list
   end
-  -- heads: {name, rows, columns, bias}: the picture enlarged or shrunk to rows x columns, then a 1x1 convolution of zeros and this bias
+  -- heads: {name, rows, columns, bias, weight, flat}: the picture enlarged or shrunk to rows x columns, then a 1x1 convolution of such weights (0) and this bias; flat: as
+  -- [1,rows * columns,n]
   local function write(name, side, heads)
     local tensors, operators, outputs = { { name = "input", shape = { 1, side, side, 3 } } }, {}, {}
     local function tensor(t)
@@ -90,11 +93,17 @@ function cases.write_networks(folder)
       local rows, columns, n = head[2], head[3], #head[4]
       local size = tensor { name = head[1] .. " size", shape = { 2 }, kind = "i32", data = tflite.bytes("i32", { rows, columns }) }
       local small = tensor { name = head[1] .. " small", shape = { 1, rows, columns, 3 } }
-      local w = tensor { name = head[1] .. " w", shape = { n, 1, 1, 3 }, data = f32(same(3 * n, 0)) }
+      local w = tensor { name = head[1] .. " w", shape = { n, 1, 1, 3 }, data = f32(same(3 * n, head[5] or 0)) }
       local b = tensor { name = head[1] .. " b", shape = { n }, data = f32(head[4]) }
       local y = tensor { name = head[1], shape = { 1, rows, columns, n } }
       operators[#operators + 1] = { code = 23, inputs = { 0, size }, outputs = { small }, type = 15, options = { [3] = { "u8", 1 } } } -- RESIZE_BILINEAR
       operators[#operators + 1] = { code = 3, inputs = { small, w, b }, outputs = { y }, type = 1, options = { [1] = { "i32", 1 }, [2] = { "i32", 1 } } } -- CONV_2D
+      if head[6] then
+        local flat = { 1, rows * columns, n }
+        local shape = tensor { name = head[1] .. " shape", shape = { 3 }, kind = "i32", data = tflite.bytes("i32", flat) }
+        operators[#operators + 1] = { code = 22, inputs = { y, shape }, outputs = { tensor { name = head[1] .. " flat", shape = flat } }, type = 17, options = {} } -- RESHAPE
+        y = #tensors - 1
+      end
       outputs[#outputs + 1] = y
     end
     assert(files.write(folder .. "/" .. name .. ".tflite", tflite.model { inputs = { 0 }, outputs = outputs, tensors = tensors, operators = operators }))
@@ -105,7 +114,10 @@ function cases.write_networks(folder)
     for k, v in ipairs { 128 + 2 * i, 128 - i, i, 3, 4 } do points[5 * i + k] = v end
   end
   points[5 * 33 + 1], points[5 * 33 + 2], points[5 * 34 + 1], points[5 * 34 + 2] = 128, 128, 128, 26
-  write("pose_landmark_full", 256, { { "Identity", 1, 1, points }, { "Identity_1", 1, 1, { .9 } }, { "Identity_3", 64, 64, same(39, -20) }, { "Identity_4", 1, 1, same(117, .5) } })
+  local box = { 0, 0, 40, 48, -8, -6, 8, -6, 0, 2, 0, 9, -18, 0, 18, 0 }
+  write("face_detection_full_range_sparse", 192, { { "boxes", 48, 48, box, 0, true }, { "scores", 48, 48, { -2 }, 2, true } })
+  write("pose_landmark_full", 256, { { "Identity", 1, 1, points, weight }, { "Identity_1", 1, 1, { .9 } }, { "Identity_3", 64, 64, same(39, -20) },
+    { "Identity_4", 1, 1, same(117, .5), weight } })
 end
 
 --- A grey frame.

@@ -19,7 +19,7 @@ describe("blazepose", function()
   after_each(function() anchor = {} end)
 
   it("makes MediaPipe's 2254 anchors", function()
-    local a = blazepose.anchors()
+    local a = blazepose.anchors():ptr()
     assert.near(.5 / 28, a[0], 1e-8)
     assert.near(.5 / 28, a[3], 1e-8)
     assert.near(1.5 / 28, a[4], 1e-8)
@@ -34,7 +34,9 @@ describe("blazepose", function()
     local w, h = unpack(size)
     it(("bound: decoding %s within .05 px, angle 1e-4"):format(stage), function()
       if not helper.shared("goldens/stages/" .. stage) then return pending("needs ../shared") end
-      local found = blazepose.decode(load(stage, "detector_boxes"), load(stage, "detector_scores"))
+      load(stage, "detector_boxes")
+      load(stage, "detector_scores")
+      local found = blazepose.detections(anchor[1]:reshape(1, 2254, 12), anchor[2]:reshape(1, 2254))[1]
       local best, golden, roi = blazepose.to_picture(found[1], w, h), load(stage, "detection"), load(stage, "roi")
       local worst = 0
       for k = 1, 12 do worst = math.max(worst, math.abs(best[k] - golden[k - 1])) end
@@ -54,10 +56,9 @@ describe("blazepose", function()
   end
 
   it("suppresses by the weighted mean of overlapping boxes, best first", function()
-    local ffi = require "ffi"
-    local boxes, scores = ffi.new("float[?]", 2254 * 12), ffi.new("float[?]", 2254)
-    for i = 0, 2253 do scores[i] = -50 end
-    local a = blazepose.anchors()
+    local raw, logits = lr.zeros { 1, 2254, 12 }, lr.full({ 1, 2254 }, -50)
+    local boxes, scores = raw:ptr(), logits:ptr()
+    local a = blazepose.anchors():ptr()
     -- two overlapping boxes at x = .3 and .32, one apart at .8, all at y = .5 with sides .2; points at the centre
     for k, x in ipairs { .3, .32, .8 } do
       local i = 100 * k
@@ -66,14 +67,14 @@ describe("blazepose", function()
       for p = 4, 11, 2 do boxes[12 * i + p], boxes[12 * i + p + 1] = boxes[12 * i], boxes[12 * i + 1] end
       scores[i] = ({ 0, 2, 1 })[k]
     end
-    local found = blazepose.decode(boxes, scores)
+    local found = blazepose.detections(raw, logits)[1]
     local function s(v) return 1 / (1 + math.exp(-v)) end
     assert.equal(2, #found)
     assert.near(s(2), found[1][13], 1e-6)
     assert.near((.3 * s(0) + .32 * s(2)) / (s(0) + s(2)), found[1][5], 1e-6)
     assert.near(.7, found[2][1], 1e-6)
     scores[100], scores[200], scores[300] = -1, 0 / 0, -1e9
-    assert.equal(0, #blazepose.decode(boxes, scores))
+    assert.equal(0, #blazepose.detections(raw, logits)[1])
   end)
 
   it("chooses the best, the largest or the most central person", function()

@@ -14,7 +14,7 @@ enum { WARP_BITS = 5, WARP_ONE = 1 << WARP_BITS, WARP_BLOCK = 1024 };
 
 struct warp {
     const uint8_t *src; int64_t row;                /* picture [h,w,3], bytes from one row to the next */
-    int32_t h, w, oh, ow, border, block;
+    int32_t h, w, oh, ow, border, rim, block;
     double m[9];                                    /* place in the crop -> place in the picture */
     uint8_t *bytes; float *floats;                  /* one of them: [oh,ow,3] */
     float scale, shift; const float *levels;        /* levels[v] = v * scale + shift, rounded once */
@@ -63,6 +63,7 @@ static void pixel_anywhere(const struct warp *p, int32_t x, int32_t y, uint8_t o
     const uint8_t *tap[4];
     for (int k = 0; k < 4; k++) {
         int64_t cx = (int64_t)sx + (k & 1), cy = (int64_t)sy + (k >> 1);
+        if (p->rim) cx = lbr_mirrored(cx, p->w, p->rim), cy = lbr_mirrored(cy, p->h, p->rim);
         if (cx < 0 || cy < 0 || cx >= p->w || cy >= p->h) {
             if (p->border == LBR_BORDER_ZERO) { tap[k] = black; continue; }
             cx = cx < 0 ? 0 : cx >= p->w ? p->w - 1 : cx;
@@ -192,12 +193,12 @@ int lbr_crop_u8(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lbr
     return warp_run(&p, r, "crop_u8");
 }
 
-static int crop_f32(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lbr_region *r, int border, float scale, float shift, float *dst, int32_t oh,
+static int crop_f32(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lbr_region *r, int border, int32_t rim, float scale, float shift, float *dst, int32_t oh,
                     int32_t ow, const char *who)
 {
     float levels[256];
     for (int i = 0; i < 256; i++) levels[i] = (float)((double)i * scale + shift);
-    struct warp p = { .src = src, .row = row, .h = h, .w = w, .oh = oh, .ow = ow, .border = border, .floats = dst,
+    struct warp p = { .src = src, .row = row, .h = h, .w = w, .oh = oh, .ow = ow, .border = border, .rim = rim, .floats = dst,
                       .scale = scale, .shift = shift, .levels = levels };
     return warp_run(&p, r, who);
 }
@@ -205,7 +206,7 @@ static int crop_f32(const uint8_t *src, int32_t h, int32_t w, int64_t row, const
 int lbr_crop_f32(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lbr_region *r, int border, float scale, float shift,
                  float *dst, int32_t oh, int32_t ow)
 {
-    return crop_f32(src, h, w, row, r, border, scale, shift, dst, oh, ow, "crop_f32");
+    return crop_f32(src, h, w, row, r, border, 0, scale, shift, dst, oh, ow, "crop_f32");
 }
 
 int lbr_cpu_crop(lbr_call *c)
@@ -216,7 +217,7 @@ int lbr_cpu_crop(lbr_call *c)
     for (int64_t b = 0; b < c->in[1].shape[0]; b++) {
         const float *r = (const float *)c->in[1].data + 5 * b;
         const lbr_region region = { r[0], r[1], r[2], r[3], r[4] };
-        int rc = crop_f32((const uint8_t *)x->data, x->shape[0], x->shape[1], (int64_t)x->shape[1] * 3, &region, a->border, (float)a->scale, (float)a->shift,
+        int rc = crop_f32((const uint8_t *)x->data, x->shape[0], x->shape[1], (int64_t)x->shape[1] * 3, &region, a->border, a->rim, (float)a->scale, (float)a->shift,
                               (float *)c->out[0].data + b * each, a->size[0], a->size[1], "crop");
         if (rc) return rc;
     }

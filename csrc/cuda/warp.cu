@@ -10,7 +10,7 @@ struct Crop {
     const float *region;
     float *y;
     double *matrix;
-    int h, w, oh, ow, block, regions;
+    int h, w, oh, ow, block, regions, rim;
     bool edge;
     float scale, shift;
     lbr_cuda_fault *fault;
@@ -55,6 +55,7 @@ static __global__ void __launch_bounds__(THREADS) crop(Crop c)
     int sum[3] = {512, 512, 512};
     LBR_UNROLL for (int k = 0; k < 4; k++) {
         int cx = sx + (k & 1), cy = sy + (k >> 1);
+        cx = lbr_mirrored(cx, c.w, c.rim), cy = lbr_mirrored(cy, c.h, c.rim);
         if (cx < 0 || cy < 0 || cx >= c.w || cy >= c.h) {
             if (!c.edge) continue;
             cx = min(max(cx, 0), c.w - 1), cy = min(max(cy, 0), c.h - 1);
@@ -75,7 +76,7 @@ int lbr_cuda_crop(lbr_call *c)
     double *matrix = (double *)lbr_cuda_workspace(c, (int64_t)regions * MATRIX * (int64_t)sizeof *matrix);
     if (!matrix) return LBR_ENOMEM;
     const Crop job = {
-        (const uint8_t *)x->data, (const float *)c->in[1].data, (float *)c->out[0].data, matrix, x->shape[0], x->shape[1], oh, ow, lbr_crop_block(oh, ow), regions,
+        (const uint8_t *)x->data, (const float *)c->in[1].data, (float *)c->out[0].data, matrix, x->shape[0], x->shape[1], oh, ow, lbr_crop_block(oh, ow), regions, a->rim,
         a->border == LBR_BORDER_REPLICATE, (float)a->scale, (float)a->shift, lbr_cuda_fault_of(device),
     };
     const cudaStream_t stream = lbr_cuda_stream(device);

@@ -98,6 +98,14 @@ function device.describe(name)
   return device.name(id) .. ", " .. ffi.string(text)
 end
 
+--- Whether an error is a CUDA device's own: it failed or vanished, is full, or lacks a kernel. Another error leaves it as it was.
+---@param name string where the work ran: "cpu", "cuda:N"
+---@param err any the error
+---@return boolean
+function device.failed(name, err)
+  return name ~= "cpu" and (tostring(err):find("cuda", 1, true) ~= nil or not pcall(device.synchronize, name))
+end
+
 --- Waits until the device has done all that was asked of it. Reading a value waits by itself.
 ---@param name string|nil default "cuda"
 function device.synchronize(name) core.check(C.lbr_device_synchronize(device.id(name or "cuda"))) end

@@ -13,7 +13,8 @@ local borders = { zero = 0, replicate = 1 }
 --- Regions of a picture, bilinear: the bytes of OpenCV's warpPerspective, times scale + shift.
 ---@param x Tensor u8 [H,W,3]
 ---@param region Tensor f32 [B,5] centre x, y, width, height in pixels, angle in radians clockwise, on x's device
----@param options table size {H, W}; border "zero" (default) or "replicate": what lies outside; scale 1, shift 0
+---@param options table size {H, W}; border "zero" (default) or "replicate": what lies outside; rim 0: pixels outside in which x is mirrored before that,
+---  at most its sides; scale 1, shift 0
 ---@return Tensor y f32 [B,size,3]
 function regions.crop(x, region, options)
   local attr, border = crop_t(), borders[options.border or "zero"]
@@ -21,6 +22,7 @@ function regions.crop(x, region, options)
   if type(options.size) ~= "table" then raise("crop: size is " .. tostring(options.size) .. ", want {H, W}") end
   for i = 1, 2 do attr.size[i - 1] = whole(options.size[i], "crop", "the size", 1) end
   attr.border, attr.scale, attr.shift = border, options.scale or 1, options.shift or 0
+  attr.rim = whole(options.rim or 0, "crop", "the rim")
   return raw.crop(x, region, attr)
 end
 
@@ -37,6 +39,18 @@ function regions.place_points(points, heat, world, rect, options)
   for _, name in ipairs { "n", "width", "height", "size", "kernel" } do attr[name] = whole(options[name], "place_points", name, 1) end
   attr.least = options.least or .5
   return raw.place_points(points, heat, world, rect, attr)
+end
+
+--- A picture on a device: itself where it is there already, else a copy in `room`, a picture there, or in a new one where that has other sizes.
+---@param picture Tensor u8 [H,W,3], contiguous
+---@param device string
+---@param room Tensor|nil what this gave for the picture before: it is overwritten
+---@return Tensor
+function regions.show(picture, device, room)
+  if picture.device == device then return picture end
+  if not room or room:size(1) ~= picture:size(1) or room:size(2) ~= picture:size(2) then room = tensor.unscoped(tensor.empty, picture.shape, "u8", device) end
+  core.check(core.C.lbr_transfer(picture, room))
+  return room
 end
 
 ---@class Following state of points that are followed from picture to picture; all on one device

@@ -29,6 +29,7 @@ local LIST = {
   { "smooth", "one-euro", "smoothing of the landmarks", choices = { "one-euro", "offline", "none" } },
   { "person", "best", "whom to follow where the landmarker finds several", choices = { "best", "largest", "central" } },
   { "weights", "", "your own file of the landmark network, or a folder with the files of both networks", metavar = "FILE" },
+  { "at-once", 0, "videos whose landmarks are found at once, in batches of the networks, unless they are remembered; 0: 8 on CUDA devices, 1 on the CPU", min = 0, max = 64 },
   -- features and windows
   { "window", 30, "frames a window", min = 2, max = 4096 },
   { "stride", 1, "frames between training windows; scores always take every window", min = 1, max = 4096 },

@@ -1,5 +1,6 @@
 -- The two passes of the anonymiser over a recording or a picture, and the look at its result: find -> sidecar -> cover -> verify. Knows no options and no pages.
 local ffi = require "ffi"
+local device = require "libration.device"
 local files = require "libration.files"
 local masks = require "libration.pose.masks"
 local media = require "libration.media"
@@ -72,7 +73,8 @@ end
 ---@param path string video or picture
 ---@param finder table with :look(frame) and :reset(), as pose/finder.lua makes them
 ---@param options {gap: number, lead: integer, evidence: number, threads: integer, on_open: fun(count: integer), on_frame: fun(n: integer, found: integer)}
----@return table|nil found {frames, width, height, blank, tracks, warning, faults = {{frame, reason}, ...}}, or nil and one line that names the file
+---@return table|nil found {frames, width, height, blank, tracks, warning, faults = {{frame, reason}, ...}}, or nil and one line that names the file; raises the error of a
+---  CUDA device that fails under a finder without a fallback
 function anonymiser.find(path, finder, options)
   local source, why = open(path, { threads = options.threads, convert = true })
   if not source then return nil, why end
@@ -87,7 +89,7 @@ function anonymiser.find(path, finder, options)
       local looked, detections, cut = false, frame.damaged and ("the frame is %s in the file"):format(frame.damaged), false
       if not frame.damaged then looked, detections, cut = pcall(finder.look, finder, frame:rgb(room)) end
       if not looked then
-        if interrupted(detections) then error(detections, 0) end
+        if interrupted(detections) or device.failed(finder.device or "cpu", detections) then error(detections, 0) end
         found.blank[#found.blank + 1] = frame.index
         found.faults[#found.faults + 1] = { frame = frame.index, reason = tostring(detections):match "^[^\n]*" }
         detections, cut = {}, false
@@ -301,7 +303,7 @@ function anonymiser.verify(output, plan, finder, options)
   local index, hidden = 0, {} -- every frame that is not damaged is looked at, and the result has no damaged ones
   for _, frame in ipairs(plan.blank) do hidden[frame] = true end
   plan.mask, plan.margin = plan.settings.mask, assert(masks.margin(plan.settings.margin))
-  local beside = {}
+  local beside = setmetatable({}, { __index = finder })
   function beside.reset() finder:reset() end
   function beside.look(_, frame)
     index = index + 1

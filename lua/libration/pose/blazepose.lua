@@ -3,6 +3,7 @@
 local ffi = require "ffi"
 local core = require "libration.core"
 local regions = require "libration.regions"
+local tensor = require "libration.tensor"
 local ssd = require "libration.pose.ssd"
 
 local C = core.C
@@ -16,31 +17,26 @@ blazepose.landmarks = 33
 
 blazepose.f32 = ssd.f32
 
-local head
+local anchors = {} -- by device
 
 --- Centres of the detector's anchors as fractions of the square input; each is 1 wide and 1 high.
----@return ffi.cdata* centres float[2254*2] x, y
-function blazepose.anchors()
-  if not head then
-    -- strides 8, 16 and three times 32: two anchors a cell and layer
-    local at, n = ssd.anchors { { 28, 2 }, { 14, 2 }, { 7, 6 } }
-    head = { anchors = at, count = n, coordinates = 12, size = blazepose.detector_size }
-  end
-  return head.anchors
+---@param device string|nil
+---@return Tensor centres f32 [2254,2]
+function blazepose.anchors(device)
+  device = device or "cpu"
+  -- strides 8, 16 and three times 32: two anchors a cell and layer
+  anchors[device] = anchors[device] or tensor.unscoped(function() return tensor.constant(ssd.anchors { { 28, 2 }, { 14, 2 }, { 7, 6 } }, device) end)
+  return anchors[device]
 end
 
---- Detections from the detector's raw outputs, after weighted suppression: the best box becomes the score-weighted mean of all boxes that overlap it
---- by more than `iou`, with its own score kept. Best first.
----@param boxes ffi.cdata* float[2254*12] box centre x, y, width, height, then 4 points x, y, in input pixels beside the anchor
----@param scores ffi.cdata* float[2254] logits
+--- Detections from the detector's raw outputs, after weighted suppression, worked out where these lie.
+---@param boxes Tensor f32 [B,2254,12] box centre x, y, width, height, then 4 points x, y, in input pixels beside the anchor
+---@param scores Tensor f32 [B,2254,1] logits
 ---@param least? number smallest score, default .5
 ---@param iou? number default .3
----@return number[][] detections each x0, y0, x1, y1, 4 points x, y (fractions of the square input), score
-function blazepose.decode(boxes, scores, least, iou)
-  blazepose.anchors()
-  local kept = ssd.suppress(ssd.decode(head, boxes, scores, least or .5), iou or .3)
-  for _, d in ipairs(kept) do d[13], d.score = d.score, nil end
-  return kept
+---@return number[][][] detections of each picture, best first: x0, y0, x1, y1, 4 points x, y (fractions of the square input), score
+function blazepose.detections(boxes, scores, least, iou)
+  return ssd.detections(boxes, scores, blazepose.anchors(boxes.device), { size = blazepose.detector_size, least = least or .5, iou = iou or .3 })
 end
 
 -- A detection in pixels of the picture that lies centred in the detector's square input.

@@ -262,7 +262,8 @@ end
 ---@param input string
 ---@param options? table model, precision, kernel, smooth ("one-euro", "none", "offline": zero-phase Butterworth with `cutoff` Hz, default 6), clock, person, weights
 ---  (as pose.landmarker takes them), start, stop (seconds; stop 0: to the end), fps (folders), crop {x, y, width, height}, rotate (degrees clockwise, after the crop),
----  threads, device ("cpu", "cuda:N"), cache (false: neither look nor remember), watch (false: do not look at the frames themselves, see pose/watch.lua),
+---  threads, device ("cpu", "cuda:N"), networks (as pose.landmarker takes them, with their files),
+---  cache (false: neither look nor remember), watch (false: do not look at the frames themselves, see pose/watch.lua),
 ---  on_open(source), on_frame(frames, found),
 ---  stability (frames from one to the next at which the landmark network looks again at shifted crops, see pose/stability.lua; 0: never),
 ---  on_size(width, height): of the upright source picture, before the first frame, also of a remembered answer,
@@ -278,7 +279,7 @@ function extract.recording(input, options)
   local smooth = still and "none" or o.smooth
   local landmarker = require "libration.pose.landmarker" {
     model = o.model, precision = o.precision, kernel = o.kernel, smooth = smooth, clock = o.clock, person = o.person, static = still, weights = o.weights,
-    threads = o.threads, device = o.device,
+    threads = o.threads, device = o.device, networks = o.networks,
   }
   local key = key_of(source, setmetatable({ smooth = smooth }, { __index = o }), landmarker.files)
   local place = o.cache ~= false and files.join(files.cache("landmarks"), key .. ".safetensors")
@@ -320,6 +321,21 @@ function extract.recording(input, options)
     r.landmarks, r.world = nil, nil
   end
   return r
+end
+
+--- Several recordings at once on one pair of networks, a batch of what they need at the same time: what `recording` gives for each of them, bit for bit.
+---@param inputs string[]
+---@param options table as for `recording`, without a sink
+---@param most integer recordings at once
+---@return table[] results of each input: {true, recording, err} as `recording` gives them, or {false, the error it raised}
+function extract.recordings(inputs, options, most)
+  local o = setmetatable({}, { __index = function(_, name) return options[name] == nil and extract.defaults[name] or options[name] end })
+  local first = require "libration.pose.landmarker" { model = o.model, precision = o.precision, weights = o.weights, threads = o.threads, device = o.device }
+  return require("libration.pose.together").run({ detector = first.detector, landmark = first.marker }, #inputs, most, function(i, shared)
+    local own = { networks = { detector = shared.detector, landmark = shared.landmark, files = first.files } }
+    for name, value in pairs(options) do own[name] = value end
+    return extract.recording(inputs[i], own)
+  end)
 end
 
 return extract

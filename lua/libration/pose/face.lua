@@ -1,6 +1,6 @@
 -- Finds faces in a frame with BlazeFace, short or full range: whole frame, tiles for small faces, turned views. Tracks nothing and draws nothing.
 -- Numbers and order of steps are MediaPipe's (modules/face_detection); tests compare the answers with its own.
-local ffi = require "ffi"
+local device = require "libration.device"
 local regions = require "libration.regions"
 local tensor = require "libration.tensor"
 local ssd = require "libration.pose.ssd"
@@ -33,43 +33,43 @@ local IOU = .3 -- of the weighted suppression
 local FaceDetector = {}
 FaceDetector.__index = FaceDetector
 
-local OPTIONS = { range = "string", weights = "string", precision = "string", confidence = "number", network = "table", batch = "number" }
+local OPTIONS = { range = "string", weights = "string", precision = "string", confidence = "number", network = "table", batch = "number", device = "string" }
 
 --- A face detector.
 ---@param options? table range "full" (default: faces to about five metres) or "short" (selfies, two metres); confidence least score, .5; weights: file or folder;
----  precision "f32" or "bf16"; batch: views run at once, 4; network: a ready object with :run
+---  precision "f32" or "bf16", "f16" on CUDA; batch: views run at once, 4; device "cpu" (default), "cuda", "cuda:N"; network: a ready object with :run on that device
 ---@return FaceDetector
 function face.detector(options)
   options = options or {}
   for name, value in pairs(options) do
-    if not OPTIONS[name] then error(("face.detector: unknown option %s; there are batch, confidence, network, precision, range, weights"):format(tostring(name)), 2) end
+    if not OPTIONS[name] then error(("face.detector: unknown option %s; there are batch, confidence, device, network, precision, range, weights"):format(tostring(name)), 2) end
     if type(value) ~= OPTIONS[name] then error(("face.detector: %s is a %s, want a %s"):format(name, type(value), OPTIONS[name]), 2) end
   end
   local range = options.range or "full"
   local kind = ranges[range]
   if not kind then error(("face.detector: range is %s, want full, short"):format(range), 2) end
-  local network = options.network
+  local network, name = options.network, device.name(device.id(options.device))
   if not network then
     local err
     network, err = require("libration.graph").load(require("libration.weights").path(kind.weights, options.weights and { file = options.weights }),
-      { precision = options.precision })
+      { precision = options.precision, device = name })
     if not network then error(err, 0) end
   end
-  local anchors, count = ssd.anchors(kind.layers)
+  local anchors = tensor.unscoped(function() return tensor.constant(ssd.anchors(kind.layers), name) end)
   return setmetatable({
-    range = range, size = kind.size, confidence = options.confidence or .5, network = network, batch = options.batch or 4,
-    head = { anchors = anchors, count = count, coordinates = 16, size = kind.size },
+    range = range, size = kind.size, confidence = options.confidence or .5, network = network, batch = options.batch or 4, device = name, anchors = anchors,
   }, FaceDetector)
 end
 
 -- The two outputs by their width: names differ between the files.
 local function outputs_of(self, outputs)
   local boxes, scores
+  local count = self.anchors:size(1)
   for _, t in pairs(outputs) do
     local shape = t.shape
-    if shape[2] == self.head.count and shape[3] == 16 then boxes = t elseif shape[2] == self.head.count and shape[3] == 1 then scores = t end
+    if shape[2] == count and shape[3] == 16 then boxes = t elseif shape[2] == count and shape[3] == 1 then scores = t end
   end
-  if not (boxes and scores) then error(("face.detector: the network has no outputs [B,%d,16] and [B,%d,1]"):format(self.head.count, self.head.count), 0) end
+  if not (boxes and scores) then error(("face.detector: the network has no outputs [B,%d,16] and [B,%d,1]"):format(count, count), 0) end
   return boxes, scores
 end
 
@@ -92,8 +92,9 @@ local function to_frame(d, view)
   return found
 end
 
-local function look(self, frame, views, least)
-  local size, count, found = self.size, self.head.count, {}
+local function look(self, frame, views, least, rim)
+  local size, found = self.size, {}
+  frame = frame:to(self.device)
   for first = 1, #views, self.batch do
     local n = math.min(self.batch, #views - first + 1)
     local places = tensor.empty({ n, 5 })
@@ -103,24 +104,23 @@ local function look(self, frame, views, least)
       p[2], p[3], p[4] = view.side, view.side, view.angle
     end
     places:touch()
-    local boxes, scores = outputs_of(self, self.network:run(regions.crop(frame, places, { size = { size, size }, scale = f32(2 / 255), shift = -1 })))
-    for k = 0, n - 1 do
-      local list = {}
-      for i, d in ipairs(ssd.suppress(ssd.decode(self.head, boxes:ptr() + k * count * 16, scores:ptr() + k * count, least or self.confidence), IOU)) do
-        list[i] = to_frame(d, views[first + k])
-      end
-      found[first + k] = list
+    local input = regions.crop(frame, places:to(self.device), { size = { size, size }, rim = rim, scale = f32(2 / 255), shift = -1 })
+    local boxes, scores = outputs_of(self, self.network:run(input))
+    for k, list in ipairs(ssd.detections(boxes, scores, self.anchors, { size = size, least = least or self.confidence, iou = IOU })) do
+      for i, d in ipairs(list) do list[i] = to_frame(d, views[first + k - 1]) end
+      found[first + k - 1] = list
     end
   end
   return found
 end
 
 --- Faces in square views of a frame, each view searched and suppressed by itself.
----@param frame Tensor u8 [H,W,3] RGB, contiguous
+---@param frame Tensor u8 [H,W,3] RGB, contiguous, here or on the detector's device
 ---@param views {x: number, y: number, side: number, angle: number}[] centre and side in pixels, angle in radians clockwise
 ---@param least? number smallest score instead of the detector's own
+---@param rim? integer pixels around the frame in which the views see it mirrored, 0
 ---@return Face[][] faces of each view, best first
-function FaceDetector:look(frame, views, least) return tensor.scope(look, self, frame, views, least) end
+function FaceDetector:look(frame, views, least, rim) return tensor.scope(look, self, frame, views, least, rim) end
 
 --- Faces in a whole frame, as MediaPipe finds them.
 ---@param frame Tensor u8 [H,W,3] RGB
@@ -189,33 +189,11 @@ function face.merge(lists)
   return kept
 end
 
--- A frame with a rim in which it is mirrored: the half of a face that the edge cuts off is there again, and the network finds it.
-local function mirrored(frame, rim)
-  local h, w = frame:size(1), frame:size(2)
-  local wide = w + 2 * rim
-  local big = tensor.empty({ h + 2 * rim, wide, 3 }, "u8")
-  local from, to = frame:ptr(), big:ptr()
-  for y = 0, h + 2 * rim - 1 do
-    local v = y - rim
-    if v < 0 then v = -1 - v elseif v >= h then v = 2 * h - 1 - v end
-    local p, q = from + v * w * 3, to + y * wide * 3
-    ffi.copy(q + rim * 3, p, w * 3)
-    for x = 0, rim - 1 do
-      local left, right, l, r = 3 * (rim - 1 - x), 3 * (rim + w + x), 3 * x, 3 * (w - 1 - x)
-      q[left], q[left + 1], q[left + 2] = p[l], p[l + 1], p[l + 2]
-      q[right], q[right + 1], q[right + 2] = p[r], p[r + 1], p[r + 2]
-    end
-  end
-  return big:touch() or big
-end
-
--- Faces of a mirrored frame in pixels of the frame itself; those that are mirror images alone are left out.
-local function inwards(lists, rim, w, h)
+-- Without the faces that are mirror images alone.
+local function inside(lists, w, h)
   for i, list in ipairs(lists) do
     local kept = {}
     for _, f in ipairs(list) do
-      f.x, f.y = f.x - rim, f.y - rim
-      for k = 1, #f.points do f.points[k] = f.points[k] - rim end
       local over = .3 * math.max(f.width, f.height)
       if f.x > -over and f.x < w + over and f.y > -over and f.y < h + over then kept[#kept + 1] = f end
     end
@@ -224,9 +202,9 @@ local function inwards(lists, rim, w, h)
   return lists
 end
 
---- Faces in a frame, wherever they are: the whole frame, and with a mirrored rim, for faces that the edge cuts, its tiles or the whole again; where that finds none,
---- the same turned by 90, 180 and 270 degrees.
----@param frame Tensor u8 [H,W,3] RGB
+--- Faces in a frame, wherever they are: the whole frame, and with a rim in which it is mirrored (the half of a face that the edge cuts off is there again, and the
+--- network finds it) its tiles or the whole again; where that finds none, the same turned by 90, 180 and 270 degrees.
+---@param frame Tensor u8 [H,W,3] RGB, here or on the detector's device
 ---@param options? {tile: number, upright: boolean, turned: boolean, least: number} tile: side of the tiles in pixels (none without); upright, turned: false leaves
 ---  those views out; least: smallest score instead of the detector's own. All but the whole frame are asked for a quarter of the rest more, as they show much that
 ---  is no face
@@ -237,9 +215,9 @@ function FaceDetector:search(frame, options)
   local least, long = options.least or self.confidence, math.max(w, h)
   frame = frame:contiguous()
   local rim = math.min(math.ceil((options.tile or long) / 8), w, h)
-  local rimmed, W, H = mirrored(frame, rim), w + 2 * rim, h + 2 * rim
-  local whole, parts = { { x = w / 2, y = h / 2, side = long } }, options.tile and face.tiles(W, H, options.tile) or {}
-  if #parts == 0 then parts = { { x = W / 2, y = H / 2, side = math.max(W, H) } } end
+  local whole, parts = { { x = w / 2, y = h / 2, side = long } }, options.tile and face.tiles(w + 2 * rim, h + 2 * rim, options.tile) or {}
+  for _, tile in ipairs(parts) do tile.x, tile.y = tile.x - rim, tile.y - rim end
+  if #parts == 0 then parts = { { x = w / 2, y = h / 2, side = long + 2 * rim } } end
   local function views_of(list, quarters)
     local views = {}
     for _, quarter in ipairs(quarters) do
@@ -249,7 +227,7 @@ function FaceDetector:search(frame, options)
   end
   local function turned(quarters)
     local lists = self:look(frame, views_of(whole, quarters), least)
-    for _, list in ipairs(inwards(self:look(rimmed, views_of(parts, quarters), least + (1 - least) / 4), rim, w, h)) do lists[#lists + 1] = list end
+    for _, list in ipairs(inside(self:look(frame, views_of(parts, quarters), least + (1 - least) / 4, rim), w, h)) do lists[#lists + 1] = list end
     return face.merge(lists)
   end
   local found = options.upright ~= false and turned { 0 } or {}

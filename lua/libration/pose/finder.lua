@@ -2,7 +2,9 @@
 -- Follows nothing from frame to frame but bodies; tracks.lua joins the answers, masks.lua makes shapes of them.
 local ffi = require "ffi"
 local core = require "libration.core"
+local device = require "libration.device"
 local face = require "libration.pose.face"
+local regions = require "libration.regions"
 
 local finder = {}
 
@@ -26,23 +28,37 @@ end
 ---@param options? table detector "auto" (BlazeFace full range and BlazePose), "face" (BlazeFace alone), "pose" (BlazePose's heads and bodies alone);
 ---  confidence: least score, .3; target "face" (faces and heads), "person"; tile: side of tiles in pixels, 0: none, nil: finder.tile's; range: of BlazeFace,
 ---  "full" or "short"; turned: false never looks at turned views; adapter: a brought network as adapters.detector gives it, instead of BlazeFace; target may be one of
----  its classes, too
+---  its classes, too; device "cpu" (default), "cuda", "cuda:N": where the networks run; fallback(err): is called when that device fails, and the CPU goes on with the
+---  same frame (without it the error goes on)
 ---@return Finder
 function finder.new(options)
   options = options or {}
-  local detector = options.detector or "auto"
   local self = setmetatable({
     confidence = options.confidence or .3, target = options.target or "face", tile = options.tile, turned = options.turned ~= false,
-    adapter = options.adapter,
+    adapter = options.adapter, device = device.name(device.id(options.device)),
   }, Finder)
-  local class = self.target ~= "face" and self.target ~= "person"
-  if not self.adapter and detector ~= "pose" then self.faces = options.faces or face.detector { range = options.range, confidence = self.confidence } end
-  if detector ~= "face" and not class and not (self.adapter and self.target == "person") then
-    self.people = options.people or require "libration.pose.people".finder { confidence = math.max(.3, math.min(.5, self.confidence)) }
-  end
+  self.options = options
+  self:build(self.device)
   self.small, self.before = ffi.new("uint8_t[?]", 32 * 18 * 3), ffi.new("uint8_t[?]", 32 * 18 * 3)
   self:reset()
   return self
+end
+
+-- The networks on a device.
+function Finder:build(to)
+  local options = self.options
+  local detector, class = options.detector or "auto", self.target ~= "face" and self.target ~= "person"
+  self.device, self.picture = to, nil
+  if self.adapter then
+    self.adapter:to(to)
+  elseif detector ~= "pose" then
+    self.faces = options.faces or face.detector { range = options.range, confidence = self.confidence, device = to }
+  end
+  if detector ~= "face" and not class and not (self.adapter and self.target == "person") then
+    local known = self.people
+    self.people = options.people or require "libration.pose.people".finder { confidence = math.max(.3, math.min(.5, self.confidence)), device = to }
+    if known then self.people:inherit(known) end
+  end
 end
 
 --- The next frame is a first one.
@@ -85,20 +101,14 @@ local function as(kind, d)
   return { kind = kind, x = d.x, y = d.y, width = d.width, height = d.height, angle = d.angle, score = d.score, points = d.points }
 end
 
---- What is to be covered in the next frame.
----@param frame Tensor u8 [H,W,3] RGB
----@return table[] detections kind "face", "person" or the brought network's class; x, y, width, height (pixels, centre), angle, score, points (faces)
----@return boolean cut true where a new scene begins with this frame
-function Finder:look(frame)
-  frame = frame:contiguous()
-  local cut = is_cut(self, frame)
-  if cut and self.people then self.people:reset() end
+-- What is to be covered in a frame that the networks' device has.
+local function find(self, frame)
   local tile = self.tile or finder.tile(frame:size(2), frame:size(1))
   tile = tile > 0 and tile or nil
   local faces = {}
   if self.adapter then
     faces = self.adapter:detect(frame, self.confidence, self.target)
-    if not self.people then return faces, cut end
+    if not self.people then return faces end
   elseif self.faces then
     faces = self.faces:search(frame, { tile = tile, turned = false })
   end
@@ -112,13 +122,37 @@ function Finder:look(frame)
       for _, person in ipairs(persons) do known = known or face.shared(person.head, f) > .3 end
       if not known then found[#found + 1] = as("person", body_of(f)) end
     end
-    return found, cut
+    return found
   end
   for _, f in ipairs(faces) do found[#found + 1] = as("face", f) end
   for _, person in ipairs(persons) do
     local known = false
     for _, f in ipairs(faces) do known = known or face.shared(person.head, f) > .5 end
     if not known then found[#found + 1] = as("face", person.head) end
+  end
+  return found
+end
+
+--- What is to be covered in the next frame.
+---@param frame Tensor u8 [H,W,3] RGB
+---@return table[] detections kind "face", "person" or the brought network's class; x, y, width, height (pixels, centre), angle, score, points (faces)
+---@return boolean cut true where a new scene begins with this frame
+function Finder:look(frame)
+  frame = frame:contiguous()
+  local cut = is_cut(self, frame)
+  if cut and self.people then self.people:reset() end
+  local function seen()
+    self.picture = regions.show(frame, self.device, self.picture)
+    return find(self, self.picture)
+  end
+  local fallback = self.options.fallback
+  if self.device == "cpu" or not fallback then return seen(), cut end
+  local ok, found = pcall(seen)
+  if not ok then
+    if not device.failed(self.device, found) then error(found, 0) end
+    fallback(found)
+    self:build "cpu"
+    found = seen()
   end
   return found, cut
 end

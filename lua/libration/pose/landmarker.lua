@@ -114,7 +114,7 @@ end
 ---  afterwards); clock "video" (the times given to process) or "mediapipe" (33333 us a frame); person "best" (highest score, as MediaPipe), "largest" or
 ---  "central": whom to follow where the detector finds several; static: true runs the detector on every frame and tracks nothing;
 ---  weights: file of the landmark network, folder with both, or {detector = file, landmark = file}; threads; device "cpu" (default), "cuda", "cuda:N";
----  networks: {detector =, landmark =}, ready objects with :run on that device
+---  networks: {detector =, landmark =, files =}, ready objects with :run on that device, and the files that they were made of
 ---@return Landmarker
 local function landmarker(options)
   local o = read_options(options or {})
@@ -122,7 +122,7 @@ local function landmarker(options)
   if o.precision == "f16" and self.device == "cpu" then error("pose.landmarker: precision f16 is for CUDA devices, on the CPU there is bf16", 2) end
   if o.threads then C.lbr_set_threads(o.threads) end
   if o.networks then
-    self.detector, self.marker = o.networks.detector, o.networks.landmark
+    self.detector, self.marker, self.files = o.networks.detector, o.networks.landmark, o.networks.files
   else
     self.files = Landmarker.weight_files(o)
     self.detector = load_network(self.files.detector, o.precision, self.device)
@@ -149,16 +149,7 @@ end
 local function see(self, frame)
   if frame then
     if not frame:is_contiguous() then frame = tensor.unscoped(frame.contiguous, frame) end
-    if self.device == "cpu" then
-      self.picture = frame
-    else
-      local picture = self.picture
-      if not picture or picture:size(1) ~= frame:size(1) or picture:size(2) ~= frame:size(2) then
-        picture = tensor.unscoped(tensor.empty, frame.shape, "u8", self.device)
-        self.picture = picture
-      end
-      core.check(C.lbr_transfer(frame, picture))
-    end
+    self.picture = regions.show(frame, self.device, self.picture)
   end
   return self.picture, self.picture:size(1), self.picture:size(2)
 end
@@ -177,8 +168,7 @@ local function detect(self, frame, least, view)
   whole.p[0], whole.p[1], whole.p[2], whole.p[3], whole.p[4] = view and view.x or w / 2, view and view.y or h / 2, side, side, 0
   local input = regions.crop(picture, send(whole), { size = { size, size }, scale = f32(2 / 255), shift = -1 })
   local out = by_size(self.detector:run(input), detector_outputs, "detector")
-  local boxes, scores = out.boxes:to "cpu", out.scores:to "cpu"
-  local detections = blazepose.decode(boxes:ptr(), scores:ptr(), least)
+  local detections = blazepose.detections(out.boxes:reshape(1, -1, 12), out.scores:reshape(1, -1), least)[1]
   for _, d in ipairs(detections) do
     if view then
       for k = 1, 11, 2 do d[k], d[k + 1] = view.x + (d[k] - .5) * side, view.y + (d[k + 1] - .5) * side end
@@ -212,7 +202,7 @@ local function mark(self, frame, rect)
 end
 
 --- All people in a frame, after suppression.
----@param frame Tensor|nil u8 [H,W,3] RGB; nil: the frame that was seen last, whose memory is what it was
+---@param frame Tensor|nil u8 [H,W,3] RGB, here or on the landmarker's device; nil: the frame that was seen last, whose memory is what it was
 ---@param least? number smallest score, default .5
 ---@param view? {x: number, y: number, side: number} square to look at instead of the whole frame: centre and side in pixels
 ---@return number[][] detections in pixels, best first: x0, y0, x1, y1, then mid hip, a point on the circle round the body, mid shoulder and a point on the

@@ -55,11 +55,12 @@ local Finder = {}
 Finder.__index = Finder
 
 --- A finder for one stream of frames.
----@param options? {landmarker: Landmarker, confidence: number} landmarker: a ready one (by default one of its own: model full); confidence: least score of the detector, .5
+---@param options? {landmarker: Landmarker, confidence: number, device: string} landmarker: a ready one (by default one of its own: model full, on that device);
+---  confidence: least score of the detector, .5
 ---@return PeopleFinder
 function people.finder(options)
   options = options or {}
-  local landmarker = options.landmarker or require "libration.pose.landmarker" { static = true, smooth = "none" }
+  local landmarker = options.landmarker or require "libration.pose.landmarker" { static = true, smooth = "none", device = options.device }
   local self = setmetatable({ landmarker = landmarker, confidence = options.confidence or .5 }, Finder)
   self:reset()
   return self
@@ -69,6 +70,10 @@ end
 function Finder:reset()
   self.known, self.turn = {}, 0
 end
+
+--- Goes on with those whom another finder follows: where its device failed.
+---@param other PeopleFinder
+function Finder:inherit(other) self.known, self.turn = other.known, other.turn end
 
 -- Landmarks in a region: a person, or nil where the network says that nobody is there. next: region of the same person in the frame after.
 local function mark(self, frame, rect)
@@ -119,7 +124,7 @@ end
 
 --- Every person in a frame: those followed from the frame before, those that the detector sees in the whole frame and in squares of it (all of them in the first
 --- frame, then one a frame, in turn), and those below faces.
----@param frame Tensor u8 [H,W,3] RGB
+---@param frame Tensor u8 [H,W,3] RGB; on the landmarker's device already, or it goes there for each look
 ---@param faces? Face[] faces found in the same frame
 ---@return Person[] persons
 function Finder:process(frame, faces)

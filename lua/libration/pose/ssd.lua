@@ -1,12 +1,10 @@
--- Single-shot detectors of the BlazeFace family: anchors, decoding of boxes with points, weighted suppression. Runs no network and knows no body part.
+-- Single-shot detectors of the BlazeFace family: anchors, and their answers as detections. Runs no network and knows no body part.
 -- Numbers and order of steps are MediaPipe's (calculators/tflite/ssd_anchors, calculators/tensor/tensors_to_detections, util/non_max_suppression).
 local ffi = require "ffi"
+local ops = require "libration.ops"
+local tensor = require "libration.tensor"
 
 local ssd = {}
-
--- The C library's own single-precision function: not each of its answers is the nearest one, and MediaPipe has them as they are.
-ffi.cdef "float expf(float x);"
-local libm = ffi.C
 
 local single = ffi.new("float[1]")
 
@@ -19,22 +17,14 @@ function ssd.f32(v)
 end
 local f32 = ssd.f32
 
---- Logistic function, each operation rounded to single precision: a last bit that differs moves regions, which then move the next ones.
----@param v number
----@return number
-function ssd.sigmoid(v)
-  return f32(1 / f32(1 + libm.expf(-v)))
-end
-local sigmoid = ssd.sigmoid
-
 --- Centres of anchors as fractions of a square input; each anchor is 1 wide and 1 high.
 ---@param layers integer[][] cells a side, anchors a cell, in the order of the network's rows
----@return ffi.cdata* centres float[n*2] x, y
----@return integer n
+---@return Tensor centres f32 [n,2] x, y
 function ssd.anchors(layers)
   local n = 0
   for _, layer in ipairs(layers) do n = n + layer[1] * layer[1] * layer[2] end
-  local at, k = ffi.new("float[?]", n * 2), 0
+  local centres = tensor.empty { n, 2 }
+  local at, k = centres:ptr(), 0
   for _, layer in ipairs(layers) do
     for y = 0, layer[1] - 1 do
       for x = 0, layer[1] - 1 do
@@ -45,7 +35,7 @@ function ssd.anchors(layers)
       end
     end
   end
-  return at, n
+  return centres
 end
 
 --- Intersection over union of two boxes.
@@ -61,70 +51,32 @@ function ssd.iou(a, b)
   return all > 0 and f32(both / all) or 0
 end
 
-local function best_first(detections)
-  for i, d in ipairs(detections) do d.place = d.place or i end
-  table.sort(detections, function(a, b)
-    if a.score ~= b.score then return a.score > b.score end
-    return a.place < b.place
-  end)
-  return detections
-end
+local MOST = 512 -- detections of one picture
 
---- Weighted suppression: the best box becomes the score-weighted mean of all boxes that overlap it by more than `iou`, points too, with its own score kept.
----@param detections table[] arrays of coordinates (x0, y0, x1, y1, points x, y) with a field score; place, where there is one, breaks ties
----@param iou number
----@return table[] kept best first
-function ssd.suppress(detections, iou)
-  local found, kept = best_first(detections), {}
-  while #found > 0 do
-    local best, rest, mean, weight = found[1], {}, {}, 0
-    for k = 1, #best do mean[k] = 0 end
-    for _, d in ipairs(found) do
-      if d == best or ssd.iou(best, d) > iou then
-        weight = f32(weight + d.score)
-        for k = 1, #best do mean[k] = f32(mean[k] + f32(d[k] * d.score)) end
-      else
-        rest[#rest + 1] = d
-      end
+--- Detections from a network's raw outputs: probability at least `least`, after weighted suppression: the best box becomes the score-weighted mean of all boxes that
+--- overlap it by more than `iou`, points too, with its own score kept. Worked out where the outputs lie; a few numbers a detection come to the CPU.
+---@param boxes Tensor f32 [B,n,4 + 2P] box centre x, y, width, height, then points x, y, in input pixels beside the anchor
+---@param scores Tensor f32 [B,n] or [B,n,1] logits
+---@param anchors Tensor f32 [n,2] on their device
+---@param options {size: integer, least: number, iou: number} size: pixels a side of the input
+---@return table[][] detections of each picture, best first, at most 512: x0, y0, x1, y1, points x, y (fractions of the square input), and the score as field and last number
+function ssd.detections(boxes, scores, anchors, options)
+  local attr = ops.rows.ssd_detections.attr()
+  attr.least, attr.iou, attr.size, attr.most = options.least, options.iou, options.size, math.min(MOST, anchors:size(1))
+  local y = ops.raw.ssd_detections(boxes, scores, anchors, attr):to "cpu"
+  local p, n, pictures = y:ptr(), y:size(3), {}
+  for b = 1, y:size(1) do
+    local list = {}
+    for i = 1, y:size(2) do
+      local row = p + ((b - 1) * y:size(2) + i - 1) * n
+      if row[n - 1] == 0 then break end
+      local d = { score = row[n - 1] }
+      for k = 1, n do d[k] = row[k - 1] end
+      list[i] = d
     end
-    for k = 1, #best do mean[k] = f32(mean[k] / weight) end
-    mean.score = best.score
-    kept[#kept + 1] = mean
-    found = rest
+    pictures[b] = list
   end
-  return kept
-end
-
----@class SsdHead
----@field anchors ffi.cdata* float[n*2] as ssd.anchors gives them
----@field count integer n
----@field coordinates integer numbers a box: 4 and two a point
----@field size integer pixels a side of the input
-
---- Detections from a network's raw outputs, not yet suppressed.
----@param head SsdHead
----@param boxes ffi.cdata* float[n*coordinates] box centre x, y, width, height, then points x, y, in input pixels beside the anchor
----@param scores ffi.cdata* float[n] logits
----@param least number smallest score
----@return table[] detections each x0, y0, x1, y1, points x, y (fractions of the square input), score, place (its row)
-function ssd.decode(head, boxes, scores, least)
-  local at, size, found = head.anchors, head.size, {}
-  for i = 0, head.count - 1 do
-    local v = scores[i]
-    if v > -100 then -- also leaves NaN out
-      local score = sigmoid(v < 100 and v or 100)
-      if score >= least then
-        local p, ax, ay = boxes + i * head.coordinates, at[2 * i], at[2 * i + 1]
-        local x, y, w, h = f32(f32(p[0] / size) + ax), f32(f32(p[1] / size) + ay), f32(p[2] / size) / 2, f32(p[3] / size) / 2
-        local d = { f32(x - w), f32(y - h), f32(x + w), f32(y + h), score = score, place = i }
-        for k = 4, head.coordinates - 2, 2 do
-          d[k + 1], d[k + 2] = f32(f32(p[k] / size) + ax), f32(f32(p[k + 1] / size) + ay)
-        end
-        found[#found + 1] = d
-      end
-    end
-  end
-  return found
+  return pictures
 end
 
 --- A detection in fractions of a square input, in pixels of the picture that lies centred in it. Changes it in place.

@@ -1,12 +1,11 @@
 -- Networks that people bring: recognised by their outputs, fed as they were trained, their answers in pixels of the frame. Each head is a table in this folder.
-local ffi = require "ffi"
-local core = require "libration.core"
+local device = require "libration.device"
+local ops = require "libration.ops"
+local regions = require "libration.regions"
 local tensor = require "libration.tensor"
 local boxes = require "libration.pose.adapters.boxes"
 
 local adapters = {}
-
-local C = core.C
 
 -- In order of recognition: the more special first.
 local FILES = { "yolo_pose", "yolo_face", "scrfd", "centerface", "ultraface", "simcc", "movenet", "rtmdet", "yolox", "yolo_detect" }
@@ -64,13 +63,13 @@ Detector.__index = Detector
 
 --- A detector around a network file.
 ---@param path string .onnx or .tflite
----@param options? {adapter: string, size: {width: integer, height: integer}, network: table} adapter: its name instead of recognition; size: of the input where the file
----  leaves it open (640x640); network: a ready object with :run and inputs
+---@param options? {adapter: string, size: {width: integer, height: integer}, network: table, device: string} adapter: its name instead of recognition; size: of the input
+---  where the file leaves it open (640x640); network: a ready object with :run, :to and inputs; device "cpu" (default), "cuda", "cuda:N"
 ---@return AdapterDetector|nil detector, or nil and one line
 function adapters.detector(path, options)
   options = options or {}
   local network, err = options.network, nil -- luacheck: ignore 311
-  if not network then network, err = require("libration.graph").load(path) end
+  if not network then network, err = require("libration.graph").load(path, { device = options.device }) end
   if not network then return nil, err end
   if #network.inputs ~= 1 then return nil, ("%s: %d inputs, want a network with one picture"):format(path, #network.inputs) end
   local shape = network.inputs[1].shape
@@ -81,17 +80,29 @@ function adapters.detector(path, options)
   local h, w = first and shape[3] or shape[2], first and shape[4] or shape[3]
   if type(h) ~= "number" or type(w) ~= "number" or h < 33 or w < 33 then w, h = 640, 640 end -- open, or a size that only the export had
   if options.size then w, h = options.size.width, options.size.height end
-  local self = setmetatable({ path = path, network = network, first = first, size = { width = w, height = h } }, Detector)
+  local self = setmetatable({ path = path, network = network, first = first, size = { width = w, height = h }, device = network.device or "cpu" }, Detector)
   if options.adapter then
     local _, by_name = adapters.all()
     self.adapter = by_name[options.adapter]
     if not self.adapter then return nil, ("--adapter %s; there are %s"):format(options.adapter, table.concat(adapters.names(), ", ")) end
   else
     local outputs
-    outputs, err = self:run(tensor.zeros { h, w, 3 })
+    outputs, err = self:run(tensor.zeros({ 1, h, w, 3 }, "f32", self.device))
     if not outputs then return nil, err end
     self.adapter, err = adapters.recognise(outputs)
     if not self.adapter then return nil, path .. ": " .. err end
+  end
+  return self
+end
+
+--- Moves the network to a device.
+---@param name string "cpu", "cuda", "cuda:N"
+---@return AdapterDetector self
+function Detector:to(name)
+  name = device.name(device.id(name))
+  if name ~= self.device then
+    self.network:to(name)
+    self.device = name
   end
   return self
 end
@@ -102,35 +113,24 @@ local function outputs_of(self, named)
   for i, out in ipairs(self.network.outputs) do
     local t = named[out.name]
     if t.dtype ~= "f32" then t = t:to "f32" end
-    t = t:contiguous()
+    t = t:contiguous():to "cpu"
     list[i] = { name = out.name, shape = t.shape, data = t:ptr(), tensor = t }
   end
   return list
 end
 
--- Runs the network on a picture [H,W,3] that is normalised already; one line where it cannot. A file whose own shape is another is loaded for this one.
+-- Runs the network on a picture [1,H,W,3] that is normalised already, on its device; one line where it cannot. A file whose own shape is another is loaded for this one.
 function Detector:run(picture)
-  local h, w = picture:size(1), picture:size(2)
-  local want, there = self.first and { 1, 3, h, w } or { 1, h, w, 3 }, self.network.inputs[1]
+  local want, there = picture.shape, self.network.inputs[1]
+  if self.first then want = { 1, 3, want[2], want[3] } end
   local fits = true
   for d, n in ipairs(there.shape) do fits = fits and (type(n) ~= "number" or n == want[d]) end
   if not fits and self.path:find "%.onnx$" then
-    local network, err = require("libration.graph").load(self.path, { shapes = { [there.name] = want } })
+    local network, err = require("libration.graph").load(self.path, { shapes = { [there.name] = want }, device = self.device })
     if not network then return nil, err end
     self.network = network
   end
-  local input
-  if self.first then
-    input = tensor.empty(want)
-    local from, to, n = picture:ptr(), input:ptr(), h * w
-    for c = 0, 2 do
-      for i = 0, n - 1 do to[c * n + i] = from[3 * i + c] end
-    end
-    input:touch()
-  else
-    input = picture:reshape(want)
-  end
-  local ok, named = pcall(self.network.run, self.network, input)
+  local ok, named = pcall(self.network.run, self.network, self.first and picture:permute { 1, 4, 2, 3 }:contiguous() or picture)
   if not ok then
     if tostring(named):find("interrupted", 1, true) then error(named, 0) end
     return nil, tostring(named)
@@ -147,31 +147,33 @@ local function placing(fit, box, size)
   return scale, scale, math.floor((size.width - w) / 2), math.floor((size.height - h) / 2), w, h
 end
 
--- The input picture [h,w,3] of a box in a frame, normalised.
+-- Three numbers of the channels on a device: the same for all where they are not listed.
+local function by_channel(values, usual, name)
+  local list = {}
+  for i = 1, 3 do list[i] = values and values[i] or usual end
+  return tensor.constant(tensor.tensor(list), name)
+end
+
+-- The input picture [1,h,w,3] of a box in a frame, normalised, on the frame's device.
 local function prepare(frame, box, size, how)
   local sx, sy, left, top, w, h = placing(how.fit, box, size)
   w, h = w or size.width, h or size.height
-  local region, picture, part = ffi.new("lbr_region"), tensor.empty { size.height, size.width, 3 }, tensor.empty { h, w, 3 }
+  local x, y = box.x + box.width / 2 + (1 / sx - 1) / 2, box.y + box.height / 2 + (1 / sy - 1) / 2
   -- centres of pixels to centres of pixels, as other libraries resize
-  region.x, region.y, region.width, region.height = box.x + box.width / 2 + (1 / sx - 1) / 2, box.y + box.height / 2 + (1 / sy - 1) / 2, w / sx, h / sy
-  if how.fit ~= "stretch" then region.x, region.y = box.x + w / sx / 2 + (1 / sx - 1) / 2, box.y + h / sy / 2 + (1 / sy - 1) / 2 end
-  core.check(C.lbr_crop_f32(frame:ptr(), frame:size(1), frame:size(2), frame:size(2) * 3, region, C.LBR_BORDER_REPLICATE, 1, 0, part:ptr(), h, w))
-  local to, from, fill = picture:ptr(), part:ptr(), how.fill or 0
-  for i = 0, size.width * size.height * 3 - 1 do to[i] = fill end
-  for y = 0, h - 1 do ffi.copy(to + ((top + y) * size.width + left) * 3, from + y * w * 3, w * 12) end
-  for c = 0, 2 do
-    local channel = how.bgr and 2 - c or c
-    local mean, scale = how.mean and how.mean[channel + 1] or 0, how.scale / (how.deviation and how.deviation[channel + 1] or 1)
-    for i = c, size.width * size.height * 3 - 1, 3 do to[i] = (to[i] - mean) * scale end
+  if how.fit ~= "stretch" then x, y = box.x + w / sx / 2 + (1 / sx - 1) / 2, box.y + h / sy / 2 + (1 / sy - 1) / 2 end
+  local region = tensor.constant(tensor.tensor { { x, y, w / sx, h / sy, 0 } }, frame.device)
+  local picture = regions.crop(frame, region, { size = { h, w }, border = "replicate" })
+  if w < size.width or h < size.height then
+    picture = ops.pad(picture, { 0, top, left, 0 }, { 0, size.height - h - top, size.width - w - left, 0 }, how.fill or 0)
   end
-  if how.bgr then
-    for i = 0, size.width * size.height * 3 - 1, 3 do to[i], to[i + 2] = to[i + 2], to[i] end
-  end
-  return picture:touch() or picture, sx, sy, left, top
+  if how.bgr then picture = picture:flip(4) end
+  if not (how.mean or how.deviation) then return ops.affine(picture, how.scale, 0), sx, sy, left, top end
+  picture = picture - by_channel(how.mean, 0, frame.device)
+  return ops.affine(ops.div(picture, by_channel(how.deviation, 1, frame.device)), how.scale, 0), sx, sy, left, top
 end
 
 --- What the network sees.
----@param frame Tensor u8 [H,W,3] RGB, contiguous
+---@param frame Tensor u8 [H,W,3] RGB, contiguous, on the network's device
 ---@param least number smallest score
 ---@param box? {x: number, y: number, width: number, height: number} part of the frame to look at (left, top, size): what a network for one person needs
 ---@return table[] detections x0, y0, x1, y1 in pixels of the frame, score, class (name), points (x, y, score of each)
