@@ -15,9 +15,13 @@
 #define UNROLL _Pragma("GCC unroll 24")
 #endif
 
-enum { MOST_TILE = 8, MOST_WIDE = 3, MOST_TAPS = 64, PITCH = 16, RING = 65536 };
+enum { MOST_TILE = 12, MOST_WIDE = 4, MOST_TAPS = 64, PITCH = 16, RING = 65536, ROW_TILE = 8 }; /* ROW_TILE: pixels of a depthwise tile */
+enum { CACHED = 1 << 17, PARTIAL = 1 << 14 }; /* floats: weights of a group that stay in the second-level cache; sums of its tiles beside them */
 
 struct loops;
+
+/* Taps of a tile that are summed at once, of all that it has; what it has summed before and where to keep what it sums (NULL: begin with the bias, finish). */
+struct span { int64_t first, last, taps; const float *before; float *after; };
 
 struct job {
     const struct loops *loops;
@@ -26,6 +30,7 @@ struct job {
     int64_t B, H, W, C, OH, OW, O, KH, KW;
     const int32_t *stride, *pad, *dilation;
     int act;
+    void (*finish)(int act, float *y, int64_t n); /* activations past prelu */
     int64_t tiles, pixels, strip;   /* tiles in all; tiles that all channels are made of before the next ones come */
     int blocks, groups, tile;
     bool plain;                     /* 1x1, stride 1, no padding: pixel for pixel */
@@ -41,7 +46,7 @@ struct job {
 #define CV_SUFFIX _avx512
 #define CV_TARGET __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")))
 #define CV_VL 16
-#define CV_SHAPES(X) X(8, 1) X(8, 2) X(8, 3)
+#define CV_SHAPES(X) X(8, 1) X(8, 2) X(8, 3) X(12, 2) X(6, 3) X(6, 4)
 #define SPLAT(x) ((cv_v_avx512)_mm512_set1_ps(x))
 #define FMA(a, b, c) ((cv_v_avx512)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
 #define SOME(p, n) ((cv_v_avx512)_mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), (p)))
@@ -122,7 +127,7 @@ static inline v4 some4(const float *p, int64_t n)
 #define SLOPED(v, s) choose((v) < SPLAT(0), (v) * (s), (v))
 #include "convolve_kernel.h"
 
-typedef void tile_fn(const struct job *j, const float *const *from, int64_t taps, int64_t run, int64_t block, int64_t pixel, int valid);
+typedef void tile_fn(const struct job *j, const float *const *from, struct span span, int64_t run, int64_t block, int64_t pixel, int valid);
 
 typedef void row_fn(const struct job *j, const float *const *rows, int64_t first, int64_t n, int64_t pixel);
 
@@ -142,7 +147,8 @@ static const struct loops *pick(void)
         [LBR_ISA_PORTABLE] = {4, 1, {[1] = {8, {[1] = tile8x1_portable}}}, gather_portable, row_any_portable, {{NULL}}},
 #if defined(__x86_64__)
         [LBR_ISA_AVX2] = {8, 3, {[1] = {8, {[1] = tile8x1_avx2}}, [2] = {6, {[2] = tile6x2_avx2}}, [3] = {4, {[2] = tile4x2_avx2, [3] = tile4x3_avx2}}}, ROWS(avx2)},
-        [LBR_ISA_AVX512] = {16, 3, {[1] = {8, {[1] = tile8x1_avx512}}, [2] = {8, {[2] = tile8x2_avx512}}, [3] = {8, {[2] = tile8x2_avx512, [3] = tile8x3_avx512}}}, ROWS(avx512)},
+        [LBR_ISA_AVX512] = {16, 4, {[1] = {8, {[1] = tile8x1_avx512}}, [2] = {12, {[2] = tile12x2_avx512}}, [3] = {8, {[2] = tile8x2_avx512, [3] = tile8x3_avx512}},
+                                    [4] = {6, {[3] = tile6x3_avx512, [4] = tile6x4_avx512}}}, ROWS(avx512)},
 #endif
     };
     return &table[lbr_cpu_isa()];
@@ -179,6 +185,7 @@ static int64_t rounded(int64_t channels) { return (channels + PITCH - 1) / PITCH
 static struct packed *pack(lbr_call *c, const struct loops *loops, int64_t count, int64_t channels, void (*fill)(const lbr_tensor *w, int vector, float *out))
 {
     const lbr_tensor *w = &c->in[1];
+    if (c->state && c->state_free != forget) c->state_free(c->state), c->state = NULL; /* the limit of instruction sets has changed since */
     struct packed *p = c->state;
     if (p && p->storage == w->storage->id && p->version == w->storage->version && p->data == w->data && p->loops == loops) return p;
     if (!p) {
@@ -253,17 +260,17 @@ static bool rows_of(const struct job *j, int64_t pixel, int valid, const float *
 static void activate(const struct job *j, int64_t pixel, int64_t pixels, int64_t first, int64_t n)
 {
     float *y = j->y + pixel * j->O + first;
-    if (n == j->O) lbr_activate(j->act, y, pixels * n);
-    else for (int64_t m = 0; m < pixels; m++) lbr_activate(j->act, y + m * j->O, n);
+    if (n == j->O) j->finish(j->act, y, pixels * n);
+    else for (int64_t m = 0; m < pixels; m++) j->finish(j->act, y + m * j->O, n);
 }
 
 /* Item = (strip of tiles, group of blocks, tile); pixels are counted through all pictures. */
 static void convolve(void *ctx, int64_t begin, int64_t end, int thread)
 {
     const struct job *j = ctx;
-    int64_t taps = j->KH * j->KW;
     tile_fn *const *of = j->loops->shape[(j->blocks + j->groups - 1) / j->groups].of;
     const float *from[MOST_TAPS * MOST_TILE];
+    float partial[PARTIAL] __attribute__((aligned(64)));
     (void)thread;
     while (begin < end) {
         int64_t strip = begin / (j->strip * j->groups), first = strip * j->strip, tiles = j->tiles - first < j->strip ? j->tiles - first : j->strip;
@@ -273,16 +280,24 @@ static void convolve(void *ctx, int64_t begin, int64_t end, int thread)
         tile_fn *run_tile = of[blocks];
         if (channels > j->O - channel) channels = j->O - channel;
         begin += stop - tile;
-        for (; tile < stop; tile++) {
-            int64_t pixel = (first + tile) * j->tile, reads = taps, run = j->C;
-            int valid = j->pixels - pixel < j->tile ? (int)(j->pixels - pixel) : j->tile;
-            if (j->plain) run_tile(j, NULL, 1, run, block, pixel, valid);
-            else {
-                if (rows_of(j, pixel, valid, from)) reads = j->KH, run = j->KW * j->C;
-                else windows(j, pixel, valid, from);
-                run_tile(j, from, reads, run, block, pixel, valid);
-            }
-            if (j->act > LBR_ACT_PRELU) activate(j, pixel, valid, channel, channels);
+        /* weights past the cache: some taps of many tiles after another, so that each weight is fetched once */
+        int64_t size = blocks * j->loops->vector, taps = j->KH * j->KW, step = CACHED / (j->C * size) + 1, most = step < taps ? PARTIAL / (j->tile * size) : stop;
+        for (; tile < stop; tile += most) {
+            int64_t last = stop - tile < most ? stop : tile + most;
+            for (int64_t tap = 0; tap < taps; tap += step)
+                for (int64_t i = tile; i < last; i++) {
+                    float *sums = partial + (i - tile) * j->tile * size;
+                    struct span span = {tap, tap + step < taps ? tap + step : taps, taps, tap ? sums : NULL, tap + step < taps ? sums : NULL};
+                    int64_t pixel = (first + i) * j->tile, run = j->C;
+                    int valid = j->pixels - pixel < j->tile ? (int)(j->pixels - pixel) : j->tile;
+                    if (j->plain) run_tile(j, NULL, span, run, block, pixel, valid);
+                    else {
+                        if (step >= taps && rows_of(j, pixel, valid, from)) span.last = span.taps = j->KH, run = j->KW * j->C;
+                        else windows(j, pixel, valid, from);
+                        run_tile(j, from, span, run, block, pixel, valid);
+                    }
+                    if (j->act > LBR_ACT_PRELU && !span.after) activate(j, pixel, valid, channel, channels);
+                }
         }
     }
 }
@@ -324,7 +339,7 @@ static struct job job_of(lbr_call *c, const int32_t *stride, const int32_t *pad,
     const lbr_tensor *x = &c->in[0], *y = &c->out[0];
     return (struct job){
         .x = (const float *)x->data, .y = (float *)y->data, .B = x->shape[0], .H = x->shape[1], .W = x->shape[2], .C = x->shape[3],
-        .OH = y->shape[1], .OW = y->shape[2], .O = y->shape[3], .stride = stride, .pad = pad, .dilation = dilation, .act = act, .loops = pick(),
+        .OH = y->shape[1], .OW = y->shape[2], .O = y->shape[3], .stride = stride, .pad = pad, .dilation = dilation, .act = act, .finish = lbr_activate, .loops = pick(),
         .bias = lbr_present(&c->in[2]) ? (const float *)c->in[2].data : NULL, .residual = lbr_present(&c->in[3]) ? (const float *)c->in[3].data : NULL,
         .slope = lbr_present(&c->in[4]) ? (const float *)c->in[4].data : NULL,
     };
@@ -339,6 +354,7 @@ int lbr_convolve(lbr_call *c, int *served)
     if (!*served || !lbr_tensor_numel(&c->out[0])) return 0;
     struct job j = job_of(c, a->stride, a->pad, a->dilation, a->act);
     j.KH = w->shape[1], j.KW = w->shape[2];
+    if (a->loose) j.finish = lbr_activate_loose;
     j.blocks = (int)((j.O + j.loops->vector - 1) / j.loops->vector), j.groups = (j.blocks + j.loops->wide - 1) / j.loops->wide;
     int wide = (j.blocks + j.groups - 1) / j.groups;
     j.plain = taps == 1 && a->stride[0] == 1 && a->stride[1] == 1 && !a->pad[0] && !a->pad[1] && !a->pad[2] && !a->pad[3];
@@ -368,7 +384,7 @@ int lbr_convolve_depthwise(lbr_call *c, int *served)
     bool known = j.KH == j.KW && (j.KH == 3 || j.KH == 5) && a->stride[1] <= 2 && a->dilation[1] == 1;
     j.row = known && j.loops->row[0][0] ? j.loops->row[j.KH == 5][a->stride[1] - 1] : j.loops->row_any;
     j.span = (j.KH - 1) * a->dilation[0] + 1;
-    int64_t reach = ((j.OW + MOST_TILE - 1) / MOST_TILE * MOST_TILE - 1) * a->stride[1] + (j.KW - 1) * a->dilation[1] + 1; /* columns that whole tiles read */
+    int64_t reach = ((j.OW + ROW_TILE - 1) / ROW_TILE * ROW_TILE - 1) * a->stride[1] + (j.KW - 1) * a->dilation[1] + 1; /* columns that whole tiles read */
     j.wide = reach > j.W + a->pad[2] ? reach : j.W + a->pad[2];
     j.chunk = RING / (j.span * j.wide) / PITCH * PITCH;
     j.chunk = j.chunk < PITCH ? PITCH : j.chunk < rounded(j.C) ? j.chunk : rounded(j.C);

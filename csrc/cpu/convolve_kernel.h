@@ -54,17 +54,20 @@ INLINE void FN(finish)(V *acc, const int T, const int N, const float *residual, 
 }
 
 /* T pixels x N packed blocks of channels, the first of them `block`. from: where each pixel's window begins, per tap [taps][MOST_TILE], `run` numbers to be read there, or NULL: pixel for pixel. */
-INLINE void FN(tile)(const struct job *j, const float *const *from, int64_t taps, int64_t run, int64_t block, int64_t pixel, int valid, const int T, const int N)
+INLINE void FN(tile)(const struct job *j, const float *const *from, struct span span, int64_t run, int64_t block, int64_t pixel, int valid, const int T, const int N)
 {
-    const int64_t O = j->O, o = block * CV_VL, gap = taps * run * CV_VL;
-    const float *w = j->weights + block * gap, *p[MOST_TILE];
+    const int64_t O = j->O, o = block * CV_VL, gap = span.taps * run * CV_VL;
+    const float *w = j->weights + block * gap + span.first * run * CV_VL, *p[MOST_TILE];
     V acc[MOST_TILE * MOST_WIDE], slope[MOST_WIDE];
-    UNROLL for (int n = 0; n < N; n++) {
-        V bias = j->bias ? FN(read)(j->bias + o + n * CV_VL, O - o - n * CV_VL) : SPLAT(0);
-        slope[n] = j->act == 3 ? FN(read)(j->slope + o + n * CV_VL, O - o - n * CV_VL) : SPLAT(0);
-        UNROLL for (int m = 0; m < T; m++) acc[m * N + n] = bias;
+    if (span.before) {
+        UNROLL for (int i = 0; i < T * N; i++) acc[i] = *(const V *)(span.before + i * CV_VL);
+    } else {
+        UNROLL for (int n = 0; n < N; n++) {
+            V bias = j->bias ? FN(read)(j->bias + o + n * CV_VL, O - o - n * CV_VL) : SPLAT(0);
+            UNROLL for (int m = 0; m < T; m++) acc[m * N + n] = bias;
+        }
     }
-    for (int64_t t = 0; t < taps; t++) {
+    for (int64_t t = span.first; t < span.last; t++) {
         if (from) {
             UNROLL for (int m = 0; m < T; m++) p[m] = from[t * MOST_TILE + m];
         } else {
@@ -79,14 +82,19 @@ INLINE void FN(tile)(const struct job *j, const float *const *from, int64_t taps
             }
         }
     }
+    if (span.after) {
+        UNROLL for (int i = 0; i < T * N; i++) *(V *)(span.after + i * CV_VL) = acc[i];
+        return;
+    }
+    UNROLL for (int n = 0; n < N; n++) slope[n] = j->act == 3 ? FN(read)(j->slope + o + n * CV_VL, O - o - n * CV_VL) : SPLAT(0);
     FN(finish)(acc, T, N, j->residual ? j->residual + pixel * O + o : NULL, j->act, slope, j->y + pixel * O + o, O, O - o - (N - 1) * CV_VL, valid);
 }
 
 #define TILE_OF(T, N)                                                                                                                               \
-    CV_TARGET static void FN(tile##T##x##N)(const struct job *j, const float *const *from, int64_t taps, int64_t run, int64_t block, int64_t pixel, int valid) \
+    CV_TARGET static void FN(tile##T##x##N)(const struct job *j, const float *const *from, struct span span, int64_t run, int64_t block, int64_t pixel, int valid) \
     {                                                                                                                                               \
-        if (from) FN(tile)(j, from, taps, run, block, pixel, valid, T, N);                                                                          \
-        else FN(tile)(j, NULL, 1, run, block, pixel, valid, T, N);                                                                                  \
+        if (from) FN(tile)(j, from, span, run, block, pixel, valid, T, N);                                                                          \
+        else FN(tile)(j, NULL, span, run, block, pixel, valid, T, N);                                                                               \
     }
 CV_SHAPES(TILE_OF)
 #undef TILE_OF
@@ -101,7 +109,7 @@ CV_TARGET static void FN(gather)(float *to, const float *x, int64_t pixels, int6
 INLINE void FN(tap)(V *acc, const float *q, const float *w, const int64_t step)
 {
     V weight = *(const V *)w;
-    UNROLL for (int m = 0; m < MOST_TILE; m++) acc[m] = FMA(*(const V *)(q + m * step), weight, acc[m]);
+    UNROLL for (int m = 0; m < ROW_TILE; m++) acc[m] = FMA(*(const V *)(q + m * step), weight, acc[m]);
 }
 
 /* A row of outputs of n channels from `first` on, taps in columns. rows: the padded input rows under the kernel in the ring's first slab. side: of a square kernel without dilation; 0: any. */
@@ -114,11 +122,11 @@ INLINE void FN(row)(const struct job *j, const float *const *rows, int64_t first
         float *y = j->y + pixel * C + first + o;
         int64_t left = n - o, lane = o / PITCH * j->slab + o % PITCH;
         V bias = j->bias ? FN(read)(j->bias + first + o, left) : SPLAT(0), slope = act == 3 ? FN(read)(j->slope + first + o, left) : SPLAT(0);
-        for (int64_t ox = 0; ox < OW; ox += MOST_TILE, lane += MOST_TILE * step) {
-            V acc[MOST_TILE];
-            UNROLL for (int m = 0; m < MOST_TILE; m++) acc[m] = bias;
+        for (int64_t ox = 0; ox < OW; ox += ROW_TILE, lane += ROW_TILE * step) {
+            V acc[ROW_TILE];
+            UNROLL for (int m = 0; m < ROW_TILE; m++) acc[m] = bias;
             if (side) {
-                const float *at[MOST_TILE];
+                const float *at[ROW_TILE];
                 UNROLL for (int ky = 0; ky < side; ky++) at[ky] = rows[ky] + lane;
                 UNROLL for (int kx = 0; kx < side; kx++)
                     UNROLL for (int ky = 0; ky < side; ky++) FN(tap)(acc, at[ky] + kx * PITCH, weights + (kx * side + ky) * PITCH, step);
@@ -127,7 +135,7 @@ INLINE void FN(row)(const struct job *j, const float *const *rows, int64_t first
                 for (int64_t kx = 0; kx < KW; kx++)
                     for (int64_t ky = 0; ky < KH; ky++, w += PITCH) FN(tap)(acc, rows[ky] + lane + kx * hop, w, step);
             }
-            FN(finish)(acc, MOST_TILE, 1, residual ? residual + ox * C : NULL, act, &slope, y + ox * C, C, left, OW - ox);
+            FN(finish)(acc, ROW_TILE, 1, residual ? residual + ox * C : NULL, act, &slope, y + ox * C, C, left, OW - ox);
         }
     }
 }

@@ -40,6 +40,8 @@ int lbr_gemm_small(int ta, int tb, int64_t m, int64_t n, int64_t k, const float 
 
 /* In place: y[i] = act(y[i]) for an activation of libration.h that has no slope (activate.c). The same bits on every processor. */
 void lbr_activate(int act, float *y, int64_t n);
+/* The same to about 3e-7, whatever is quickest on this processor. */
+void lbr_activate_loose(int act, float *y, int64_t n);
 /* The same of one number, for the slow twins. */
 double lbr_activated(int act, double v);
 

@@ -390,7 +390,8 @@ int lbr_cpu_conv2d(lbr_call *c)
     const lbr_conv2d_attr *a = c->attr;
     if (c->in[0].dtype == LBR_F64 || empty(c)) return lbr_reference_conv2d(c);
     if (c->in[0].dtype == LBR_F16) return lbr_widened(c, lbr_cpu_conv2d);
-    int served, rc = lbr_convolve(c, &served);
+    int served = 0, rc = a->loose ? lbr_winograd(c, &served) : 0;
+    if (!rc && !served) rc = lbr_convolve(c, &served);
     if (rc || served) return rc;
     GEOMETRY(k, a, c->in[1].shape[1], c->in[1].shape[2])
     k.groups = a->groups, k.act = a->act;

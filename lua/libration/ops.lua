@@ -366,7 +366,7 @@ function ops.conv2d(x, w, b, options)
   local attr = attr_of.conv2d()
   window(attr, options, "conv2d")
   attr.dilation[0], attr.dilation[1] = pair(options.dilation, 1, "conv2d", "dilation")
-  attr.groups, attr.act = whole(options.groups or 1, "conv2d", "groups"), act_id(options.act, "conv2d")
+  attr.groups, attr.act, attr.loose = whole(options.groups or 1, "conv2d", "groups"), act_id(options.act, "conv2d"), options.loose and 1 or 0
   return raw.conv2d(x, w, b, options.residual, options.slope, attr)
 end
 

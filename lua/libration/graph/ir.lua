@@ -2,7 +2,7 @@
 --
 -- Ops (images [B,H,W,C]; attr fields; an input may be nil where marked ?):
 --   A row of lowering/ stands for each op; what follows are those that TFLite files and passes know by name.
---   conv2d x w[O,KH,KW,I] b? residual? slope?     stride {h,w} pad {top,bottom,left,right} dilation {h,w} groups act
+--   conv2d x w[O,KH,KW,I] b? residual? slope?     stride {h,w} pad {top,bottom,left,right} dilation {h,w} groups act loose?
 --   depthwise x w[KH,KW,C] b? residual? slope?    stride pad dilation act
 --   linear x w[O,I] b?                            act
 --   add sub mul div (broadcasting), prelu x slope

@@ -121,6 +121,13 @@ function rules.last(self, node)
   return true
 end
 
+-- A 1x1 convolution takes each pixel by itself.
+function rules.pixels(self, node)
+  local w, a = node.inputs[2].shape, node.attr
+  local one = w[2] == 1 and w[3] == 1 and a.stride[1] == 1 and a.stride[2] == 1 and a.pad[1] + a.pad[2] + a.pad[3] + a.pad[4] == 0
+  return one and not node.inputs[4] and rules.last(self, node)
+end
+
 -- Two last dims that change places are a flag of a product.
 function rules.product(self, node)
   local changed, inputs, attr = false, { node.inputs[1], node.inputs[2] }, { transpose_a = node.attr.transpose_a, transpose_b = node.attr.transpose_b }

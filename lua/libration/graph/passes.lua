@@ -3,6 +3,7 @@ local ir = require "libration.graph.ir"
 local activations = require "libration.graph.activations"
 local lower = require "libration.graph.lower"
 local slices = require "libration.graph.slices"
+local tensor = require "libration.tensor"
 
 local M = {}
 
@@ -87,6 +88,38 @@ function M.fold_pads(g)
     end
   end
   M.remove_dead(g)
+end
+
+local function same_shape(a, b)
+  if #a ~= #b then return false end
+  for d = 1, #a do
+    if a[d] ~= b[d] then return false end
+  end
+  return true
+end
+
+local broadcasting = { add = true, sub = true, mul = true, div = true, maximum = true, minimum = true }
+local SHORT, LARGE = 64, 2 ^ 20 -- numbers: of a run that is not worth a call of an inner loop; of a constant that is not worth its memory
+
+---Writes out constants that would be repeated, or taken, a few numbers at a time.
+---@param g IrGraph
+function M.expand_constants(g)
+  for _, node in ipairs(g.nodes) do
+    local shape = node.outputs[1].shape
+    for i = 1, broadcasting[node.op] and 2 or 0 do
+      local v, other = node.inputs[i], node.inputs[3 - i]
+      if v.data and not other.data and v.data:numel() > 1 and same_shape(other.shape, shape) and v.data:numel() < tensor.product(shape) and tensor.product(shape) <= LARGE then
+        local run, same = 1, true
+        for d = 0, #shape - 1 do -- from the back: dims that both have, or that the constant repeats
+          local mine = v.shape[#v.shape - d] or 1
+          if d == 0 then same = mine == shape[#shape] end
+          if (mine == shape[#shape - d]) ~= same then break end
+          run = run * shape[#shape - d]
+        end
+        if run < SHORT then node.inputs[i] = g:constant(v.name .. "/expanded", v.data:expand(unpack(shape)):contiguous()) end
+      end
+    end
+  end
 end
 
 -- A constant that holds one number or one a channel (last dim) -> flat copy [channels], or nil.
@@ -176,14 +209,6 @@ function M.delay_resize(g)
       end
     end
   end
-end
-
-local function same_shape(a, b)
-  if #a ~= #b then return false end
-  for d = 1, #a do
-    if a[d] ~= b[d] then return false end
-  end
-  return true
 end
 
 -- Whether a prelu's slope is a constant of one number a channel.
@@ -285,6 +310,9 @@ function M.run(g, outputs, loose, rich)
   M.fold_affine(g)
   if loose then M.delay_resize(g) end
   if rich then
+    for _, node in ipairs(g.nodes) do
+      if node.op == "conv2d" then node.attr.loose = true end
+    end
     activations.run(g)
     slices.join(g)
     M.remove_dead(g)
@@ -292,6 +320,7 @@ function M.run(g, outputs, loose, rich)
   M.fuse_activations(g, rich)
   M.fuse_residuals(g)
   M.fuse_activations(g, rich)
+  if rich then M.expand_constants(g) end
   M.simplify(g)
   M.remove_dead(g)
   return g:check()

@@ -2,13 +2,13 @@
 local ops = require "libration.ops"
 
 local function conv_options(a, extra)
-  local o = { stride = a.stride, pad = a.pad, dilation = a.dilation, groups = a.groups, act = a.act }
+  local o = { stride = a.stride, pad = a.pad, dilation = a.dilation, groups = a.groups, act = a.act, loose = a.loose }
   for k, v in pairs(extra) do o[k] = v end
   return o
 end
 
 local rows = {
-  conv2d = { run = function(x, a) return ops.conv2d(x[1], x[2], x[3], conv_options(a, { residual = x[4], slope = x[5] })) end },
+  conv2d = { run = function(x, a) return ops.conv2d(x[1], x[2], x[3], conv_options(a, { residual = x[4], slope = x[5] })) end, layout = "pixels" },
   depthwise = {
     run = function(x, a)
       local w = x[2]
