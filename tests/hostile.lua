@@ -179,7 +179,37 @@ end
 
 local JOINTS = { joints = { "nose", "hip" }, channels = { "x", "y", "score" }, times = { 0, .04, .08, .12 } }
 
+-- A network up to its plan: lowered by shapes alone, and run on zeros where that costs little.
+local function lowered(network)
+  local g = network.graph
+  if not g then return true end -- its file leaves too much open
+  local inputs, cost, lower, tensor = {}, 0, require "libration.graph.lower", require "libration.tensor"
+  for i, v in ipairs(g.inputs) do
+    local n = reader.count_of(v.shape)
+    if not n then return nil, "an input without a size" end
+    inputs[i], cost = v, cost + n
+  end
+  for _, node in ipairs(g.nodes) do
+    for _, v in ipairs(node.outputs) do cost = cost + (v.shape and reader.count_of(v.shape) or math.huge) end
+  end
+  local function zeros(dry)
+    local before = core.lbr_dry_run(dry)
+    local ok, why = pcall(tensor.scope, function()
+      local x = {}
+      for i, v in ipairs(inputs) do x[i] = tensor.full(v.shape, 0, v.dtype or "f32") end
+      lower.run(g, x)
+    end)
+    core.lbr_dry_run(before)
+    if not ok then return nil, reader.one_line(why) end
+    return true
+  end
+  local ok, why = zeros(1)
+  if ok and cost < 20000 then ok, why = zeros(0) end
+  return ok, why
+end
+
 ---@class HostileKind
+---@field runs boolean? a network, whose own sizes say what a run takes
 ---@field name string
 ---@field bytes fun(): string?  a small valid file; nil where it cannot be made here
 ---@field read fun(bytes: string): any, string?  a result, or nil and one line
@@ -192,9 +222,22 @@ M.kinds = {
   { name = "TFLite", bytes = function() return require "helper_tflite".small() end, read = function(bytes)
     local model, err = borrowed(bytes, require "libration.formats.tflite".load)
     if not model then return nil, err end
-    return require "libration.graph.tflite".import(model)
-  end },
-  { name = "ONNX", bytes = function() return require "helper_onnx".small() end, read = function(bytes) return borrowed(bytes, require "libration.formats.onnx".load) end },
+    local g
+    g, err = require "libration.graph.tflite".import(model)
+    if not g then return nil, err end
+    local network
+    network, err = require "libration.graph".compile(g)
+    if not network then return nil, err end
+    return lowered(network)
+  end, runs = true },
+  { name = "ONNX", bytes = function() return require "helper_onnx".small() end, read = function(bytes)
+    local model, err = borrowed(bytes, require "libration.formats.onnx".load)
+    if not model then return nil, err end
+    local network
+    network, err = require "libration.graph.specialise".new(model, { shapes = { x = { 1, 2, 6, 5 } } }, function() end)
+    if not network then return nil, err end
+    return lowered(network)
+  end, runs = true },
   { name = "PNG", bytes = made("a.png", function(path) require "libration.media".write_png(path, noise(40, 24)) end), read = picture },
   { name = "PNG with right checksums", bytes = made("a.png", function(path) require "libration.media".write_png(path, noise(40, 24)) end),
     read = function(bytes) return picture(with_checksums(bytes)) end },
@@ -245,8 +288,8 @@ M.kinds = {
   end) },
 }
 
----Largest piece of memory that reading a file of so many bytes may ask for: 16 x the file, and what a decoder takes for any file (windows, tables).
-function M.limit(bytes) return 16 * bytes + 65536 end
+---Largest piece of memory that reading a file of so many bytes may ask for: 16 x the file, and what a decoder takes for any file (windows, tables) or a small network's run.
+function M.limit(bytes, kind) return 16 * bytes + (kind.runs and 2 ^ 20 or 65536) end
 
 ---Reads `count` broken copies of a kind's file. Raises where one crashes Lua, raises, takes a second or too much memory, or where an error is not one line.
 ---@param kind HostileKind
@@ -258,7 +301,7 @@ function M.run(kind, count, seed)
   if not valid then return nil end
   local result, why = kind.read(valid)
   if not result then error(("%s: the whole file is refused: %s"):format(kind.name, tostring(why)), 0) end
-  local limit = M.limit(#valid)
+  local limit = M.limit(#valid, kind)
   local sum = { bytes = #valid, tried = count, largest = metered and 0 or nil, tensors = 0, slowest = 0 }
   sum.refused = mutate.survive(valid, count, function(copy)
     if copy == "" then return nil, "empty" end
@@ -295,7 +338,7 @@ if not here then
         print(("%-28s FAILED: %s"):format(kind.name, tostring(s)))
       elseif s then
         print(("%-28s %5d bytes, %5d copies, %5d refused, slowest %.0f ms, tensors %d bytes at once%s"):format(
-          kind.name, s.bytes, s.tried, s.refused, 1e3 * s.slowest, s.tensors, s.largest and (", largest malloc %d bytes of %d"):format(s.largest, M.limit(s.bytes)) or ""))
+          kind.name, s.bytes, s.tried, s.refused, 1e3 * s.slowest, s.tensors, s.largest and (", largest malloc %d bytes of %d"):format(s.largest, M.limit(s.bytes, kind)) or ""))
       else
         print(("%-28s not made here"):format(kind.name))
       end

@@ -105,7 +105,17 @@ describe("onnx", function()
         assert.is_truthy(err:find(text, 1, true), err)
       end
       os.execute(("ln -s weights.bin %s/link.bin"):format(files.quote(folder)))
-      assert.is_truthy(select(2, load(model("link.bin", offset))):find("link", 1, true))
+      assert.is_truthy(select(2, load(model("link.bin", offset))):find("'link.bin' is a link", 1, true))
+      files.mkdirs(folder .. "/in/side")
+      files.write(folder .. "/in/side/weights.bin", files.read(folder .. "/weights.bin"))
+      os.execute(("ln -s .. %s/in/up && ln -s %s/in %s/there"):format(files.quote(folder), files.quote(folder), files.quote(folder)))
+      assert(load(model("in/side/weights.bin", offset)))
+      for location, link in pairs { ["in/up/weights.bin"] = "in/up", ["in/up/../weights.bin"] = "inside the model's folder", ["there/side/weights.bin"] = "there",
+        ["in//up/weights.bin"] = "in//up", ["./there/./side/weights.bin"] = "./there" } do
+        local none, err = load(model(location, offset))
+        assert.is_nil(none)
+        assert.is_truthy(err:find(link, 1, true) and (err:find("is a link", 1, true) or link:find " "), err)
+      end
     end)
 
     it("cyclic graphs, names that nothing makes or that are made twice, and unknown operators are named", function()
@@ -133,6 +143,25 @@ describe("onnx", function()
         constants = { made.tensor("s", "i64", { 1 }, { 1e9 }) }, nodes = { made.node("ConstantOfShape", { "s" }, { "a" }), made.node("Add", { "x", "a" }, { "y" }) } })
       assert.is_nil(none)
       assert.is_truthy(err:find("a constant of [1000000000] from a file of", 1, true), err)
+    end)
+
+    it("shapes that overflow inside the network are refused at their node", function()
+      local big = { 2147483647, 2147483647, 2147483647 }
+      for _, case in ipairs {
+        { "Expand", "i64", { 65536, 65536, 65536, 1 } }, { "Tile", "i64", { 65536, 65536, 65536, 2 } }, { "Reshape", "i64", { 65536, 65536, 65536, 65536 } },
+        { "Expand", "i64", big },
+        { "Pad", "i64", { 2 ^ 31 - 1, 0, 0, 0, 2 ^ 31 - 1, 0, 0, 0 } }, { "Resize", "f32", { 1e9, 1e9, 1e9, 1e9 } }, { "Resize", "f32", { 1, 1, 1e5, 1e5 } },
+      } do
+        local op, kind, numbers = unpack(case)
+        local names = op == "Resize" and { "x", "", "c" } or { "x", "c" }
+        local none, err = load(made.model {
+          inputs = { made.info("x", "f32", { 1, 1, 2, 2 }) }, outputs = { made.info("y", "f32", {}) }, constants = { made.tensor("c", kind, { #numbers }, numbers) },
+          nodes = { made.node(op, names, { "y" }) },
+        })
+        assert.is_nil(none, op)
+        assert.is_truthy(err:find("node 'n_y' (" .. op .. ")", 1, true), err)
+        assert.is_falsy(err:find "\n")
+      end
     end)
   end)
 

@@ -87,6 +87,10 @@ describe("tflite", function()
     ["a tensor that is not there"] = { one(19, { { 1, 2 }, { 1, 2 } }, { 7 }), "tensor 7 of 2" },
     ["a constant of another size"] = { one(0, { { 1, 2 }, { 3 }, { 1, 2 } }, nil,
       { tensors = { [2] = { name = "c", shape = { 3 }, data = "12345678" } } }), "'c': f32 [3] in a buffer of 8 bytes" },
+    ["a constant of 10^9 elements"] = { one(0, { { 1, 2 }, { 1, 2 }, { 1, 2 } }, nil,
+      { tensors = { [2] = { name = "c", shape = { 1000, 1000, 1000 }, data = "12345678" } } }), "'c': f32 [1000,1000,1000] in a buffer of 8 bytes" },
+    ["a shape that overflows"] = { one(0, { { 1, 2 }, { 1, 2 }, { 1, 2 } }, nil,
+      { tensors = { [2] = { name = "c", shape = { 65536, 65536, 65536, 65536 }, data = "12345678" } } }), "'c': f32 [65536,65536,65536,65536] in a buffer of 8 bytes" },
     ["a stride of 0"] = { one(3, { { 1, 4, 4, 2 }, { 2, 1, 1, 2 }, { 1, 4, 4, 2 } }, nil, { type = 1, options = { [0] = { "i8", 0 } } }), "want at least 1" },
   } do
     it("refuses " .. name, function()
@@ -101,6 +105,9 @@ describe("tflite", function()
     ["a missing input"] = { one(3, { { 1, 4, 4, 2 }, { 1, 4, 4, 2 } }, nil,
       { inputs = { 0 }, type = 1, options = { [1] = { "i32", 1 }, [2] = { "i32", 1 } } }), "input 2 is missing" },
     ["a computed padding"] = { one(34, { { 1, 4, 4, 2 }, { 4, 2 }, { 1, 4, 4, 2 } }), "not a constant of whole numbers" },
+    ["a graph in a circle"] = { helper_tflite.model { tensors = { { name = "x", shape = { 1, 2 } }, { name = "a", shape = { 1, 2 } }, { name = "b", shape = { 1, 2 } } },
+      inputs = { 0 }, outputs = { 2 }, operators = { { code = 0, inputs = { 0, 2 }, outputs = { 1 } }, { code = 0, inputs = { 1, 0 }, outputs = { 2 } } } },
+      "reads 'b' before it is made" },
     ["an output read before it is made"] = { one(0, { { 1, 2 }, { 1, 2 }, { 1, 2 } }, nil, { inputs = { 0, 1 } }), "reads 't1' before it is made" },
     ["the wrong number of dims"] = { one(17, { { 1, 4 }, { 1, 4 } }, nil,
       { type = 5, options = { [1] = { "i32", 1 }, [2] = { "i32", 1 }, [3] = { "i32", 1 }, [4] = { "i32", 1 } } }), "want 4 dims" },
@@ -111,4 +118,12 @@ describe("tflite", function()
       assert.is_truthy(err:find(case[2], 1, true), err)
     end)
   end
+
+  it("a network that is larger than a tensor can be is refused in one line, where it is loaded or where it is run", function()
+    local g = assert(import.import(assert(load(one(0, { { 65536, 65536 }, { 65536, 65536 } }, nil, { inputs = { 0, 0 } })))))
+    local network, err = require "libration.graph".compile(g)
+    if network then err = select(2, pcall(network.run, network, lr.zeros { 65536, 1 })) end
+    assert.is_truthy(tostring(err):find("65536", 1, true), err)
+    assert.is_falsy(tostring(err):find "\n")
+  end)
 end)

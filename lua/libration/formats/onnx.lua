@@ -95,7 +95,10 @@ local function external(m, context, name)
     r:fail("tensor '%s': external data in '%s', want a file inside the model's folder", name, location)
   end
   local path = context.folder .. location
-  if (lfs.symlinkattributes(path) or {}).mode == "link" then r:fail("tensor '%s': external data in the link '%s', want a file", name, location) end
+  for at in (location .. "/"):gmatch "()/" do -- no folder on the way is a link either
+    local step = location:sub(1, at - 1)
+    if (lfs.symlinkattributes(context.folder .. step) or {}).mode == "link" then r:fail("tensor '%s': external data in '%s', but '%s' is a link", name, location, step) end
+  end
   local open = context.files[path]
   if not open then
     local err

@@ -307,7 +307,13 @@ local function weights(r, o, at)
   return out
 end
 
+-- A line of places, or of weights, is made for each position of the result.
+local MOST_POSITIONS, MOST_WEIGHTS = 2 ^ 20, 2 ^ 26
+
 local function resize_axis(x, d, r, o)
+  if r.size > MOST_POSITIONS or o.mode ~= "nearest" and r.size * r.n > MOST_WEIGHTS then
+    raise(("resize: dim %d of %s to %d, which is too many"):format(d, tensor.describe(x), r.size))
+  end
   local at, outside = {}, {}
   for i = 1, r.size do
     at[i] = places[o.transform](i - 1, r)
