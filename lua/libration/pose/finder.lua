@@ -25,20 +25,22 @@ end
 --- A finder for one recording.
 ---@param options? table detector "auto" (BlazeFace full range and BlazePose), "face" (BlazeFace alone), "pose" (BlazePose's heads and bodies alone);
 ---  confidence: least score, .3; target "face" (faces and heads), "person"; tile: side of tiles in pixels, 0: none, nil: finder.tile's; range: of BlazeFace,
----  "full" or "short"; turned: false never looks at turned views; adapter: a brought network as adapters.detector gives it, instead of BlazeFace; target may be one of
----  its classes, too
+---  "full" or "short"; turned: false never looks at turned views; edges: false never looks closer at the left and right edge; adapter: a brought
+---  network as adapters.detector gives it, instead of BlazeFace; target may be one of its classes, too; margin: as masks.margin gives it, for outlines of persons (boxes without)
 ---@return Finder
 function finder.new(options)
   options = options or {}
   local detector = options.detector or "auto"
   local self = setmetatable({
     confidence = options.confidence or .3, target = options.target or "face", tile = options.tile, turned = options.turned ~= false,
-    adapter = options.adapter,
+    adapter = options.adapter, edges = options.edges ~= false,
   }, Finder)
   local class = self.target ~= "face" and self.target ~= "person"
   if not self.adapter and detector ~= "pose" then self.faces = options.faces or face.detector { range = options.range, confidence = self.confidence } end
   if detector ~= "face" and not class and not (self.adapter and self.target == "person") then
-    self.people = options.people or require "libration.pose.people".finder { confidence = math.max(.3, math.min(.5, self.confidence)) }
+    self.people = options.people or require "libration.pose.people".finder {
+      confidence = math.max(.3, math.min(.5, self.confidence)), margin = self.target == "person" and options.margin or nil,
+    }
   end
   self.small, self.before = ffi.new("uint8_t[?]", 32 * 18 * 3), ffi.new("uint8_t[?]", 32 * 18 * 3)
   self:reset()
@@ -47,7 +49,7 @@ end
 
 --- The next frame is a first one.
 function Finder:reset()
-  self.seen = false
+  self.seen, self.turn = false, nil
   if self.people then self.people:reset() end
 end
 
@@ -82,7 +84,7 @@ local function body_of(f)
 end
 
 local function as(kind, d)
-  return { kind = kind, x = d.x, y = d.y, width = d.width, height = d.height, angle = d.angle, score = d.score, points = d.points }
+  return { kind = kind, x = d.x, y = d.y, width = d.width, height = d.height, angle = d.angle, score = d.score, points = d.points, outline = d.outline }
 end
 
 --- What is to be covered in the next frame.
@@ -101,6 +103,11 @@ function Finder:look(frame)
     if not self.people then return faces, cut end
   elseif self.faces then
     faces = self.faces:search(frame, { tile = tile, turned = false })
+    if self.edges then
+      if cut then self.turn = nil end
+      faces = face.merge { faces, self.faces:edges(frame, tile, self.turn) }
+      self.turn = (self.turn or 0) + 1
+    end
   end
   local persons = self.people and self.people:process(frame, faces) or {}
   if self.faces and self.turned and #faces == 0 and #persons == 0 then faces = self.faces:search(frame, { tile = tile, upright = false }) end
