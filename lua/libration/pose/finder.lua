@@ -27,15 +27,16 @@ end
 --- A finder for one recording.
 ---@param options? table detector "auto" (BlazeFace full range and BlazePose), "face" (BlazeFace alone), "pose" (BlazePose's heads and bodies alone);
 ---  confidence: least score, .3; target "face" (faces and heads), "person"; tile: side of tiles in pixels, 0: none, nil: finder.tile's; range: of BlazeFace,
----  "full" or "short"; turned: false never looks at turned views; adapter: a brought network as adapters.detector gives it, instead of BlazeFace; target may be one of
----  its classes, too; device "cpu" (default), "cuda", "cuda:N": where the networks run; fallback(err): is called when that device fails, and the CPU goes on with the
+---  "full" or "short"; turned: false never looks at turned views; edges: false never looks closer at the left and right edge; adapter: a brought
+---  network as adapters.detector gives it, instead of BlazeFace; target may be one of its classes, too; margin: as masks.margin gives it, for outlines of persons
+---  (boxes without); device "cpu" (default), "cuda", "cuda:N": where the networks run; fallback(err): is called when that device fails, and the CPU goes on with the
 ---  same frame (without it the error goes on)
 ---@return Finder
 function finder.new(options)
   options = options or {}
   local self = setmetatable({
     confidence = options.confidence or .3, target = options.target or "face", tile = options.tile, turned = options.turned ~= false,
-    adapter = options.adapter, device = device.name(device.id(options.device)),
+    adapter = options.adapter, edges = options.edges ~= false, device = device.name(device.id(options.device)),
   }, Finder)
   self.options = options
   self:build(self.device)
@@ -56,14 +57,16 @@ function Finder:build(to)
   end
   if detector ~= "face" and not class and not (self.adapter and self.target == "person") then
     local known = self.people
-    self.people = options.people or require "libration.pose.people".finder { confidence = math.max(.3, math.min(.5, self.confidence)), device = to }
+    self.people = options.people or require "libration.pose.people".finder {
+      confidence = math.max(.3, math.min(.5, self.confidence)), margin = self.target == "person" and options.margin or nil, device = to,
+    }
     if known then self.people:inherit(known) end
   end
 end
 
 --- The next frame is a first one.
 function Finder:reset()
-  self.seen = false
+  self.seen, self.turn = false, nil
   if self.people then self.people:reset() end
 end
 
@@ -98,11 +101,11 @@ local function body_of(f)
 end
 
 local function as(kind, d)
-  return { kind = kind, x = d.x, y = d.y, width = d.width, height = d.height, angle = d.angle, score = d.score, points = d.points }
+  return { kind = kind, x = d.x, y = d.y, width = d.width, height = d.height, angle = d.angle, score = d.score, points = d.points, outline = d.outline }
 end
 
 -- What is to be covered in a frame that the networks' device has.
-local function find(self, frame)
+local function find(self, frame, cut)
   local tile = self.tile or finder.tile(frame:size(2), frame:size(1))
   tile = tile > 0 and tile or nil
   local faces = {}
@@ -111,6 +114,11 @@ local function find(self, frame)
     if not self.people then return faces end
   elseif self.faces then
     faces = self.faces:search(frame, { tile = tile, turned = false })
+    if self.edges then
+      if cut then self.turn = nil end
+      faces = face.merge { faces, self.faces:edges(frame, tile, self.turn) }
+      self.turn = (self.turn or 0) + 1
+    end
   end
   local persons = self.people and self.people:process(frame, faces) or {}
   if self.faces and self.turned and #faces == 0 and #persons == 0 then faces = self.faces:search(frame, { tile = tile, upright = false }) end
@@ -143,7 +151,7 @@ function Finder:look(frame)
   if cut and self.people then self.people:reset() end
   local function seen()
     self.picture = regions.show(frame, self.device, self.picture)
-    return find(self, self.picture)
+    return find(self, self.picture, cut)
   end
   local fallback = self.options.fallback
   if self.device == "cpu" or not fallback then return seen(), cut end
