@@ -1,6 +1,8 @@
 /* infer_network.c: shapes and dtypes of the layers' ops, forward and backward; infer.c has the rest. */
 #include "core.h"
 
+#include <math.h>
+
 #define NAME lbr_op_name(c->op)
 
 /* ---- matmul ---- */
@@ -92,6 +94,32 @@ int lbr_infer_conv2d(lbr_call *c)
         if ((rc = extent(c, x->shape[1 + i], w->shape[1 + i], a->stride[i], a->pad[2 * i], a->pad[2 * i + 1], a->dilation[i], &shape[1 + i]))) return rc;
     lbr_out(c, 0, x->dtype, 4, shape);
     return epilogue(c, a->act);
+}
+
+static bool is_scale(double v) { return v > 0 && v < INFINITY; }
+static bool is_byte(int32_t v) { return v >= 0 && v <= 255; }
+
+int lbr_infer_conv2d_int8(lbr_call *c)
+{
+    const lbr_conv2d_int8_attr *a = c->attr;
+    const lbr_tensor *x = &c->in[0], *w = &c->in[1], *b = &c->in[2], *r = &c->in[3];
+    int32_t shape[4];
+    int rc;
+    if (x->ndim != 4 || x->dtype != LBR_U8 || w->ndim != 4 || w->dtype != LBR_F32 || w->shape[3] != x->shape[3] || (int64_t)w->shape[1] * w->shape[2] > 64)
+        return lbr_fail(LBR_ESHAPE, "conv2d_int8: x is %s, w %s, want u8 [B,H,W,C] and f32 [O,KH,KW,C] of at most 64 taps", lbr_describe(x), lbr_describe(w));
+    if ((int64_t)w->shape[1] * w->shape[2] * w->shape[3] > 65536) return lbr_fail(LBR_ESHAPE, "conv2d_int8: w is %s, its sums may not fit 32 bits", lbr_describe(w));
+    if (lbr_present(b) && (lbr_tensor_numel(b) != w->shape[0] || b->dtype != LBR_F32)) return lbr_fail(LBR_ESHAPE, "conv2d_int8: b is %s, want f32 [%d]", lbr_describe(b), w->shape[0]);
+    if (a->act < 0 || a->act >= LBR_ACTS || a->act == LBR_ACT_PRELU) return lbr_fail(LBR_EINVAL, "conv2d_int8: act %d, want 0..%d, not %d", a->act, LBR_ACTS - 1, LBR_ACT_PRELU);
+    if (!is_scale(a->x_scale) || !is_byte(a->x_zero) || (a->y_scale != 0 && (!is_scale(a->y_scale) || !is_byte(a->y_zero))) ||
+        (lbr_present(r) && (!is_scale(a->r_scale) || !is_byte(a->r_zero))))
+        return lbr_fail(LBR_EINVAL, "conv2d_int8: scales %g, %g, %g and zeros %d, %d, %d of x, y, residual: want scales above 0 and zeros 0..255", a->x_scale, a->y_scale, a->r_scale,
+                        a->x_zero, a->y_zero, a->r_zero);
+    shape[0] = x->shape[0], shape[3] = w->shape[0];
+    for (int i = 0; i < 2; i++)
+        if ((rc = extent(c, x->shape[1 + i], w->shape[1 + i], a->stride[i], a->pad[2 * i], a->pad[2 * i + 1], a->dilation[i], &shape[1 + i]))) return rc;
+    lbr_out(c, 0, a->y_scale != 0 ? LBR_U8 : LBR_F32, 4, shape);
+    if (lbr_present(r) && (!lbr_same_shape(r, &c->out[0]) || r->dtype != LBR_U8)) return lbr_fail(LBR_ESHAPE, "conv2d_int8: residual is %s, want u8 of the output's shape", lbr_describe(r));
+    return 0;
 }
 
 int lbr_infer_depthwise(lbr_call *c)
@@ -200,7 +228,8 @@ static int pool(lbr_call *c, const int32_t *kernel, const int32_t *stride, const
 {
     const lbr_tensor *x = &c->in[0];
     int32_t shape[4];
-    int rc = image(c, x, "x");
+    bool bytes = c->op == LBR_OP_max_pool2d && c->device == LBR_CPU && x->ndim == 4 && x->dtype == LBR_U8;
+    int rc = bytes ? 0 : image(c, x, "x");
     if (rc || (rc = pool_padding(c, x, kernel, pad))) return rc;
     shape[0] = x->shape[0], shape[3] = x->shape[3];
     for (int i = 0; i < 2; i++)

@@ -82,7 +82,7 @@ LBR_CLONES void lbr_store_f32(int dtype, const float *in, int64_t n, char *p, in
     case LBR_F64: STORE(double, (double)in[i])
     case LBR_F16: STORE(uint16_t, lbr_float_to_half(in[i]))
     case LBR_BF16: STORE(uint16_t, float_to_bf16(in[i]))
-    case LBR_U8: STORE(uint8_t, to_u8(in[i]))
+    case LBR_U8: STORE(uint8_t, (uint8_t)(int32_t)rintf(in[i] >= 0 ? in[i] <= 255 ? in[i] : 255 : 0))
     case LBR_I32: STORE(int32_t, to_i32(in[i]))
     }
 }
@@ -177,6 +177,32 @@ static void copy_run(void *ctx, int64_t n, char *const *data, const int64_t *str
     }
 }
 
+/* Short dense runs, one behind the other in two dims: parts of pixels. */
+struct runs { const char *x; char *y; int64_t bytes, from, to; };
+
+static void copy_runs(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    const struct runs *r = ctx;
+    for (int64_t i = begin; i < end; i++) {
+        const char *x = r->x + i * r->from;
+        char *y = r->y + i * r->to;
+        int64_t k = 0;
+        for (; k + 16 <= r->bytes; k += 16) memcpy(y + k, x + k, 16);
+        for (; k + 4 <= r->bytes; k += 4) memcpy(y + k, x + k, 4);
+        for (; k < r->bytes; k++) y[k] = x[k];
+    }
+}
+
+static bool by_runs(const lbr_walk *w, int size)
+{
+    enum { MOST = 512, GRAIN = 1 << 16 };
+    if (w->ndim != 2 || w->stride[0][1] != size || w->stride[1][1] != size || w->shape[1] * size > MOST) return false;
+    struct runs r = {w->data[1], w->data[0], w->shape[1] * size, w->stride[1][0], w->stride[0][0]};
+    lbr_parallel(w->shape[0], 1 + GRAIN / r.bytes, copy_runs, &r);
+    return true;
+}
+
 /* A change of the order of dims: dim `down` lies dense in x, dim `across` in y. Squares of them go through the cache together. */
 struct turn {
     const lbr_walk *w;
@@ -255,7 +281,7 @@ static int copy(const lbr_tensor *x, const lbr_tensor *y)
     const lbr_tensor *in[] = {x};
     lbr_walk w;
     lbr_walk_init(&w, y, in, 1);
-    if (!turned(&w, size)) lbr_walk_run(&w, copy_run, &size);
+    if (!turned(&w, size) && !by_runs(&w, size)) lbr_walk_run(&w, copy_run, &size);
     return 0;
 }
 

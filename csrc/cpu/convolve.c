@@ -244,15 +244,16 @@ static void windows(const struct job *j, int64_t pixel, int valid, const float *
     }
 }
 
-/* The same for few channels and a tile whose windows lie side by side inside the picture: a row of taps is one run of KW * C numbers. False elsewhere. */
-static bool rows_of(const struct job *j, int64_t pixel, int valid, const float **from)
+/* The same for a tile whose windows lie side by side inside the picture; as_rows: a row of taps is one run of KW * C numbers. False elsewhere. */
+static bool beside(const struct job *j, int64_t pixel, int valid, bool as_rows, const float **from)
 {
-    int64_t ox = pixel % j->OW, row = pixel / j->OW, b = row / j->OH, top = row % j->OH * j->stride[0] - j->pad[0], left = ox * j->stride[1] - j->pad[2];
-    if (j->C >= 16 || j->dilation[1] != 1 || valid < j->tile || ox + j->tile > j->OW || left < 0 || left + (j->tile - 1) * j->stride[1] + j->KW > j->W) return false;
+    int64_t ox = pixel % j->OW, row = pixel / j->OW, top = row % j->OH * j->stride[0] - j->pad[0], left = ox * j->stride[1] - j->pad[2];
+    if (valid < j->tile || ox + j->tile > j->OW || left < 0 || left + (j->tile - 1) * j->stride[1] + (j->KW - 1) * j->dilation[1] >= j->W) return false;
     if (top < 0 || top + (j->KH - 1) * j->dilation[0] >= j->H) return false;
-    const float *base = j->x + ((b * j->H + top) * j->W + left) * j->C;
-    for (int64_t u = 0; u < j->KH; u++, base += j->dilation[0] * j->W * j->C, from += MOST_TILE)
-        for (int m = 0; m < j->tile; m++) from[m] = base + m * j->stride[1] * j->C;
+    const float *base = j->x + ((row / j->OH * j->H + top) * j->W + left) * j->C;
+    for (int64_t u = 0; u < j->KH; u++, base += j->dilation[0] * j->W * j->C)
+        for (int64_t v = 0; v < (as_rows ? 1 : j->KW); v++, from += MOST_TILE)
+            for (int m = 0; m < j->tile; m++) from[m] = base + (v * j->dilation[1] + m * j->stride[1]) * j->C;
     return true;
 }
 
@@ -292,8 +293,9 @@ static void convolve(void *ctx, int64_t begin, int64_t end, int thread)
                     int valid = j->pixels - pixel < j->tile ? (int)(j->pixels - pixel) : j->tile;
                     if (j->plain) run_tile(j, NULL, span, run, block, pixel, valid);
                     else {
-                        if (step >= taps && rows_of(j, pixel, valid, from)) span.last = span.taps = j->KH, run = j->KW * j->C;
-                        else windows(j, pixel, valid, from);
+                        bool as_rows = step >= taps && j->C < 16 && j->dilation[1] == 1;
+                        if (!beside(j, pixel, valid, as_rows, from)) windows(j, pixel, valid, from);
+                        else if (as_rows) span.last = span.taps = j->KH, run = j->KW * j->C;
                         run_tile(j, from, span, run, block, pixel, valid);
                     }
                     if (j->act > LBR_ACT_PRELU && !span.after) activate(j, pixel, valid, channel, channels);

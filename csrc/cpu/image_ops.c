@@ -29,7 +29,7 @@ struct pool {
                     int64_t y0 = oy * k->stride[0] - k->pad[0], x0 = ox * k->stride[1] - k->pad[2];                        \
                     int64_t y1 = y0 + k->kernel[0] < H ? y0 + k->kernel[0] : H, x1 = x0 + k->kernel[1] < W ? x0 + k->kernel[1] : W; \
                     y0 = y0 < 0 ? 0 : y0, x0 = x0 < 0 ? 0 : x0;                                                            \
-                    T *y = (T *)k->y->data + ((b * OH + oy) * OW + ox) * C, scale = (T)1 / (T)((y1 - y0) * (x1 - x0));     \
+                    T *y = (T *)k->y->data + ((b * OH + oy) * OW + ox) * C, scale = k->mean ? (T)1 / (T)((y1 - y0) * (x1 - x0)) : 0;    \
                     if (k->back) {                                                                                         \
                         T *dx = (T *)k->out->data + b * H * W * C;                                                         \
                         for (int64_t ch = 0; ch < C; ch++) {                                                               \
@@ -59,16 +59,18 @@ struct pool {
     }
 POOL(float)
 POOL(double)
+POOL(uint8_t)
 
 static int pool(lbr_call *c, struct pool k)
 {
-    int rc = plain(c);
+    bool bytes = c->op == LBR_OP_max_pool2d && c->out[0].dtype == LBR_U8;
+    int rc = bytes ? 0 : plain(c);
     if (rc) return rc;
     k.x = k.back ? &c->in[1] : &c->in[0];
     k.y = k.back ? &c->in[0] : &c->out[0];
     k.out = &c->out[0];
     int64_t n = k.back ? k.x->shape[0] : (int64_t)k.x->shape[0] * k.y->shape[1];
-    lbr_parallel(n, k.back ? 1 : 4, c->out[0].dtype == LBR_F64 ? pool_double : pool_float, &k);
+    lbr_parallel(n, k.back ? 1 : 4, bytes ? pool_uint8_t : c->out[0].dtype == LBR_F64 ? pool_double : pool_float, &k);
     return 0;
 }
 

@@ -31,6 +31,7 @@ double lbr_call_flops(const lbr_call *c)
     switch (c->op) {
     case LBR_OP_matmul: return 2 * y * a->shape[a->ndim - 1 - (((const lbr_matmul_attr *)c->attr)->ta != 0)];
     case LBR_OP_linear: return 2 * y * w->shape[1];
+    case LBR_OP_conv2d_int8:
     case LBR_OP_conv2d: return 2 * y * w->shape[1] * w->shape[2] * w->shape[3];
     case LBR_OP_depthwise: return 2 * y * w->shape[0] * w->shape[1];
     case LBR_OP_lstm_forward: return 2.0 * a->shape[0] * a->shape[1] * w->shape[0] * (w->shape[1] + w->shape[0] / 4);

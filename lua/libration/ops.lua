@@ -370,6 +370,24 @@ function ops.conv2d(x, w, b, options)
   return raw.conv2d(x, w, b, options.residual, options.slope, attr)
 end
 
+--- Convolution of 8-bit numbers (v - zero) * scale; w is rounded to signed 8 bits by output channel, sums are exact.
+---@param x Tensor u8 [B,H,W,C]
+---@param w Tensor f32 [O,KH,KW,C], at most 64 taps
+---@param b Tensor|nil f32 [O]
+---@param options table {x={scale, zero}, y={scale, zero} of a u8 result or nil: f32, residual= u8 with r={scale, zero}, late=true: added behind the activation;
+--- stride, pad, dilation, act as conv2d}
+---@return Tensor [B,OH,OW,O]
+function ops.conv2d_int8(x, w, b, options)
+  local attr = attr_of.conv2d_int8()
+  window(attr, options, "conv2d_int8")
+  attr.dilation[0], attr.dilation[1] = pair(options.dilation, 1, "conv2d_int8", "dilation")
+  attr.act, attr.late = act_id(options.act, "conv2d_int8"), options.late and 1 or 0
+  attr.x_scale, attr.x_zero = options.x[1], options.x[2]
+  if options.y then attr.y_scale, attr.y_zero = options.y[1], options.y[2] end
+  if options.residual then attr.r_scale, attr.r_zero = options.r[1], options.r[2] end
+  return raw.conv2d_int8(x, w, b, options.residual, attr)
+end
+
 --- Depthwise convolution; options as conv2d.
 ---@param x Tensor [B,H,W,C]
 ---@param w Tensor [KH,KW,C]

@@ -6,6 +6,7 @@ local tflite = require "libration.graph.tflite"
 local passes = require "libration.graph.passes"
 local lower = require "libration.graph.lower"
 local precision = require "libration.graph.precision"
+local int8 = require "libration.graph.int8"
 local layers = require "libration.graph.layers"
 local trainable = require "libration.graph.trainable"
 local specialise = require "libration.graph.specialise"
@@ -24,9 +25,12 @@ local M = {}
 local Network = {}
 Network.__index = Network
 
--- precision -> what makes a graph so
+-- precision -> what makes a graph so: fun(g, options) -> true, or nil and a line
 local precisions = {
-  f32 = function() end, bf16 = function(g) precision.lower(g, "bf16") end, f16 = function(g) precision.lower(g, "f16") end,
+  f32 = function() return true end,
+  bf16 = function(g) return precision.lower(g, "bf16") end,
+  f16 = function(g) return precision.lower(g, "f16") end,
+  int8 = function(g, options) return int8.lower(g, options.calibration) end,
 }
 
 local function outline(list)
@@ -40,10 +44,11 @@ end
 
 -- The device's name, or nil and why there is none.
 local function check_options(options)
-  if not precisions[options.precision or "f32"] then error(("graph: precision '%s', want f32, bf16 or f16"):format(tostring(options.precision)), 3) end
+  if not precisions[options.precision or "f32"] then error(("graph: precision '%s', want f32, bf16, f16 or int8"):format(tostring(options.precision)), 3) end
   local id, why = device.find(options.device)
   if not id then return nil, why end
   if options.precision == "f16" and id == 0 then error("graph: the CPU has no f16 products; precision f16 is for CUDA devices", 3) end
+  if options.precision == "int8" and id ~= 0 then error("graph: precision int8 is for the CPU", 3) end
   return device.name(id)
 end
 
@@ -55,7 +60,7 @@ local function prepare(graph, options)
   else
     ok, err = passes.run(graph, options.outputs, (options.precision or "f32") ~= "f32") -- f32 answers what TensorFlow Lite answers, bit for bit where the kernels can
   end
-  if ok then precisions[options.precision or "f32"](graph) end
+  if ok then ok, err = precisions[options.precision or "f32"](graph, options) end
   return ok, err
 end
 
@@ -117,15 +122,16 @@ function loaders.onnx(path, options)
   local model, err = tensor.unscoped(onnx_format.load, path)
   if not model then return nil, err end
   local shaped
-  shaped, err = specialise.new(model, options, precisions[options.precision or "f32"])
+  shaped, err = specialise.new(model, options, function(g) return precisions[options.precision or "f32"](g, options) end)
   if not shaped then return nil, err end
   return setmetatable({ name = model.name, graph = shaped.graph, inputs = shaped.inputs, outputs = shaped.outputs, plans = shaped.plans }, Network):to(options.device or "cpu")
 end
 
 ---Loads a network file.
 ---@param path string .tflite or .onnx
----@param options? {outputs: string[], passes: boolean, precision: string, device: string, shapes: table<string, integer[]>} outputs: names of those to compute (default all);
----what only the others need is left out. precision: "f32" (default), "bf16", or on a CUDA device "f16" between the first layer and the heads; device: "cpu" (default), "cuda",
+---@param options? {outputs: string[], passes: boolean, precision: string, calibration: table, device: string, shapes: table<string, integer[]>} outputs: names of those to compute (default all);
+---what only the others need is left out. precision: "f32" (default), "bf16", on a CUDA device "f16", on the CPU "int8" between the first layer and the heads; calibration: for int8, sample inputs from which the
+---ranges of numbers are taken, a list of tensors or of lists with one for each input; device: "cpu" (default), "cuda",
 ---"cuda:N"; passes = false runs the graph as it stands in the file (to compare with);
 ---shapes: of the inputs by name, where an ONNX file leaves sizes open (default 1)
 ---@return Network? network

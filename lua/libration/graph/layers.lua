@@ -11,6 +11,10 @@ local flops = {
     local w = node.inputs[2].shape
     return 2 * product(node.outputs[1].shape) * w[2] * w[3] * w[4]
   end,
+  conv2d_int8 = function(node)
+    local w = node.inputs[2].shape
+    return 2 * product(node.outputs[1].shape) * w[2] * w[3] * w[4]
+  end,
   depthwise = function(node)
     local w = node.inputs[2].shape
     return 2 * product(node.outputs[1].shape) * w[#w - 2] * w[#w - 1]
@@ -25,10 +29,10 @@ local flops = {
     return 2 * x[1] * x[2] * r[1] * (x[3] + r[2])
   end,
 }
-local moves = { reshape = true, transpose = true, slice = true, concat = true, pad = true, expand = true, gather = true, cast = true }
+local moves = { reshape = true, transpose = true, slice = true, concat = true, pad = true, expand = true, gather = true, cast = true, to_bytes = true, to_numbers = true }
 
 local function window(node)
-  local w = node.op == "conv2d" and node.inputs[2].shape
+  local w = (node.op == "conv2d" or node.op == "conv2d_int8") and node.inputs[2].shape
   if w then return ("%dx%d"):format(w[2], w[3]) end
   w = node.op == "depthwise" and node.inputs[2].shape
   if w then return ("%dx%d"):format(w[#w - 2], w[#w - 1]) end
@@ -55,7 +59,7 @@ function M.rows(g)
     local detail, a = window(node), node.attr
     if a.stride and (a.stride[1] > 1 or a.stride[2] > 1) then detail = detail .. " /" .. a.stride[1] end
     if a.act and a.act ~= "none" then detail = detail .. " " .. a.act end
-    if (node.op == "conv2d" or node.op == "depthwise") and node.inputs[4] then detail = detail .. " + residual" end
+    if (node.op == "conv2d" or node.op == "conv2d_int8" or node.op == "depthwise") and node.inputs[4] then detail = detail .. " + residual" end
     rows[i] = { op = node.op, detail = (detail:gsub("^ ", "")), shape = table.concat(node.outputs[1].shape, ","), parameters = parameters, flops = n }
     all_parameters, all_flops = all_parameters + parameters, all_flops + n
   end

@@ -90,8 +90,9 @@ end
 ---@param g IrGraph
 ---@param inputs Tensor[] in the order of g.inputs
 ---@param instead? table<IrValue, Tensor> constants that are not what the graph says
+---@param seen? fun(node: IrNode, inputs: Tensor[], results: Tensor[]) is shown each node's work
 ---@return Tensor[] outputs in the order of g.outputs
-function M.run(g, inputs, instead)
+function M.run(g, inputs, instead, seen)
   local values = {}
   for v, t in pairs(instead or {}) do values[v] = t end
   for i, v in ipairs(g.inputs) do values[v] = inputs[i] end
@@ -104,6 +105,7 @@ function M.run(g, inputs, instead)
     local results = { pcall(apply, node, x) }
     if not results[1] then error(("%s: node %d (%s): %s"):format(g.name, number, node.op, M.plain(results[2])), 0) end
     for i, v in ipairs(node.outputs) do values[v] = results[i + 1] end
+    if seen then seen(node, x, { unpack(results, 2) }) end
   end
   local outputs = {}
   for i, out in ipairs(g.outputs) do outputs[i] = out.value.data or values[out.value] end

@@ -62,6 +62,7 @@ function M.lower(g, dtype)
   for _, o in ipairs(g.outputs) do
     if kinds[o.value] == dtype then o.value = cast(o.value, "f32") end
   end
+  return true
 end
 
 return M

@@ -74,7 +74,8 @@ local function optimised(self, graph)
     ok, err = passes.run(graph, nil, (self.options.precision or "f32") ~= "f32", true)
   end
   if not ok then return nil, err end
-  self.to_precision(graph)
+  ok, err = self.to_precision(graph)
+  if not ok then return nil, err end
   return graph:check()
 end
 
@@ -150,11 +151,18 @@ local function plan_for(self, inputs)
   return graph, entry.plan, arguments, finish
 end
 
+-- Shape of input i in what the network is calibrated with.
+local function sampled(self, i)
+  local sample = self.options.precision == "int8" and type(self.options.calibration) == "table" and self.options.calibration[1]
+  if tensor.is_tensor(sample) then sample = { sample } end
+  return sample and tensor.is_tensor(sample[i]) and sample[i].shape or nil
+end
+
 -- The graph for the shapes that the file names, open sizes taken as 1 or as the options say; nil where that is not enough.
 local function by_declaration(self)
   local given, complete, key = {}, true, {}
   for i, info in ipairs(self.inputs) do
-    local asked = (self.options.shapes or {})[info.name] or {}
+    local asked = (self.options.shapes or {})[info.name] or sampled(self, i) or {}
     complete = complete and info.shape ~= nil
     local shape = {}
     for d, size in ipairs(info.shape or {}) do
@@ -176,7 +184,7 @@ end
 ---A model that makes its graph and plan when inputs of new shapes come.
 ---@param model OnnxModel
 ---@param options table as for graph.load
----@param to_precision fun(g: IrGraph)
+---@param to_precision fun(g: IrGraph): true?, string?
 ---@return {inputs: table[], outputs: table[], graph: IrGraph?, plans: fun(device: string): function}? shaped plans: gives what finds the plan for inputs on a device
 ---@return string? error one line
 function M.new(model, options, to_precision)
