@@ -231,7 +231,8 @@ local function index(folder, summary, total, detector, facts)
   for i, row in ipairs(summary) do
     local v = row.verdict
     list[i] = {
-      input = row.input:gsub("/rgb/*$", ""), flagged = v and v.abnormal, word = v and v.side == "low" and "abnormal, too low" or nil, share = v and v.share, p = v and v.p, profile = row.profile, reason = row.reason or v and v.reason,
+      input = row.input:gsub("/rgb/*$", ""), flagged = v and v.abnormal, word = v and v.side == "low" and "abnormal, too low" or nil,
+      share = v and v.share, p = v and v.p, profile = row.profile, reason = row.reason or v and v.reason,
       link = row.output and row.output:sub(depth) .. "/report.html",
     }
   end
