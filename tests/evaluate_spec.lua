@@ -3,10 +3,9 @@ local files = require "libration.files"
 local helper = require "helper"
 local json = require "libration.formats.json"
 local csv = require "libration.formats.csv"
-local npy = require "libration.formats.npy"
-local lr = require "libration"
 local protocols = require "libration.anomaly.protocols"
 local methods = require "libration.anomaly.methods"
+local runs = require "runs"
 local shell = require "shell"
 
 local quote = files.quote
@@ -149,29 +148,13 @@ describe("evaluate #process", function()
   setup(function() folder = files.temporary_folder() end)
   teardown(function() files.remove(folder) end)
 
-  -- OpenPose-18 key points of a body that sways with this speed.
-  local function body(path, frames, seed, speed)
-    local points = lr.zeros { frames, 18, 3 }
-    local p = points:ptr()
-    for t = 0, frames - 1 do
-      for j = 0, 17 do
-        local at = (t * 18 + j) * 3
-        local a = (j == 4 or j == 7 or j == 10 or j == 13) and 12 or 2
-        p[at] = 160 + 14 * (j % 5) + a * math.sin(speed * .3 * t + j + seed)
-        p[at + 1] = 60 + 6 * j + a * math.cos(speed * .23 * t + 2 * j + 3 * seed)
-        p[at + 2] = .9
-      end
-    end
-    npy.save(path, points)
-  end
-
   local function made()
     local bodies = folder .. "/bodies"
     if not files.exists(bodies) then
       files.mkdirs(bodies)
       local labels = { "sequence,label\n" }
       for i = 1, 8 do
-        body(("%s/%02d.npy"):format(bodies, i), 80, i, (i > 6 and 4 or 1) * (.6 + .17 * i % .8))
+        runs.body18(("%s/%02d.npy"):format(bodies, i), 80, i, (i > 6 and 4 or 1) * (.6 + .17 * i % .8))
         labels[#labels + 1] = ("%02d,%d\n"):format(i, i > 6 and 1 or 0)
       end
       files.write(bodies .. "/labels.csv", table.concat(labels))

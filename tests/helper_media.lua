@@ -7,6 +7,21 @@ local tensor = require "libration.tensor"
 
 local made = {}
 
+---A folder of a describe block's own: made before its first spec and removed after its last. After each spec no stream is open and no file unfinished.
+---@return fun(name: string?): string at path of a name in it, without a name its own
+function made.folder()
+  local busted, folder = require "busted", nil
+  busted.setup(function() folder = files.temporary_folder() end)
+  busted.teardown(function() files.remove(folder) end)
+  busted.after_each(function()
+    collectgarbage()
+    collectgarbage()
+    assert(media.live() == 0, "a stream is open")
+    for name in require("lfs").dir(folder) do assert(not name:find("^%.tmp"), name) end
+  end)
+  return function(name) return name and folder .. "/" .. name or folder end
+end
+
 ---A picture with structure in every corner, different for every step.
 ---@return Tensor u8 [height,width,3]
 function made.picture(width, height, step)

@@ -6,17 +6,7 @@ local media = require "libration.media"
 local tensor = require "libration.tensor"
 
 describe("image", function()
-  local folder
-
-  setup(function() folder = files.temporary_folder() end)
-  teardown(function() files.remove(folder) end)
-  after_each(function()
-    collectgarbage()
-    collectgarbage()
-    assert.equal(0, media.live())
-  end)
-
-  local function at(name) return folder .. "/" .. name end
+  local at = made.folder()
   local function fresh(name, count, width, height)
     files.mkdirs(at(name))
     for i = 1, count do media.write_png(("%s/frame%d.png"):format(at(name), i), made.picture(width or 24, height or 18, i)) end
@@ -62,7 +52,6 @@ describe("image", function()
     assert.error_matches(function() media.write_png(at("none/x.png"), made.picture(4, 4, 1)) end, "none/x.png: No such file or directory")
     files.mkdirs(at("taken.png"))
     assert.error_matches(function() media.write_png(at("taken.png"), made.picture(4, 4, 1)) end, "taken.png: Is a directory")
-    for name in require("lfs").dir(folder) do assert.is_nil(name:find("^%.tmp")) end
   end)
 
   local kinds = {

@@ -60,6 +60,22 @@ function M.body(path, frames, seed)
   npy.save(path, points)
 end
 
+---OpenPose-18 key points of a body that sways with this speed.
+function M.body18(path, frames, seed, speed)
+  local points = lr.zeros { frames, 18, 3 }
+  local p = points:ptr()
+  for t = 0, frames - 1 do
+    for j = 0, 17 do
+      local at = (t * 18 + j) * 3
+      local a = (j == 4 or j == 7 or j == 10 or j == 13) and 12 or 2
+      p[at] = 160 + 14 * (j % 5) + a * math.sin(speed * .3 * t + j + seed)
+      p[at + 1] = 60 + 6 * j + a * math.cos(speed * .23 * t + 2 * j + 3 * seed)
+      p[at + 2] = .9
+    end
+  end
+  npy.save(path, points)
+end
+
 local READ = {
   npy = npy.load, safetensors = safetensors.load, csv = csv.read, json = function(path) return json.decode(assert(files.read(path))) end,
   png = function(path) return require "libration.media".read_picture(path) end,

@@ -5,26 +5,11 @@ local csv = require "libration.formats.csv"
 local npy = require "libration.formats.npy"
 local safetensors = require "libration.formats.safetensors"
 local lr = require "libration"
+local runs = require "runs"
 local shell = require "shell"
 
 local quote = files.quote
 local folder
-
--- OpenPose-18 key points of a body that sways with this speed.
-local function body(path, frames, seed, speed)
-  local points = lr.zeros { frames, 18, 3 }
-  local p = points:ptr()
-  for t = 0, frames - 1 do
-    for j = 0, 17 do
-      local at = (t * 18 + j) * 3
-      local a = (j == 4 or j == 7 or j == 10 or j == 13) and 12 or 2
-      p[at] = 160 + 14 * (j % 5) + a * math.sin(speed * .3 * t + j + seed)
-      p[at + 1] = 60 + 6 * j + a * math.cos(speed * .23 * t + 2 * j + 3 * seed)
-      p[at + 2] = .9
-    end
-  end
-  npy.save(path, points)
-end
 
 local FAST = "--epochs 3 --window 10 --batch 16 --stride 3 --hidden 8,6 --latent 4 --checkpoint-every 2 --threads 1"
 
@@ -46,7 +31,7 @@ describe("train #process", function()
     folder = files.temporary_folder()
     files.mkdirs(folder .. "/bodies")
     -- each at its own pace: the audit knows two recordings of one movement
-    for i = 1, 8 do body(("%s/bodies/%02d.npy"):format(folder, i), 50 + i, i, (i == 8 and 4 or 1) * (.6 + .17 * i % .8)) end
+    for i = 1, 8 do runs.body18(("%s/bodies/%02d.npy"):format(folder, i), 50 + i, i, (i == 8 and 4 or 1) * (.6 + .17 * i % .8)) end
     local labels = { "sequence,label\n" }
     for i = 1, 8 do labels[#labels + 1] = ("%02d,%d\n"):format(i, i == 8 and 1 or 0) end
     files.write(folder .. "/bodies/labels.csv", table.concat(labels))

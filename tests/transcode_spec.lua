@@ -8,18 +8,7 @@ local libration = require "libration"
 local media = require "libration.media"
 
 describe("transcode", function()
-  local folder
-
-  setup(function() folder = files.temporary_folder() end)
-  teardown(function() files.remove(folder) end)
-  after_each(function()
-    collectgarbage()
-    collectgarbage()
-    assert.equal(0, media.live())
-    for name in require("lfs").dir(folder) do assert.is_nil(name:find("^%.tmp"), name) end
-  end)
-
-  local function at(name) return folder .. "/" .. name end
+  local at = made.folder()
 
   -- A video by the ffmpeg program; nil and pending without it.
   local function clip(name, arguments)
@@ -446,7 +435,7 @@ describe("transcode", function()
     assert.equal("8", probe(at("für dich.mp4")).video.nb_read_frames)
     local before = assert(media.sha256(name))
     require("lfs").link(name, at("other name.mp4"))
-    for _, out in ipairs { name, folder .. "/./Grüße an Mädchen, 50 % größer.mp4", at("other name.mp4") } do
+    for _, out in ipairs { name, at() .. "/./Grüße an Mädchen, 50 % größer.mp4", at("other name.mp4") } do
       local t, err = media.transcode { input = name, output = out }
       assert.is_nil(t)
       assert.matches("the output is the input itself$", err)

@@ -15,6 +15,11 @@ local function percent(share)
   return ("%.0f %%"):format(100 * share)
 end
 
+-- Too little, in words: a share below zero is worse than none.
+local function little(share)
+  return share <= -.005 and ("nothing (%.0f %%)"):format(100 * share) or "only " .. percent(share)
+end
+
 --- How much unseen normal movement each method explains, without saying whose.
 ---@param c Calibration
 ---@return string
@@ -43,7 +48,7 @@ function honesty.of_calibration(c)
       list[#list + 1] = ("the network explains less unseen normal movement (%s) than PCA-32 (%s)"):format(percent(e.network), percent(e.pca))
     end
     if e.network < honesty.LEAST_EXPLAINED then
-      list[#list + 1] = ("the network explains only %s of unseen normal movement: its error measures mostly how much the body moves"):format(percent(e.network))
+      list[#list + 1] = ("the network explains %s of unseen normal movement: its error measures mostly how much the body moves"):format(little(e.network))
     end
     if e.network <= e.zero then
       list[#list + 1] = "the network is no better than zero output"
@@ -109,7 +114,7 @@ function honesty.of_comparison(by_key, explained, normals)
     list[#list + 1] = ("the autoencoder explains less unseen normal movement (%s) than PCA-32 (%s)"):format(percent(explained.network), percent(explained.pca))
   end
   if explained.network < honesty.LEAST_EXPLAINED then
-    list[#list + 1] = ("the autoencoder explains only %s of unseen normal movement: its error measures mostly how much the body moves"):format(percent(explained.network))
+    list[#list + 1] = ("the autoencoder explains %s of unseen normal movement: its error measures mostly how much the body moves"):format(little(explained.network))
   end
   return ("share of unseen normal movement explained (1 - error / variance, %d left-out normal recording%s): autoencoder %s%s, zero output %s"):format(
     normals, normals == 1 and "" or "s", percent(explained.network), explained.pca and ", PCA-32 " .. percent(explained.pca) or "", percent(explained.zero)), list

@@ -9,8 +9,8 @@ local overview = {}
 
 ---@class libration.report.Overview
 ---@field population string whom the detector was trained on
----@field rows table[] {input: string, flagged: boolean?, word: string?: in place of abnormal or normal, reason: string?, share: number?, p: number?,
----  profile: ProfileVerdict?, link: string?: of its page, relative to the folder}
+---@field rows table[] {input: string, flagged: boolean?, word: string?: in place of abnormal or normal, reason: string?, share: number?,
+---  p: number?, profile: ProfileVerdict?, link: string?: of its page, relative to the folder}
 ---@field total integer? inputs of the run, where it is not yet done with all of them
 ---@field audit Audit|string[]|nil with `leak`, the page is stamped
 
