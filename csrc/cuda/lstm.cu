@@ -1,4 +1,5 @@
-// lstm.cu: the ops lstm_forward and lstm_backward on the device: tensors to pointers, packing, and which kernels walk through time. The walks are in lstm_fused*.cu, lstm_steps.cu.
+// lstm.cu: the ops lstm_forward and lstm_backward on the device: tensors to pointers, packing, and which kernels walk through time. The walks are in lstm_f32.cu, lstm_halves.cu,
+// lstm_cluster.cu, lstm_steps.cu.
 //
 // The input product is made for all steps at once, before the walk, and not inside it: a step of the walk is a chain of latencies, and w beside r would not fit the registers
 // (H = 128, F = 56: 96 instead of 64 KB of f16 fragments a warp group). Its traffic is 2 * 4 H elements a frame there and back, 4 KB at H = 128 in f16, 63 MB for a batch of 1024
@@ -21,6 +22,9 @@ struct Room {
 };
 
 enum { THREADS = 256 };
+
+// How time is walked through: one block a few sequences, a cluster of blocks, or a launch a step.
+enum Way { FUSED, CLUSTER, STEPS };
 
 } // namespace
 
@@ -104,17 +108,20 @@ static lbr_cuda_operand distinct(const lbr_tensor *x, lbr_cuda_lstm *a, int64_t 
     return {x->data, (int)T, xb, xt, 1 << 30, 0, xf};
 }
 
-static bool fits(int dtype, const lbr_cuda_lstm *a)
+static Way way_of(int dtype, const lbr_cuda_lstm *a, bool backward, int device)
 {
-    return dtype != LBR_F64 && a->H <= LBR_LSTM_FUSED && ((int64_t)a->B + 16) * (a->steps + 1) * 4 * a->even < INT32_MAX;
+    if (dtype != LBR_F64 && a->H <= LBR_LSTM_FUSED && ((int64_t)a->B + 16) * (a->steps + 1) * 4 * a->even < INT32_MAX) return FUSED;
+    return a->H > LBR_LSTM_FUSED && lbr_cuda_lstm_cluster_fits(dtype, backward, a->H, device) ? CLUSTER : STEPS;
 }
 
 // The walk in one launch; backward when g is given. packed: room for the weights as the kernel takes them.
-static void fused_walk(int dtype, lbr_cuda_lstm *a, const lbr_cuda_lstm_grad *g, const lbr_tensor *r, void *packed, int device, cudaStream_t stream)
+static void walk(Way way, int dtype, lbr_cuda_lstm *a, const lbr_cuda_lstm_grad *g, const lbr_tensor *r, void *packed, int device, cudaStream_t stream)
 {
     const int64_t row = r->stride[0], column = r->stride[1];
     a->r = packed;
-    if (dtype == LBR_F32) {
+    if (way == CLUSTER) {
+        lbr_cuda_lstm_cluster(dtype, a, g, (const float *)r->data, row, column, packed, stream);
+    } else if (dtype == LBR_F32) {
         lbr_cuda_lstm_f32_pack(g != NULL, a->H, (const float *)r->data, row, column, packed, stream);
         lbr_cuda_lstm_f32(a, g, stream);
     } else {
@@ -123,11 +130,12 @@ static void fused_walk(int dtype, lbr_cuda_lstm *a, const lbr_cuda_lstm_grad *g,
     }
 }
 
-// Bytes of the packed r: padded to whole warps of units where the walk is one launch.
-static int64_t packed_bytes(int dtype, const lbr_cuda_lstm *a)
+// Bytes of the packed r: padded to whole warps of units where a block walks alone.
+static int64_t packed_bytes(Way way, int dtype, const lbr_cuda_lstm *a)
 {
     const int64_t units = (a->H + 31) / 32 * 32;
-    return (fits(dtype, a) ? units * units : (int64_t)a->even * a->H) * 4 * lbr_dtype_size(dtype);
+    if (way == CLUSTER) return lbr_cuda_lstm_cluster_bytes(dtype, a->H);
+    return (way == FUSED ? units * units : (int64_t)a->even * a->H) * 4 * lbr_dtype_size(dtype);
 }
 
 static lbr_cuda_lstm layer(const lbr_call *c)
@@ -146,15 +154,15 @@ int lbr_cuda_lstm_forward(lbr_call *c)
     cudaStream_t stream = lbr_cuda_stream(device);
     int rc = outputs_dense(c);
     if (rc || !a.B) return rc;
-    const bool fused = fits(dtype, &a);
+    const Way way = way_of(dtype, &a, false, device);
     const int wide = 4 * a.even;
     int64_t rows;
     const lbr_cuda_operand frames = distinct(x, &a, &rows);
     Room room = {NULL, 0};
     void *input, *packed, *packed_r, *recurrent = NULL;
     for (int pass = 0; pass < 2; pass++) { // counts, then takes
-        input = room.take(rows * wide * size), packed = room.take((int64_t)wide * F * size), packed_r = room.take(packed_bytes(dtype, &a));
-        if (!fused) recurrent = room.take((int64_t)a.B * wide * size);
+        input = room.take(rows * wide * size), packed = room.take((int64_t)wide * F * size), packed_r = room.take(packed_bytes(way, dtype, &a));
+        if (way == STEPS) recurrent = room.take((int64_t)a.B * wide * size);
         a.b = dense(&room, &c->in[3], stream), a.h0 = dense(&room, &c->in[4], stream), a.c0 = dense(&room, &c->in[5], stream);
         if (pass) break;
         if (!(room.base = (char *)lbr_cuda_workspace(c, room.used))) return LBR_ENOMEM;
@@ -165,7 +173,7 @@ int lbr_cuda_lstm_forward(lbr_call *c)
     if (save) a.gates = c->out[3].data, a.cells = c->out[4].data;
     pack_weights(dtype, a.H, a.even, w, packed, stream);
     lbr_cuda_product(dtype, frames, lbr_cuda_rows(packed, F, 1), NULL, 0, input, (int)rows, wide, F, 1, 0, 0, stream);
-    if (fused) fused_walk(dtype, &a, NULL, r, packed_r, device, stream);
+    if (way != STEPS) walk(way, dtype, &a, NULL, r, packed_r, device, stream);
     else {
         pack_weights(dtype, a.H, a.even, r, packed_r, stream);
         lbr_cuda_lstm_steps_forward(dtype, &a, packed_r, recurrent, stream);
@@ -189,7 +197,8 @@ int lbr_cuda_lstm_backward(lbr_call *c)
             rc = lbr_cuda_status(cudaMemsetAsync(c->out[i].data, 0, (size_t)(lbr_tensor_numel(&c->out[i]) * full), stream), lbr_op_name(c->op));
         return rc;
     }
-    const bool fused = fits(dtype, &a), follow = lbr_present(dy) && follows(dy);
+    const Way way = way_of(dtype, &a, true, device);
+    const bool follow = lbr_present(dy) && follows(dy);
     const int wide = 4 * a.even;
     const int64_t rows = (int64_t)a.B * a.steps;
     lbr_cuda_lstm_sums s = {a.B, a.steps, F, a.H, a.even, 1, x->stride[0], x->stride[1], x->stride[2], NULL, x->data, NULL, NULL, c->out[1].data, c->out[2].data, c->out[3].data, NULL};
@@ -199,7 +208,7 @@ int lbr_cuda_lstm_backward(lbr_call *c)
     for (int pass = 0; pass < 2; pass++) {
         g.slopes = room.take(rows * wide * size);
         if (need_dx) packed = room.take((int64_t)wide * F * size);
-        packed_r = room.take(packed_bytes(dtype, &a));
+        packed_r = room.take(packed_bytes(way, dtype, &a));
         if (s.parts > 1) s.partial = room.take((int64_t)s.parts * wide * (F + a.H + 1) * full);
         a.h0 = dense(&room, &c->in[3], stream), a.c0 = dense(&room, &c->in[4], stream);
         a.y = (void *)dense(&room, &c->in[5], stream), a.gates = (void *)dense(&room, &c->in[6], stream), a.cells = (void *)dense(&room, &c->in[7], stream);
@@ -211,7 +220,7 @@ int lbr_cuda_lstm_backward(lbr_call *c)
     }
     g.dyb = follow ? dy->stride[0] : (int64_t)a.steps * a.H, g.dyt = follow ? dy->stride[1] : a.H;
     g.dh0 = c->out[4].data, g.dc0 = c->out[5].data;
-    if (fused) fused_walk(dtype, &a, &g, r, packed_r, device, stream);
+    if (way != STEPS) walk(way, dtype, &a, &g, r, packed_r, device, stream);
     else {
         pack_weights(dtype, a.H, a.even, r, packed_r, stream);
         lbr_cuda_lstm_steps_backward(dtype, &a, &g, packed_r, stream);

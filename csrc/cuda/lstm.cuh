@@ -49,6 +49,12 @@ void lbr_cuda_lstm_f32_pack(bool backward, int H, const float *r, int64_t row, i
 void lbr_cuda_lstm_halves(int dtype, const lbr_cuda_lstm *a, const lbr_cuda_lstm_grad *g, int processors, cudaStream_t stream);
 void lbr_cuda_lstm_halves_pack(int dtype, bool backward, int H, const float *r, int64_t row, int64_t column, void *to, cudaStream_t stream);
 
+/* The same on a cluster of eight blocks, for what is too large for one and fits eight (on sm_90 some 300 units in f32, 400 in 16 bits). packed: room of ..._bytes for r as it is
+ * taken. Two directions need different room. */
+bool lbr_cuda_lstm_cluster_fits(int dtype, bool backward, int H, int device);
+int64_t lbr_cuda_lstm_cluster_bytes(int dtype, int H);
+void lbr_cuda_lstm_cluster(int dtype, lbr_cuda_lstm *a, const lbr_cuda_lstm_grad *g, const float *r, int64_t row, int64_t column, void *packed, cudaStream_t stream);
+
 // Any size, a product and a launch a step. packed: r as S [even][4][H]; room: S [B][even][4].
 void lbr_cuda_lstm_steps_forward(int dtype, const lbr_cuda_lstm *a, const void *packed, void *room, cudaStream_t stream);
 void lbr_cuda_lstm_steps_backward(int dtype, const lbr_cuda_lstm *a, const lbr_cuda_lstm_grad *g, const void *packed, cudaStream_t stream);

@@ -66,6 +66,11 @@ bool lbr_cuda_capturing(int device)
     return cudaStreamIsCapturing(devices[device].stream, &status) || status != cudaStreamCaptureStatusNone;
 }
 int lbr_cuda_processors(int device) { return devices[device].properties.multiProcessorCount; }
+int64_t lbr_cuda_cluster_room(int device)
+{
+    const cudaDeviceProp *p = &devices[device].properties;
+    return p->major >= 9 ? (int64_t)p->sharedMemPerBlockOptin : 0;
+}
 
 // ---- memory: blocks of four sizes an octave, kept when freed; one stream, so a freed block may be handed out at once ----
 

@@ -12,6 +12,8 @@ bool lbr_cuda_capturing(int device);
 int lbr_cuda_describe(int device, char *text, int room);
 // Number of multiprocessors, for grids that loop.
 int lbr_cuda_processors(int device);
+// Bytes of shared memory that a block of a cluster may have; 0 where there are no clusters, before sm_90.
+int64_t lbr_cuda_cluster_room(int device);
 // 0, or LBR_EDEVICE / LBR_ENOMEM with "what: CUDA's words".
 int lbr_cuda_status(cudaError_t e, const char *what);
 

@@ -59,7 +59,7 @@ void async_commit();
 void async_wait(unsigned groups);
 void *symbol(const char *name);                         // of a library that is opened when it runs; see libraries.cpp
 void launch(dim3 grid, dim3 block, size_t dynamic_bytes, cudaStream_t stream, const char *name, std::function<void()> body, const char *file = __builtin_FILE());
-void run_grid(dim3 grid, dim3 block, size_t dynamic_bytes, const char *name, const std::function<void()> &body); // at once (threads.cpp)
+void run_grid(dim3 grid, dim3 block, size_t dynamic_bytes, unsigned cluster, const char *name, const std::function<void()> &body); // at once (threads.cpp)
 }
 #define EMU_DOOR __attribute__((visibility("default")))
 

@@ -1,5 +1,5 @@
 // runtime.cpp: the emulated device's runtime: memory, streams that run at once, events, graphs, and the faults that specs ask for. One system thread.
-#include "cuda_runtime.h"
+#include "cluster.h"
 
 #include <ctime>
 #include <set>
@@ -55,7 +55,7 @@ static cudaError_t not_while_capturing(void)
     return report(cudaErrorStreamCaptureUnsupported);
 }
 
-static void run_kernel(dim3 grid, dim3 block, size_t dynamic_bytes, const char *name, const std::function<void()> &f)
+static void run_kernel(dim3 grid, dim3 block, size_t dynamic_bytes, unsigned cluster, const char *name, const std::function<void()> &f)
 {
     if (fate) {
         if (known_in > 0) known_in--;
@@ -67,20 +67,26 @@ static void run_kernel(dim3 grid, dim3 block, size_t dynamic_bytes, const char *
     } else if (fail_launch_at && --fail_launch_at == 0)
         fate = cudaErrorLaunchFailure, known_in = 3;
     else
-        emu::run_grid(grid, block, dynamic_bytes, name, f);
+        emu::run_grid(grid, block, dynamic_bytes, cluster, name, f);
 }
 
 static std::set<std::pair<const char *, const char *>> launched; // kernels and the files that launched them
 
 void emu::launch(dim3 grid, dim3 block, size_t dynamic_bytes, cudaStream_t stream, const char *name, std::function<void()> f, const char *file)
 {
+    launch_clusters(1, grid, block, dynamic_bytes, stream, name, std::move(f), file);
+}
+
+void emu::launch_clusters(unsigned cluster, dim3 grid, dim3 block, size_t dynamic_bytes, cudaStream_t stream, const char *name, std::function<void()> f, const char *file)
+{
     launched.insert({name, file});
     unsigned long n = (unsigned long)block.x * block.y * block.z;
-    if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535 || !n || n > 1024 || block.z > 64 || dynamic_bytes > 227 * 1024) {
+    if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535 || !n || n > 1024 || block.z > 64 || dynamic_bytes > 227 * 1024 ||
+        !cluster || cluster > 8 || grid.x % cluster || (cluster > 1 && generation < 90)) {
         report(cudaErrorInvalidConfiguration);
         return;
     }
-    enqueue(stream, [=] { run_kernel(grid, block, dynamic_bytes, name, f); });
+    enqueue(stream, [=] { run_kernel(grid, block, dynamic_bytes, cluster, name, f); });
 }
 
 static const struct { cudaError_t code; const char *name, *text; } words[] = {

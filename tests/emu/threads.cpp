@@ -1,6 +1,7 @@
-// threads.cpp: the emulated device's threads: fibers of one system thread, barriers, warps, shared memory. Blocks run one after another; nothing here is quick.
+// threads.cpp: the emulated device's threads: fibers of one system thread, barriers, warps, shared memory. Blocks run one after another, those of a cluster together;
+// nothing here is quick.
 // Under ThreadSanitizer each thread is a TSan fiber, and barriers (and fences) are the only happens-before edges: also blocks of a grid are unordered.
-#include "cuda_runtime.h"
+#include "cluster.h"
 
 #include <algorithm>
 #include <set>
@@ -42,7 +43,7 @@ struct Quiet { Quiet() {} };
 namespace {
 
 constexpr size_t STACK = 256 * 1024;
-enum State { READY, AT_WARP, AT_BLOCK, DONE };
+enum State { READY, AT_WARP, AT_BLOCK, AT_CLUSTER, DONE };
 
 struct Warp {
     unsigned live, arrived, wanted, generation;
@@ -51,19 +52,6 @@ struct Warp {
 };
 
 struct Copy { void *to; const void *from; size_t bytes; unsigned group; };
-
-struct Fiber {
-    void *sp = nullptr;
-    const void *stack = nullptr; // its lowest byte
-    size_t size = 0;
-    State state = DONE;
-    emu::Place place;
-    unsigned lane = 0;
-    Warp *warp = nullptr;
-    void *tsan = nullptr, *fake = nullptr;
-    std::vector<Copy> copies; // cp.async under way
-    unsigned group = 0;
-};
 
 struct Site {
     const char *file;
@@ -76,18 +64,46 @@ struct Site {
     bool operator==(const Site &o) const { return line == o.line && (file == o.file || !strcmp(file, o.file)); }
 };
 
+// Threads that wait for each other: those of a block, or of all blocks of a cluster.
+struct Crowd {
+    unsigned alive, waiting, generation;
+    Site waits_at;
+    char token[2];
+};
+
+struct Block : Crowd {
+    unsigned rank;
+    char *memory[2]; // shared: of a fixed size, and of the launch's
+    size_t bytes[2];
+    char begun;
+};
+
+struct Fiber {
+    void *sp = nullptr;
+    const void *stack = nullptr; // its lowest byte
+    size_t size = 0;
+    State state = DONE;
+    emu::Place place;
+    unsigned lane = 0;
+    Warp *warp = nullptr;
+    Block *block = nullptr;
+    void *tsan = nullptr, *fake = nullptr;
+    std::vector<Copy> copies; // cp.async under way
+    unsigned group = 0;
+};
+
 Fiber outside, *current = &outside;
 std::vector<Fiber> fibers;
 std::vector<Warp> warps;
 std::vector<char *> stacks[2]; // one set, or two in turns
-unsigned alive, waiting, generation, random_state = 1;
+std::vector<Block> blocks; // of the cluster that runs
+Crowd all; // its threads
+unsigned random_state = 1;
 unsigned order_seed = getenv("EMU_SEED") ? (unsigned)atoi(getenv("EMU_SEED")) : 0; // see lbr_emu_seed
-Site waits_at;
 const std::function<void()> *body;
 const char *kernel_name = "";
-char *shared_memory[2];
-size_t shared_bytes[2], dynamic_limit;
-char block_token[2], begin_token, end_token, fence_token;
+size_t dynamic_limit;
+char begin_token, end_token, fence_token;
 
 // Barriers that were reached, by kernel; and the one that orders nothing (see lbr_emu_ignore).
 std::set<std::string> reached;
@@ -141,10 +157,10 @@ void go(Fiber *to)
 #endif
 }
 
-void wake(State state, const Warp *w)
+void wake(State state, const Warp *w, const Block *b)
 {
     for (Fiber &f : fibers)
-        if (f.state == state && (!w || f.warp == w)) f.state = READY;
+        if (f.state == state && (!w || f.warp == w) && (!b || f.block == b)) f.state = READY;
 }
 
 void wait(State state)
@@ -153,11 +169,24 @@ void wait(State state)
     go(&outside);
 }
 
-void release_block()
+// Lets a crowd go on: a block's threads, or all (b = NULL).
+void release(Crowd *c, State state, const Block *b)
 {
-    waiting = 0;
-    generation++;
-    wake(AT_BLOCK, nullptr);
+    c->waiting = 0;
+    c->generation++;
+    wake(state, nullptr, b);
+}
+
+void meet(Crowd *c, State state, const Block *b, const Site &site, const char *apart)
+{
+    void *token = &c->token[c->generation & 1];
+    bool real = orders(site);
+    if (c->waiting && !(c->waits_at == site)) die(apart);
+    c->waits_at = site;
+    if (real) PASS_ON(token);
+    if (++c->waiting == c->alive) release(c, state, b);
+    else wait(state);
+    if (real) TAKE_UP(token);
 }
 
 void entry()
@@ -170,11 +199,13 @@ void entry()
     PASS_ON(&end_token);
     Fiber *f = current;
     f->state = DONE;
-    alive--;
+    f->block->alive--, all.alive--;
     f->warp->live &= ~(1u << f->lane);
     if (!f->copies.empty()) die("a thread ended without waiting for its copies");
     if (f->warp->arrived) die("a thread ended while its warp waits in a collective");
-    if (alive && waiting == alive) release_block(); // as on the chip: an ended thread is not waited for
+    // as on the chip: an ended thread is not waited for
+    if (f->block->alive && f->block->waiting == f->block->alive) release(f->block, AT_BLOCK, f->block);
+    if (all.alive && all.waiting == all.alive) release(&all, AT_CLUSTER, nullptr);
     for (;;) go(&outside);
 }
 
@@ -191,7 +222,7 @@ void arrive(unsigned mask)
     if (w->arrived == w->wanted) {
         w->arrived = w->wanted = 0;
         w->generation++;
-        wake(AT_WARP, w);
+        wake(AT_WARP, w, nullptr);
     } else
         wait(AT_WARP);
 }
@@ -205,15 +236,26 @@ unsigned emu::lane() { return current->lane; }
 
 void emu::block_barrier(const char *file, int line)
 {
-    Site site = {file, line};
-    void *token = &block_token[generation & 1];
-    bool real = orders(site);
-    if (waiting && !(waits_at == site)) die("threads of a block wait at different barriers");
-    waits_at = site;
-    if (real) PASS_ON(token);
-    if (++waiting == alive) release_block();
-    else wait(AT_BLOCK);
-    if (real) TAKE_UP(token);
+    meet(current->block, AT_BLOCK, current->block, {file, line}, "threads of a block wait at different barriers");
+}
+
+void emu::cluster_barrier(const char *file, int line) { meet(&all, AT_CLUSTER, nullptr, {file, line}, "threads of a cluster wait at different barriers"); }
+
+unsigned emu::cluster_rank() { return current->block->rank; }
+
+volatile char *emu::cluster_begun(unsigned rank)
+{
+    if (rank >= blocks.size()) die("a block that the cluster does not have");
+    return &blocks[rank].begun;
+}
+
+char *emu::cluster_place(const void *own, unsigned rank)
+{
+    const Block *b = current->block, *other = &blocks[rank];
+    const char *at = (const char *)own;
+    if (at < b->memory[1] || at >= b->memory[1] + b->bytes[1]) die("a place that is not in this block's shared memory");
+    if (!other->memory[1] || !other->alive) die("shared memory of a block that has not begun or has ended");
+    return other->memory[1] + (at - b->memory[1]);
 }
 
 void emu::warp_barrier(unsigned mask, const char *file, int line)
@@ -268,14 +310,15 @@ void *emu::shared(size_t bytes, bool dynamic)
 {
     if (dynamic && bytes > dynamic_limit) die("more dynamic shared memory than the launch asked for");
     if (bytes > 227 * 1024) die("more than 227 KB of shared memory");
-    if (!shared_memory[dynamic]) {
+    Block *b = current->block;
+    if (!b->memory[dynamic]) {
         Quiet quiet;
-        shared_memory[dynamic] = (char *)malloc(bytes ? bytes : 1); // a heap block of the exact size, so that AddressSanitizer sees its ends
-        memset(shared_memory[dynamic], 0xff, bytes);
-        shared_bytes[dynamic] = bytes;
+        b->memory[dynamic] = (char *)malloc(bytes ? bytes : 1); // a heap block of the exact size, so that AddressSanitizer sees its ends
+        memset(b->memory[dynamic], 0xff, bytes);
+        b->bytes[dynamic] = bytes;
     }
-    if (shared_bytes[dynamic] != bytes) die("two shared structs in one kernel");
-    return shared_memory[dynamic];
+    if (b->bytes[dynamic] != bytes) die("two shared structs in one kernel");
+    return b->memory[dynamic];
 }
 
 // ---- blocks and grids ----
@@ -283,7 +326,7 @@ void *emu::shared(size_t bytes, bool dynamic)
 namespace {
 
 #if defined(EMU_RACES)
-enum { SETS = 2 }; // threads and stacks of a block, in turns, so that nothing orders a block and the next one
+enum { SETS = 2 }; // threads and stacks of a block or cluster, in turns, so that nothing orders it and the next one
 std::vector<void *> threads[SETS];
 
 void take_threads(unsigned set)
@@ -297,7 +340,7 @@ enum { SETS = 1 };
 void take_threads(unsigned) {}
 #endif
 
-void run_block(const std::vector<unsigned> &order, unsigned set)
+void run_blocks(const std::vector<unsigned> &order, unsigned set)
 {
     for (unsigned i = 0; i < order.size(); i++) {
         Fiber &f = fibers[i];
@@ -310,14 +353,14 @@ void run_block(const std::vector<unsigned> &order, unsigned set)
         for (int k = 0; k < 6; k++) *--top = nullptr;
         f.sp = top, f.stack = stacks[set][i], f.size = STACK, f.state = READY, f.group = 0;
     }
-    while (alive) {
+    while (all.alive) {
         bool ran = false;
         for (unsigned i : order)
             if (fibers[i].state == READY) {
                 ran = true;
                 go(&fibers[i]);
             }
-        if (!ran && alive) die("deadlock: a barrier or collective that not all threads reach");
+        if (!ran && all.alive) die("deadlock: a barrier or collective that not all threads reach");
     }
 }
 
@@ -341,38 +384,45 @@ void more_stacks(std::vector<char *> &set, unsigned n)
 
 } // namespace
 
-void emu::run_grid(dim3 grid, dim3 block, size_t dynamic_bytes, const char *name, const std::function<void()> &f)
+void emu::run_grid(dim3 grid, dim3 block, size_t dynamic_bytes, unsigned cluster, const char *name, const std::function<void()> &f)
 {
-    unsigned n = block.x * block.y * block.z, blocks = grid.x * grid.y * grid.z;
+    unsigned each = block.x * block.y * block.z, n = each * cluster, clusters = grid.x * grid.y * grid.z / cluster;
     kernel_name = name;
     if (current != &outside) die("a launch from device code");
     for (unsigned set = 0; set < SETS; set++) more_stacks(stacks[set], n);
+    const unsigned warps_each = (each + 31) / 32;
     fibers.resize(n);
-    warps.resize((n + 31) / 32);
+    warps.resize(warps_each * cluster);
+    blocks.resize(cluster);
     body = &f;
     dynamic_limit = dynamic_bytes;
-    std::vector<unsigned> order(n), turns(blocks);
+    std::vector<unsigned> order(n), turns(clusters);
     for (unsigned i = 0; i < n; i++) order[i] = i;
-    for (unsigned i = 0; i < blocks; i++) turns[i] = i;
+    for (unsigned i = 0; i < clusters; i++) turns[i] = i;
     shuffle(turns);
     PASS_ON(&begin_token);
-    for (unsigned b : turns) {
-        alive = n, waiting = 0, generation = 0;
+    for (unsigned c : turns) {
+        all.alive = n, all.waiting = all.generation = 0;
         for (Warp &w : warps) w.live = w.arrived = w.wanted = w.generation = 0;
+        for (unsigned r = 0; r < cluster; r++) {
+            Block &own = blocks[r];
+            own.rank = r, own.alive = each, own.waiting = own.generation = 0, own.memory[0] = own.memory[1] = nullptr;
+        }
         for (unsigned i = 0; i < n; i++) {
             Fiber &q = fibers[i];
-            q.lane = i & 31, q.warp = &warps[i >> 5];
+            const unsigned r = i / each, t = i % each, b = c * cluster + r;
+            q.block = &blocks[r], q.lane = t & 31, q.warp = &warps[r * warps_each + (t >> 5)];
             q.warp->live |= 1u << q.lane;
-            q.place = {grid, block, dim3(b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y), dim3(i % block.x, i / block.x % block.y, i / block.x / block.y)};
+            q.place = {grid, block, dim3(b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y), dim3(t % block.x, t / block.x % block.y, t / block.x / block.y)};
         }
-        take_threads(b % SETS);
+        take_threads(c % SETS);
         shuffle(order);
-        run_block(order, b % SETS);
-        for (int k = 0; k < 2; k++) {
-            Quiet quiet;
-            free(shared_memory[k]);
-            shared_memory[k] = nullptr;
-        }
+        run_blocks(order, c % SETS);
+        for (Block &own : blocks)
+            for (char *memory : own.memory) {
+                Quiet quiet;
+                free(memory);
+            }
     }
     TAKE_UP(&end_token);
 }
