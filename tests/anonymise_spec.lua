@@ -193,6 +193,23 @@ describe("anonymiser", function()
     assert.same({ 8, 8 }, { anonymiser.control(input, plan, square_finder(), 8) })
   end)
 
+  it("covers frames that are shown elsewhere, also of a folder of pictures, at their numbers", function()
+    local hide = anonymiser.hider(input, {}, { finder = square_finder(nil, { [9] = true }) })
+    for i = 0, FRAMES - 1, 4 do
+      local frame, left, top = frame_of(i), place(i)
+      hide(frame, i + 1)
+      for y = top, top + SIDE - 1, 3 do
+        for x = left, left + SIDE - 1, 3 do assert.equal(0, frame:ptr()[(y * W + x) * 3]) end
+      end
+      assert.equal(50, frame:ptr()[((H - 1) * W + W - 1) * 3])
+    end
+    files.mkdirs(folder .. "/rgb")
+    for i = 0, 3 do media.write_png(("%s/rgb/%02d.png"):format(folder, i), frame_of(i)) end
+    local frame, left, top = frame_of(2), place(2)
+    anonymiser.hider(folder .. "/rgb", { fps = 12 }, { finder = square_finder() })(frame, 3)
+    assert.equal(0, frame:ptr()[((top + 5) * W + left + 5) * 3])
+  end)
+
   it("does not take its own masks for what is left", function()
     local plan = plan_of(assert(anonymiser.find(input, square_finder(), OPTIONS)))
     local look = square_finder()

@@ -274,7 +274,7 @@ end
 --- Covers heads in frames that are drawn over and shown elsewhere: finds them in the whole recording first, by the same pass.
 ---@param path string video or folder of pictures
 ---@param source_options table of media.open
----@param options {threads: integer, on_open: fun(count: integer), on_frame: fun(n: integer, found: integer)}
+---@param options {finder: table?, threads: integer, on_open: fun(count: integer), on_frame: fun(n: integer, found: integer)} finder: instead of the anonymiser's own
 ---@return fun(frame: Tensor, index: integer) hide covers frame u8 [H,W,3], the index-th (from 1) that media.open gives with those options, in place
 function anonymiser.hider(path, source_options, options)
   local video = assert(media.open(path, source_options))
@@ -291,7 +291,7 @@ function anonymiser.hider(path, source_options, options)
   function source.close() video:close() end
   source.abort = source.close
   local confidence = .3
-  local found = assert(anonymiser.find(path, require "libration.pose.finder".new { confidence = confidence }, {
+  local found = assert(anonymiser.find(path, options.finder or require "libration.pose.finder".new { confidence = confidence }, {
     gap = 1, lead = 5, evidence = 2 * confidence, source = source, threads = options.threads, on_open = options.on_open, on_frame = options.on_frame,
   }))
   local cover = masker {
