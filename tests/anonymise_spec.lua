@@ -193,6 +193,23 @@ describe("anonymiser", function()
     assert.same({ 8, 8 }, { anonymiser.control(input, plan, square_finder(), 8) })
   end)
 
+  it("covers frames that are shown elsewhere, also of a folder of pictures, at their numbers", function()
+    local hide = anonymiser.hider(input, {}, { finder = square_finder(nil, { [9] = true }) })
+    for i = 0, FRAMES - 1, 4 do
+      local frame, left, top = frame_of(i), place(i)
+      hide(frame, i + 1)
+      for y = top, top + SIDE - 1, 3 do
+        for x = left, left + SIDE - 1, 3 do assert.equal(0, frame:ptr()[(y * W + x) * 3]) end
+      end
+      assert.equal(50, frame:ptr()[((H - 1) * W + W - 1) * 3])
+    end
+    files.mkdirs(folder .. "/rgb")
+    for i = 0, 3 do media.write_png(("%s/rgb/%02d.png"):format(folder, i), frame_of(i)) end
+    local frame, left, top = frame_of(2), place(2)
+    anonymiser.hider(folder .. "/rgb", { fps = 12 }, { finder = square_finder() })(frame, 3)
+    assert.equal(0, frame:ptr()[((top + 5) * W + left + 5) * 3])
+  end)
+
   it("does not take its own masks for what is left", function()
     local plan = plan_of(assert(anonymiser.find(input, square_finder(), OPTIONS)))
     local look = square_finder()
@@ -205,15 +222,18 @@ describe("anonymiser", function()
     for _, track in ipairs(left) do assert.is_true(track:at(11) == nil or track:at(11).score == 0) end
   end)
 
-  it("finds a cut between scenes, and none in what moves or is dimmed", function()
-    local f = finder.new { edges = false, faces = { search = function() return {} end }, people = { process = function() return {} end, reset = function() end } }
-    local cuts = {}
-    for i = 0, 11 do
-      local frame = i < 6 and frame_of(i) or lr.full({ H, W, 3 }, 170 + 2 * i, "u8")
-      local _, cut = f:look(frame)
-      if cut then cuts[#cuts + 1] = i end
-    end
-    assert.same({ 6 }, cuts)
+  it("looks a few times only where little changes, covers the square in every frame all the same, and ends tracks at a cut", function()
+    local finders = square_finder()
+    local found = assert(anonymiser.find(input, finders, { gap = 1, lead = 3, evidence = .6, threads = 1, every = .5 }))
+    assert.is_true(found.looks.looked + found.looks.glances < FRAMES, found.looks.looked .. " looks")
+    cover(plan_of(found))
+    for i, share in ipairs(seen(output)) do assert.is_true(share < .02, "frame " .. i) end
+    local cut = folder .. "/cut.mp4"
+    local writer = assert(media.writer(cut, { width = W, height = H, fps = 12, crf = 12 }))
+    for i = 0, FRAMES - 1 do writer:write(i < 10 and frame_of(i) or lr.full({ H, W, 3 }, 120, "u8"), i / 12) end
+    writer:close()
+    local tracks = assert(anonymiser.find(cut, square_finder(), { gap = 1, lead = 3, evidence = .6, threads = 1, every = .5 })).tracks
+    assert.same({ 1, 10 }, { #tracks, tracks[1].samples[tracks[1].count - 1].frame })
   end)
 
   it("takes heads of bodies where no face is, and a body below a face where no body is", function()
