@@ -19,6 +19,7 @@ typedef struct kept {
     lbr_storage *storage;
     int kind, dtype;
     int64_t place; /* in the arena, or in the file behind the calls */
+    int number;    /* in the file: by first use, so that the same plan gives the same bytes */
     bool seen;
 } kept;
 
@@ -27,8 +28,9 @@ typedef struct writer {
     const char *path;
     int64_t at;
     bool failed;
-    kept *list;
-    int size;
+    kept *list;    /* by address */
+    kept **order;  /* by number */
+    int size, numbered;
 } writer;
 
 static void put(writer *w, const void *bytes, int64_t n)
@@ -70,7 +72,7 @@ static void put_tensor(writer *w, const lbr_tensor *t)
         put_u32(w, UINT32_MAX);
         return;
     }
-    put_u32(w, (uint32_t)(find(w, t->storage) - w->list));
+    put_u32(w, (uint32_t)find(w, t->storage)->number);
     put_u32(w, t->ndim);
     put_u64(w, t->data - t->storage->base);
     for (int i = 0; i < t->ndim; i++) put_u32(w, (uint32_t)t->shape[i]), put_u32(w, (uint32_t)t->stride[i]);
@@ -89,8 +91,10 @@ static int touch(writer *w, const lbr_tensor *t, bool written, bool filled)
 {
     if (!t->storage) return 0;
     kept *k = find(w, t->storage);
-    if (!k->seen) *k = (kept){.storage = t->storage, .kind = filled ? SCRATCH : written ? VARIABLE : CONSTANT, .dtype = t->dtype, .seen = true};
-    else if (written && k->kind == CONSTANT) k->kind = VARIABLE;
+    if (!k->seen) {
+        *k = (kept){.storage = t->storage, .kind = filled ? SCRATCH : written ? VARIABLE : CONSTANT, .dtype = t->dtype, .number = w->numbered, .seen = true};
+        w->order[w->numbered++] = k;
+    } else if (written && k->kind == CONSTANT) k->kind = VARIABLE;
     return k->dtype == t->dtype ? 0 : lbr_fail(LBR_EUNSUPPORTED, "plan_write: one memory as %s and %s", lbr_dtype_name(k->dtype), lbr_dtype_name(t->dtype));
 }
 
@@ -118,7 +122,8 @@ static int gather(writer *w, const lbr_plan *p, const lbr_plan_port *inputs, int
     int64_t most = n + m;
     for (int i = 0; i < p->size; i++) most += p->steps[i].call.nin + p->steps[i].call.nout;
     w->list = calloc((size_t)most + 1, sizeof *w->list);
-    if (!w->list) return lbr_fail(LBR_ENOMEM, "plan_write: out of memory");
+    w->order = calloc((size_t)most + 1, sizeof *w->order);
+    if (!w->list || !w->order) return lbr_fail(LBR_ENOMEM, "plan_write: out of memory");
     for (int i = 0; i < n + m; i++) w->list[w->size++].storage = (i < n ? &inputs[i] : &outputs[i - n])->tensor->storage;
     for (int i = 0; i < p->size; i++) {
         const lbr_call *c = &p->steps[i].call;
@@ -135,7 +140,7 @@ static int gather(writer *w, const lbr_plan *p, const lbr_plan_port *inputs, int
     int rc = classify(w, p, inputs, n, outputs, m);
     int64_t file = 0, top = aligned(p->arena_bytes, ARENA_ALIGNMENT);
     for (int i = 0; i < w->size && !rc; i++) {
-        kept *k = &w->list[i];
+        kept *k = w->order[i];
         const char *base = k->storage->base;
         if (k->kind != SCRATCH) {
             k->place = file;
@@ -181,7 +186,7 @@ static void put_plan(writer *w, const lbr_plan *p, const lbr_plan_port *inputs, 
             put_text(w, row->name), put_text(w, row->inputs), put_text(w, row->outputs), put_text(w, row->attributes), put_u32(w, (uint32_t)row->attribute_bytes);
         }
         for (int i = 0; i < w->size; i++) {
-            const kept *k = &w->list[i];
+            const kept *k = w->order[i];
             put_u32(w, (uint32_t)k->kind), put_u32(w, (uint32_t)k->dtype), put_u64(w, k->storage->bytes), put_u64(w, k->place);
         }
         put_ports(w, inputs, n);
@@ -197,8 +202,8 @@ static void put_plan(writer *w, const lbr_plan *p, const lbr_plan_port *inputs, 
         pad(w, ALIGNMENT);
         data = w->at;
         for (int i = 0; i < w->size; i++) {
-            if (w->list[i].kind == SCRATCH) continue;
-            put(w, w->list[i].storage->base, w->list[i].storage->bytes);
+            if (w->order[i]->kind == SCRATCH) continue;
+            put(w, w->order[i]->storage->base, w->order[i]->storage->bytes);
             pad(w, ALIGNMENT);
         }
     }
@@ -226,7 +231,7 @@ int lbr_plan_write(const lbr_plan *p, const char *path, const lbr_plan_port *inp
         int closed = fclose(w.file);
         if (w.failed || closed) rc = lbr_fail(LBR_EIO, "cannot write %s: %s", path, errno == ENOSPC ? "the disk is full (no space left)" : strerror(errno));
     }
-    free(w.list);
+    free(w.list), free(w.order);
     return rc;
 }
 
