@@ -227,14 +227,14 @@ end
 --- Faces in a frame, wherever they are: the whole frame, and with a mirrored rim, for faces that the edge cuts, its tiles or the whole again; where that finds none,
 --- the same turned by 90, 180 and 270 degrees.
 ---@param frame Tensor u8 [H,W,3] RGB
----@param options? {tile: number, upright: boolean, turned: boolean, least: number} tile: side of the tiles in pixels (none without); upright, turned: false leaves
+---@param options? {tile: number, upright: boolean, turned: boolean, least: number, ask: function} tile: side of the tiles in pixels (none without); upright, turned: false leaves
 ---  those views out; least: smallest score instead of the detector's own. All but the whole frame are asked for a quarter of the rest more, as they show much that
----  is no face
+---  is no face. ask: is called in place of look, with a view's rim as a last argument
 ---@return Face[] faces best first
 function FaceDetector:search(frame, options)
   options = options or {}
   local h, w = frame:size(1), frame:size(2)
-  local least, long = options.least or self.confidence, math.max(w, h)
+  local least, long, ask = options.least or self.confidence, math.max(w, h), options.ask or self.look
   frame = frame:contiguous()
   local rim = math.min(math.ceil((options.tile or long) / 8), w, h)
   local rimmed, W, H = mirrored(frame, rim), w + 2 * rim, h + 2 * rim
@@ -248,8 +248,8 @@ function FaceDetector:search(frame, options)
     return views
   end
   local function turned(quarters)
-    local lists = self:look(frame, views_of(whole, quarters), least)
-    for _, list in ipairs(inwards(self:look(rimmed, views_of(parts, quarters), least + (1 - least) / 4), rim, w, h)) do lists[#lists + 1] = list end
+    local lists = ask(self, frame, views_of(whole, quarters), least, 0)
+    for _, list in ipairs(inwards(ask(self, rimmed, views_of(parts, quarters), least + (1 - least) / 4, rim), rim, w, h)) do lists[#lists + 1] = list end
     return face.merge(lists)
   end
   local found = options.upright ~= false and turned { 0 } or {}
