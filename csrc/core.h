@@ -41,6 +41,8 @@ extern const lbr_kernel_fn lbr_reference_table[LBR_OPS]; /* NULL: no slow twin *
 int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *out, int nout, const void *attr);
 int lbr_op_flags(int op);
 int lbr_op_attr_bytes(int op);
+/* Is a call that no corridor has checked one that it would have let through? Devices, presence, layouts, shapes and dtypes, memory that outputs share. */
+int lbr_call_check(const lbr_call *c);
 /* Runs a call's kernel and bumps the versions of its outputs. */
 int lbr_call_run(lbr_call *c);
 /* Is the first NaN looked for (lbr_debug_nan)? Then every call runs by itself. */
@@ -60,7 +62,10 @@ void lbr_record_append(const lbr_call *c, size_t attr_bytes); /* its tensors are
 enum { LBR_MOST_PHASES = 4 };
 void lbr_phases(int phases, const int64_t *tasks, void (*body)(void *ctx, int phase, int64_t task, int thread), void *ctx);
 
-/* Storage (tensor.c). */
+/* Storage (tensor.c). Its flags: the memory is not its own; nothing may be written there. */
+enum { LBR_STORAGE_LENT = 1, LBR_STORAGE_CONSTANT = 2 };
+/* A storage on the CPU over memory that is there; NULL when out of memory. Without LBR_STORAGE_LENT it frees it by lbr_free. */
+lbr_storage *lbr_storage_over(char *base, int64_t bytes, uint32_t flags);
 void lbr_storage_retain(lbr_storage *s);
 void lbr_storage_release(lbr_storage *s);
 /* Blocks that are kept for reuse come in four sizes an octave from `least` up: the class of at least 1 byte below `classes`, and its size. */

@@ -211,6 +211,46 @@ static int device_of(int op, const lbr_tensor *const *in, int nin, lbr_tensor *c
     return 0;
 }
 
+static bool same_memory(const lbr_tensor *a, const lbr_tensor *b)
+{
+    const char *a0, *a1, *b0, *b1;
+    if (!a->storage || !b->storage || !lbr_tensor_numel(a) || !lbr_tensor_numel(b)) return false;
+    lbr_span(a, &a0, &a1);
+    lbr_span(b, &b0, &b1);
+    return a0 < b1 && b0 < a1;
+}
+
+int lbr_call_check(const lbr_call *c)
+{
+    lbr_call made = *c;
+    bool dense = row_flags[c->op] & DENSE, inplace = row_flags[c->op] & INPLACE;
+    int rc;
+    for (int i = 0; i < c->nin; i++) {
+        const lbr_tensor *t = &c->in[i];
+        if (!t->storage && row_optional[c->op][i] == '0') return lbr_fail(LBR_EINVAL, "%s: input %d is missing", rows[c->op].name, i + 1);
+        if (t->storage && dense && !lbr_tensor_contiguous(t)) return lbr_fail(LBR_ESHAPE, "%s: input %d %s is not contiguous", rows[c->op].name, i + 1, lbr_describe(t));
+    }
+    for (int i = 0; i < c->nout; i++)
+        if (!c->out[i].storage) return lbr_fail(LBR_EINVAL, "%s: output %d is missing", rows[c->op].name, i + 1);
+    if ((rc = lbr_infer_table[c->op](&made))) return rc;
+    for (int i = 0; i < c->nout; i++) {
+        const lbr_tensor *t = &c->out[i];
+        if (!lbr_same_shape(&made.out[i], t) || made.out[i].dtype != t->dtype)
+            return lbr_fail(LBR_ESHAPE, "%s: output %d is %s, want %s", rows[c->op].name, i + 1, lbr_describe(t), lbr_describe(&made.out[i]));
+        if (t->storage->flags & LBR_STORAGE_CONSTANT) return lbr_fail(LBR_EINVAL, "%s: output %d %s is a constant", rows[c->op].name, i + 1, lbr_describe(t));
+        if ((rc = check_given(c->op, c, t, i))) return rc;
+        for (int k = 0; k < c->nin + i; k++) {
+            const lbr_tensor *other = k < c->nin ? &c->in[k] : &c->out[k - c->nin];
+            bool allowed = k < c->nin && other->storage == t->storage && !(inplace && collide(other, t, c->nout > 1));
+            if (!allowed && same_memory(other, t)) return lbr_fail(LBR_EINVAL, "%s: output %d %s shares memory with another operand", rows[c->op].name, i + 1, lbr_describe(t));
+        }
+    }
+    if (c->op == LBR_OP_batch_norm && ((const lbr_batch_norm_attr *)c->attr)->training)
+        for (int i = 3; i < 5; i++)
+            if (c->in[i].storage->flags & LBR_STORAGE_CONSTANT) return lbr_fail(LBR_EINVAL, "batch_norm: running statistics %s are a constant", lbr_describe(&c->in[i]));
+    return 0;
+}
+
 int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *out, int nout, const void *attr)
 {
     lbr_call c;

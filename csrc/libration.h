@@ -226,16 +226,54 @@ LBR_API int lbr_reader_memory(const char *name, const void *bytes, size_t size, 
 LBR_API int lbr_reader_borrow(const char *name, const void *bytes, size_t size, lbr_reader **out);
 LBR_API void lbr_reader_close(lbr_reader *r); /* NULL is allowed */
 LBR_API double lbr_reader_size(const lbr_reader *r);
+LBR_API const char *lbr_reader_name(const lbr_reader *r);
 
 /* One number of `kind` at byte `at`. 64-bit integers beyond 2^53 are refused: no size, count or offset in a file is that large. */
 LBR_API int lbr_reader_number(const lbr_reader *r, double at, int kind, double *value);
 /* `bytes` bytes from `at` into dst, which holds `capacity` bytes. */
 LBR_API int lbr_reader_copy(const lbr_reader *r, double at, double bytes, void *dst, double capacity);
+/* Where `bytes` bytes from `at` lie, until the reader is closed; NULL, with the error set, where the file does not hold them. */
+LBR_API const void *lbr_reader_span(const lbr_reader *r, double at, double bytes);
 /* `count` numbers of a floating kind from `at`, in their own kind, into dst, which holds `capacity` elements; any NaN becomes the plain quiet one of its sign. */
 LBR_API int lbr_reader_reals(const lbr_reader *r, double at, double count, int kind, void *dst, double capacity);
 /* `count` whole numbers of `kind` from `at` into dst, which holds `capacity` elements. What does not fit an int32 is refused. */
 LBR_API int lbr_reader_i32(const lbr_reader *r, double at, double count, int kind, int32_t *dst, double capacity);
 /* end reader */
+
+/* ---- plan files: a network, its weights and its plan in one file that runs without Lua; docs/FORMATS.md has the layout ----
+ * In C:  lbr_plan *plan;
+ *        if (lbr_plan_open("network.plan", &plan)) puts(lbr_error());
+ *        lbr_plan_apply(plan, (const void *[]){pixels}, (void *[]){scores});
+ *        lbr_plan_free(plan);
+ * Plans are made, opened and run by one thread; a run spreads over lbr_threads() of its own. */
+typedef struct lbr_plan_value {
+    const char *name; /* as long as the plan is open */
+    int32_t dtype, ndim;
+    int32_t shape[6];
+    int64_t bytes;
+} lbr_plan_value;
+/* A named tensor of a recorded plan. */
+typedef struct lbr_plan_port {
+    const char *name;
+    const lbr_tensor *tensor;
+} lbr_plan_port;
+/* Writes a recorded plan of the CPU: its calls, what they read that no call has made before (weights), its inputs (whole tensors) and outputs. The file appears under
+ * its name at once: give a temporary one and rename it. Errors: LBR_EDEVICE, LBR_EUNSUPPORTED, LBR_EINVAL (no call, an input that is a part of a tensor), LBR_EIO, LBR_ENOMEM. */
+LBR_API int lbr_plan_write(const lbr_plan *plan, const char *path, const lbr_plan_port *inputs, int n, const lbr_plan_port *outputs, int m);
+/* Opens such a file. Weights stay in the mapped file (replace it by rename); kernels repack theirs, and oneDNN makes its primitives anew, at the first run.
+ * Every call is checked as when it was recorded. Errors: LBR_EIO, LBR_EFORMAT (not a plan file, broken), LBR_EUNSUPPORTED (of another version), LBR_ENOMEM. */
+LBR_API int lbr_plan_open(const char *path, lbr_plan **plan);
+/* The same from a reader, which belongs to the plan from now on, also where this fails. */
+LBR_API int lbr_plan_read(lbr_reader *reader, lbr_plan **plan);
+/* Number of inputs and outputs; 0 of a plan that was recorded here. */
+LBR_API int lbr_plan_inputs(const lbr_plan *plan);
+LBR_API int lbr_plan_outputs(const lbr_plan *plan);
+/* Name, dtype, shape and bytes of input or output i, from 0. Errors: LBR_EINVAL. */
+LBR_API int lbr_plan_input(const lbr_plan *plan, int i, lbr_plan_value *value);
+LBR_API int lbr_plan_output(const lbr_plan *plan, int i, lbr_plan_value *value);
+/* Runs an opened plan: in[i] has the bytes of input i, out[i] takes those of output i, both in C order; in and out must not overlap. An out[i] of NULL is left out.
+ * Errors: LBR_EINVAL, LBR_EINTR, what the ops say. */
+LBR_API int lbr_plan_apply(lbr_plan *plan, const void *const *in, void *const *out);
 
 /* image */
 /* A rotated rectangle in pixels of a picture: centre, sides, angle in radians clockwise (0 = upright). Borders: black, or the nearest edge pixel. */

@@ -131,6 +131,11 @@ double lbr_reader_size(const lbr_reader *r)
     return (double)r->size;
 }
 
+const char *lbr_reader_name(const lbr_reader *r)
+{
+    return r->name;
+}
+
 /* Where `count` elements of `width` bytes lie, or NULL with the error set. The file's size bounds both factors before they are multiplied. */
 static const unsigned char *reader_span(const lbr_reader *r, double at, double count, int width, const char *what)
 {
@@ -248,6 +253,11 @@ int lbr_reader_copy(const lbr_reader *r, double at, double bytes, void *dst, dou
     if (bytes > 0)
         memcpy(dst, p, (size_t)bytes);
     return LBR_OK;
+}
+
+const void *lbr_reader_span(const lbr_reader *r, double at, double bytes)
+{
+    return reader_span(r, at, bytes, 1, "bytes");
 }
 
 int lbr_reader_reals(const lbr_reader *r, double at, double count, int kind, void *dst, double capacity)

@@ -1,24 +1,8 @@
 /* record.c: a plan is the list of calls made while recording; replaying it runs the same kernels on the same memory. No graph rewriting. */
-#include "device.h"
+#include "record.h"
 
 #include <math.h>
 #include <stdlib.h>
-
-typedef struct step {
-    lbr_call call;
-    void *attr;
-    double seconds;
-} step;
-
-struct lbr_plan {
-    step *steps;
-    int size, room;
-    char *arena;
-    int64_t arena_bytes;
-    void *spare;              /* memory for the next call's attributes */
-    int device;               /* of all calls; -1: of several */
-    void *graph;              /* the calls as the device's own graph, captured at the first replay */
-};
 
 static lbr_plan *recording;
 
@@ -35,7 +19,7 @@ lbr_plan *lbr_record_begin(void)
     return recording;
 }
 
-static void each_tensor(step *s, void (*visit)(lbr_tensor *t, void *ctx), void *ctx)
+static void each_tensor(lbr_step *s, void (*visit)(lbr_tensor *t, void *ctx), void *ctx)
 {
     for (int i = 0; i < s->call.nin; i++)
         if (s->call.in[i].storage) visit(&s->call.in[i], ctx);
@@ -55,16 +39,22 @@ static void release(lbr_tensor *t, void *ctx)
     lbr_tensor_release(t);
 }
 
+int lbr_plan_grow(lbr_plan *p)
+{
+    if (p->size < p->room) return 0;
+    int room = p->room ? 2 * p->room : 16;
+    lbr_step *steps = realloc(p->steps, (size_t)room * sizeof *steps);
+    if (!steps) return lbr_fail(LBR_ENOMEM, "plan: out of memory at call %d", p->size + 1);
+    p->steps = steps;
+    p->room = room;
+    return 0;
+}
+
 int lbr_record_reserve(size_t attr_bytes)
 {
     lbr_plan *p = recording;
-    if (p->size == p->room) {
-        int room = p->room ? 2 * p->room : 64;
-        step *steps = realloc(p->steps, (size_t)room * sizeof *steps);
-        if (!steps) return lbr_fail(LBR_ENOMEM, "record: out of memory at call %d", p->size + 1);
-        p->steps = steps;
-        p->room = room;
-    }
+    int rc = lbr_plan_grow(p);
+    if (rc) return rc;
     free(p->spare);
     p->spare = malloc(attr_bytes + 1);
     return p->spare ? 0 : lbr_fail(LBR_ENOMEM, "record: out of memory at call %d", p->size + 1);
@@ -74,7 +64,7 @@ void lbr_record_append(const lbr_call *c, size_t attr_bytes)
 {
     lbr_plan *p = recording;
     p->device = p->size == 0 || p->device == c->device ? c->device : -1;
-    step *s = &p->steps[p->size++];
+    lbr_step *s = &p->steps[p->size++];
     s->call = *c;
     s->seconds = 0;
     s->attr = NULL;
@@ -222,7 +212,7 @@ int lbr_record_end(lbr_plan *p)
             lbr_storage *s = order[i]->storage;
             lbr_free_on(s->device, s->base, s->bytes);
             s->base = p->arena + order[i]->offset;
-            s->flags |= 1;
+            s->flags |= LBR_STORAGE_LENT;
         }
     }
     free(l.list), free(order);
@@ -234,13 +224,19 @@ void lbr_plan_free(lbr_plan *p)
     if (!p) return;
     if (recording == p) recording = NULL;
     for (int i = 0; i < p->size; i++) {
-        step *s = &p->steps[i];
+        lbr_step *s = &p->steps[i];
         if (s->call.state && s->call.state_free) s->call.state_free(s->call.state);
         each_tensor(s, release, NULL);
         free(s->attr);
     }
+    for (int i = 0; p->ports && i < p->inputs + p->outputs; i++) {
+        lbr_tensor_release(&p->ports[i].tensor);
+        free(p->ports[i].name);
+    }
+    free(p->ports);
     if (p->graph) lbr_backend_of(p->device)->graph_free(lbr_device_number(p->device), p->graph);
     if (p->arena) lbr_free_on(p->device, p->arena, p->arena_bytes);
+    lbr_reader_close(p->file);
     free(p->spare);
     free(p->steps);
     free(p);
@@ -249,7 +245,7 @@ void lbr_plan_free(lbr_plan *p)
 void lbr_record_abort(lbr_plan *p) { lbr_plan_free(p); }
 
 /* A run inside a recording would be done once and never replayed. */
-static int may_run(void)
+int lbr_plan_ready(void)
 {
     if (recording) return lbr_fail(LBR_EINVAL, "plan_run: another plan is being recorded");
     return lbr_interrupted() ? lbr_fail(LBR_EINTR, "interrupted") : 0;
@@ -320,7 +316,7 @@ static int run_graph(lbr_plan *p, const lbr_backend *b)
 
 int lbr_plan_run(lbr_plan *p)
 {
-    int ready = may_run();
+    int ready = lbr_plan_ready();
     if (ready) return ready;
     const lbr_backend *b = p->size ? lbr_backend_of(p->device) : NULL;
     if (b && !lbr_device_exact() && !lbr_tracing()) return run_graph(p, b);
@@ -333,7 +329,7 @@ int lbr_plan_run(lbr_plan *p)
 
 int lbr_plan_time(lbr_plan *p)
 {
-    int ready = may_run();
+    int ready = lbr_plan_ready();
     if (ready) return ready;
     for (int i = 0; i < p->size; i++) {
         double start = lbr_clock();
@@ -352,7 +348,7 @@ int64_t lbr_plan_arena(const lbr_plan *p) { return p->arena_bytes; }
 int lbr_plan_at(const lbr_plan *p, int i, lbr_plan_call *out)
 {
     if (i < 0 || i >= p->size) return lbr_fail(LBR_EINVAL, "plan_at: call %d of %d", i + 1, p->size);
-    const step *s = &p->steps[i];
+    const lbr_step *s = &p->steps[i];
     *out = (lbr_plan_call){.name = lbr_op_name(s->call.op), .inputs = s->call.nin, .outputs = s->call.nout, .in = s->call.in, .out = s->call.out, .seconds = s->seconds, .flops = lbr_call_flops(&s->call)};
     for (int k = 0; k < s->call.nin + s->call.nout; k++) {
         const lbr_tensor *t = k < s->call.nin ? &s->call.in[k] : &s->call.out[k - s->call.nin];
@@ -386,7 +382,7 @@ static double distance(const lbr_tensor *want, const lbr_tensor *have)
 
 int lbr_plan_compare(lbr_plan *p, double tolerance, int *index, double *difference)
 {
-    int ready = may_run();
+    int ready = lbr_plan_ready();
     if (ready) return ready;
     *index = -1;
     *difference = 0;
@@ -495,7 +491,7 @@ static int compare_call(lbr_call *c, int device, double *worst)
 
 int lbr_plan_compare_device(lbr_plan *p, int device, double tolerance, int *index, double *difference)
 {
-    int rc = may_run();
+    int rc = lbr_plan_ready();
     if (rc) return rc;
     *index = -1;
     *difference = 0;

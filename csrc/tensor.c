@@ -129,7 +129,7 @@ void lbr_storage_retain(lbr_storage *s) { s->refs++; }
 void lbr_storage_release(lbr_storage *s)
 {
     if (--s->refs > 0) return;
-    if (s->base && !(s->flags & 1)) lbr_free_on(s->device, s->base, s->bytes); /* flag 1: the memory belongs to a plan's arena, or there is none */
+    if (s->base && !(s->flags & LBR_STORAGE_LENT)) lbr_free_on(s->device, s->base, s->bytes); /* lent: the memory belongs to a plan's arena or file, or there is none */
     if (s->device != LBR_CPU) held -= s->bytes;
     storages[s->device]--;
     free(s);
@@ -191,6 +191,17 @@ static int set_shape(lbr_tensor *t, int dtype, int ndim, const int32_t *shape)
     return 0;
 }
 
+static uint64_t last_id;
+
+lbr_storage *lbr_storage_over(char *base, int64_t bytes, uint32_t flags)
+{
+    lbr_storage *s = calloc(1, sizeof *s);
+    if (!s) return NULL;
+    *s = (lbr_storage){.base = base, .bytes = bytes, .id = ++last_id, .refs = 1, .device = LBR_CPU, .flags = flags};
+    storages[LBR_CPU]++;
+    return s;
+}
+
 static int make_tensor(lbr_tensor *t, int dtype, int ndim, const int32_t *shape, int device, bool dry)
 {
     static _Alignas(64) char nowhere[64];
@@ -206,11 +217,10 @@ static int make_tensor(lbr_tensor *t, int dtype, int ndim, const int32_t *shape,
         free(s);
         return lbr_out_of_memory(device, "", bytes);
     }
-    static uint64_t last_id;
     s->id = ++last_id;
     s->bytes = bytes;
     s->refs = 1;
-    s->flags = dry;
+    s->flags = dry ? LBR_STORAGE_LENT : 0;
     s->device = device;
     if (device != LBR_CPU) held += bytes;
     storages[device]++;

@@ -1,9 +1,9 @@
--- Runs a network file (ONNX, TFLite) on a picture, arrays or random numbers and prints its layers, outputs and times.
+-- Runs a network file (ONNX, TFLite, a saved plan) on a picture, arrays or random numbers and prints its layers, outputs and times.
 local here = arg and arg[0] and arg[0]:match("^(.*)[/\\]") or "."
 package.path = here .. "/../lua/?.lua;" .. here .. "/../lua/?/init.lua;" .. package.path
 local options = require "libration.options"
 
-local about = "Runs a network file (ONNX, TFLite) on a picture, arrays or random numbers and prints its layers, outputs and times.\n\n" ..
+local about = "Runs a network file (ONNX, TFLite, a saved plan) on a picture, arrays or random numbers and prints its layers, outputs and times.\n\n" ..
   "A picture is resized (bilinear) to what the network takes; its numbers become (pixel / divide - mean) / sd. Several inputs: as many files, with commas between."
 
 local function shape_list(list)
@@ -13,8 +13,13 @@ local function shape_list(list)
   return true
 end
 
+local function plan_name(path)
+  if path ~= "" and not path:find "%.plan$" then return nil, "want a name that ends in .plan" end
+  return true
+end
+
 local rows = {
-  {"model", "", "network file: .onnx or .tflite", metavar = "FILE", required = true},
+  {"model", "", "network file: .onnx, .tflite, or .plan as --save writes it", metavar = "FILE", required = true},
   {"input", {"random"}, "for each input a picture, a .npy file or `random`", of = "string", metavar = "LIST"},
   {"shape", {}, "sizes that the file leaves open: NAME=1x3x640x640; default: those of the .npy file, the picture's own height and width, else 1", of = "string", metavar = "LIST",
     check = shape_list},
@@ -23,6 +28,7 @@ local rows = {
   {"sd", {1}, "divided by then", of = "number", metavar = "LIST"},
   {"order", "rgb", "order of a picture's channels", choices = {"rgb", "bgr"}},
   {"output", "", "folder for the outputs, NAME.npy each; empty: none is written", metavar = "DIR"},
+  {"save", "", "file for network, weights and plan for these inputs' sizes, which --model and C programs run: .plan", metavar = "FILE", check = plan_name},
   {"precision", "f32", "number type between the first layer and the heads", choices = {"f32", "bf16"}},
   {"repeat", 5, "timed runs", min = 1},
   {"layers", 15, "slowest ops to list; 0: all, in their order", min = 0},
@@ -112,6 +118,11 @@ options.main(function()
       assert(files.mkdirs(o.output))
       npy.save(files.join(o.output, out.name:gsub("[^%w_%-%.]", "_") .. ".npy"), results[out.name])
     end
+  end
+
+  if o.save ~= "" then
+    if not model.plan then error(("--save: %s is a saved plan already"):format(o.model), 0) end
+    print(("saved   %s"):format(model:plan(unpack(inputs)):save(o.save)))
   end
 
   local calls, total = model:profile(unpack(inputs)):calls(true), 0

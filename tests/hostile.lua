@@ -208,6 +208,28 @@ local function lowered(network)
   return ok, why
 end
 
+-- A plan file opened, and run on zeros.
+local function plan_run(bytes)
+  local lender, out = ffi.new("lbr_reader *[1]"), ffi.new("lbr_plan *[1]")
+  if core.lbr_reader_borrow("copy", M.guard(bytes), #bytes, lender) < 0 or core.lbr_plan_read(lender[0], out) < 0 then return nil, ffi.string(core.lbr_error()) end
+  local plan, value, all = ffi.gc(out[0], core.lbr_plan_free), ffi.new("lbr_plan_value"), {}
+  local function buffers(count, describe)
+    local list = ffi.new("void *[?]", count + 1)
+    for i = 0, count - 1 do
+      assert(describe(plan, i, value) == 0)
+      all[#all + 1] = ffi.new("char[?]", value.bytes + 1)
+      list[i] = all[#all]
+    end
+    return list
+  end
+  local inputs = buffers(core.lbr_plan_inputs(plan), core.lbr_plan_input)
+  local rc = core.lbr_plan_apply(plan, ffi.cast("const void *const *", inputs), buffers(core.lbr_plan_outputs(plan), core.lbr_plan_output))
+  local why = rc < 0 and ffi.string(core.lbr_error())
+  core.lbr_plan_free(ffi.gc(plan, nil))
+  if why then return nil, why end
+  return true
+end
+
 ---@class HostileKind
 ---@field runs boolean? a network, whose own sizes say what a run takes
 ---@field name string
@@ -238,6 +260,20 @@ M.kinds = {
     if not network then return nil, err end
     return lowered(network)
   end, runs = true },
+  { name = "plan", bytes = made("a.plan", function(path)
+    files.write(path .. ".onnx", require "helper_onnx".small())
+    local network = assert(require "libration.graph".load(path .. ".onnx"))
+    network:plan(lr.zeros { 1, 2, 6, 5 }):save(path)
+  end), read = plan_run, runs = true },
+  { name = "plan of other ops", bytes = made("a.plan", function(path)
+    local base, index = lr.randn({ 5, 4 }, { seed = 1 }), lr.tensor({ 4, 0, 2 }, "i32")
+    local f = lr.record(function(x)
+      local y = lr.concat({ x, lr.gather(base, index, 1) }, 1)
+      local best, at = lr.topk(y, 2, 2)
+      return lr.matmul(lr.softmax(y), base:transpose(1, 2)), best, at, y:narrow(2, 2, 2):sum(), lr.where(y:lt(lr.tensor(0)), y, lr.square(y)):to "u8"
+    end)
+    f:plan(lr.zeros { 2, 4 }):save(path)
+  end), read = plan_run, runs = true },
   { name = "PNG", bytes = made("a.png", function(path) require "libration.media".write_png(path, noise(40, 24)) end), read = picture },
   { name = "PNG with right checksums", bytes = made("a.png", function(path) require "libration.media".write_png(path, noise(40, 24)) end),
     read = function(bytes) return picture(with_checksums(bytes)) end },

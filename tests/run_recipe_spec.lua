@@ -50,9 +50,24 @@ describe("run #process", function()
     assert.is_truthy(text:find("output  grey%s+f32 %[1,1,7,9%]"), text)
   end)
 
+  it("saves a plan, which it runs like any network, to the same numbers", function()
+    local text, code = run(("--model %s/grey.onnx --shape image=1x3x4x6 --input %s/a.png --save %s/grey.plan"):format(folder, folder, folder))
+    assert.equal(0, code, text)
+    assert.is_truthy(text:find("saved   " .. folder .. "/grey.plan", 1, true), text)
+    local again
+    again, code = run(("--model %s/grey.plan --input %s/a.png"):format(folder, folder))
+    assert.equal(0, code, again)
+    assert.is_truthy(again:find("a saved plan of", 1, true), again)
+    assert.equal(text:match "output[^\n]*", again:match "output[^\n]*")
+    text, code = run(("--model %s/grey.plan --input %s/a.png --save %s/b.plan"):format(folder, folder, folder))
+    assert.is_true(code ~= 0 and text:find("is a saved plan already", 1, true) ~= nil, text)
+    text, code = run(("--model %s/grey.onnx --save %s/b.txt"):format(folder, folder))
+    assert.is_true(code ~= 0 and text:find("want a name that ends in .plan", 1, true) ~= nil, text)
+  end)
+
   it("refuses in one line: no file, an unknown operator, wrong inputs and shapes", function()
     for arguments, words in pairs {
-      ["--model " .. folder .. "/none.onnx"] = "none.onnx: No such file", ["--model " .. folder .. "/a.npy"] = "a network file ends in .tflite or .onnx",
+      ["--model " .. folder .. "/none.onnx"] = "none.onnx: No such file", ["--model " .. folder .. "/a.npy"] = "a network file ends in .tflite, .onnx or .plan",
       ["--model " .. folder .. "/odd.onnx"] = "node 'n_y' (Frobnicate): this operator is not supported",
       ["--model " .. folder .. "/grey.onnx --input a.npy,b.npy"] = "2 files, ", ["--model " .. folder .. "/grey.onnx --shape 3x4"] = "want NAME=1x3x640x640",
       ["--model " .. folder .. "/grey.onnx --shape image=1x4x3x3"] = "for 4 channels",

@@ -3,6 +3,7 @@ local ffi = require "ffi"
 local core = require "libration.core"
 local tensor = require "libration.tensor"
 local device = require "libration.device"
+local files = require "libration.files"
 
 local C, check, raise = core.C, core.check, core.raise
 local is_tensor = tensor.is_tensor
@@ -138,6 +139,92 @@ function Plan:__tostring()
   end
   lines[#lines + 1] = ("%d calls, %.1f us, arena %.1f kB"):format(#lines, total * 1e6, tonumber(C.lbr_plan_arena(self.plan)) / 1e3)
   return table.concat(lines, "\n")
+end
+
+local ports_t, name_t = ffi.typeof "lbr_plan_port[?]", ffi.typeof "const char *"
+
+-- Tensors with their names for C; what must live as long comes second.
+local function ports(list, n, names, what)
+  local out, alive = ports_t(math.max(n, 1)), {}
+  for i = 1, n do
+    if not is_tensor(list[i]) then raise(("plan: %s %d is a %s; only tensors can be saved"):format(what, i, type(list[i]))) end
+    alive[i] = names and names[i] or ("%s%d"):format(what, i)
+    out[i - 1].name, out[i - 1].tensor = name_t(alive[i]), list[i]
+  end
+  return out, alive
+end
+
+--- Writes the plan with all that it reads (weights) to one file, which lbr_plan_open runs without Lua and record.open with it. Plans of the CPU only.
+---@param path string
+---@param names? {inputs: string[], outputs: string[]} default input1, ... and output1, ...; network:plan(...) knows those of its file
+---@return string path; raises one line where it cannot be written
+function Plan:save(path, names)
+  names = names or self.names or {}
+  local results = self.results.n == 1 and type(self.results[1]) == "table" and self.results[1] or self.results
+  local n = results.n or #results
+  local inputs, alive_inputs = ports(self.held, self.n, names.inputs, "input")
+  local outputs, alive_outputs = ports(results, n, names.outputs, "output")
+  return files.replace(path, function(temporary)
+    check(C.lbr_plan_write(self.plan, temporary, inputs, self.n, outputs, n))
+    return alive_inputs, alive_outputs
+  end)
+end
+
+---@class OpenedPlan
+---@field inputs {name: string, kind: string, shape: integer[]}[]
+---@field outputs {name: string, kind: string, shape: integer[]}[]
+---@field plan table tostring and calls as a recorded plan's
+local Opened = {}
+Opened.__index = Opened
+
+local value_t = ffi.typeof "lbr_plan_value"
+local read_only, writable = ffi.typeof "const void *[?]", ffi.typeof "void *[?]"
+
+local function values(raw, count, describe)
+  local list, value = {}, value_t()
+  for i = 0, count - 1 do
+    check(describe(raw, i, value))
+    local shape = {}
+    for d = 0, value.ndim - 1 do shape[d + 1] = value.shape[d] end
+    list[i + 1] = {name = ffi.string(value.name), kind = tensor.dtype_names[value.dtype], shape = shape}
+  end
+  return list
+end
+
+--- Opens a plan that Plan:save wrote.
+---@param path string
+---@return OpenedPlan? plan
+---@return string? error one line
+function record.open(path)
+  local out = ffi.new "lbr_plan *[1]"
+  if C.lbr_plan_open(path, out) < 0 then return nil, ffi.string(C.lbr_error()) end
+  local raw = ffi.gc(out[0], C.lbr_plan_free)
+  return setmetatable({
+    inputs = values(raw, C.lbr_plan_inputs(raw), C.lbr_plan_input), outputs = values(raw, C.lbr_plan_outputs(raw), C.lbr_plan_output),
+    plan = setmetatable({plan = raw, held = {}, n = 0, results = {n = 0}, replays = 0}, Plan),
+  }, Opened)
+end
+
+--- Runs it.
+---@param ... Tensor one for each input, of its dtype and shape, on the CPU
+---@return Tensor ... fresh ones
+function Opened:run(...)
+  local from, to, given, made = read_only(math.max(#self.inputs, 1)), writable(math.max(#self.outputs, 1)), {}, {}
+  for i, want in ipairs(self.inputs) do
+    local x = select(i, ...)
+    local text = ("%s [%s]"):format(want.kind, table.concat(want.shape, ","))
+    if not is_tensor(x) or tensor.describe(x) ~= text or x.device_ ~= 0 then
+      raise(("plan: input '%s' is %s, want %s on the cpu"):format(want.name, is_tensor(x) and tensor.describe(x) .. " on " .. x.device or "a " .. type(x), text))
+    end
+    given[i] = x:contiguous()
+    from[i - 1] = given[i].data
+  end
+  for i, out in ipairs(self.outputs) do
+    made[i] = tensor.empty(out.shape, out.kind)
+    to[i - 1] = made[i].data
+  end
+  check(C.lbr_plan_apply(self.plan.plan, from, to))
+  return unpack(made)
 end
 
 local Recorded = {}

@@ -10,6 +10,7 @@ local dims_t = ffi.typeof "int32_t[6]"
 local tensor = {}
 
 local dtype_names = {[0] = "f32", [1] = "f64", [2] = "f16", [3] = "bf16", [4] = "u8", [5] = "i32"}
+tensor.dtype_names = dtype_names
 local dtype_ids = {f32 = 0, f64 = 1, f16 = 2, bf16 = 3, u8 = 4, i32 = 5}
 local pointers = {
   [0] = ffi.typeof "float *", [1] = ffi.typeof "double *", [2] = ffi.typeof "uint16_t *",

@@ -10,6 +10,7 @@ local int8 = require "libration.graph.int8"
 local layers = require "libration.graph.layers"
 local trainable = require "libration.graph.trainable"
 local specialise = require "libration.graph.specialise"
+local saved = require "libration.graph.saved"
 local record = require "libration.record"
 local tensor = require "libration.tensor"
 local device = require "libration.device"
@@ -127,21 +128,29 @@ function loaders.onnx(path, options)
   return setmetatable({ name = model.name, graph = shaped.graph, inputs = shaped.inputs, outputs = shaped.outputs, plans = shaped.plans }, Network):to(options.device or "cpu")
 end
 
+function loaders.plan(path, options)
+  if (options.device or "cpu") ~= "cpu" and options.device ~= "auto" then return nil, ("%s: a saved plan runs on the cpu, not on %s"):format(path, options.device) end
+  if options.precision and options.precision ~= "f32" or options.outputs or options.passes == false then
+    error("graph: a saved plan has its precision and outputs already", 3)
+  end
+  return saved.load(path)
+end
+
 ---Loads a network file.
----@param path string .tflite or .onnx
+---@param path string .tflite, .onnx, or .plan as network:plan(...):save wrote it
 ---@param options? {outputs: string[], passes: boolean, precision: string, calibration: table, device: string, shapes: table<string, integer[]>} outputs: names of
 ---those to compute (default all); what only the others need is left out. precision: "f32" (default), "bf16", on a CUDA device "f16", on the CPU "int8" between the
 ---first layer and the heads; calibration: for int8, sample inputs from which the ranges of numbers are taken, a list of tensors or of lists with one for each input;
 ---device: "cpu" (default), "cuda", "cuda:N"; passes = false runs the graph as it stands in the file (to compare with);
 ---shapes: of the inputs by name, where an ONNX file leaves sizes open (default 1)
----@return Network? network
+---@return Network|SavedNetwork? network
 ---@return string? error one line: missing, not a network, an operator that is not supported
 function M.load(path, options)
   options = options or {}
   local name, why = check_options(options)
   if not name then return nil, why end
   local loader = loaders[tostring(path):match("%.([%w]+)$") or ""]
-  if not loader then return nil, ("%s: a network file ends in .tflite or .onnx"):format(tostring(path)) end
+  if not loader then return nil, ("%s: a network file ends in .tflite, .onnx or .plan"):format(tostring(path)) end
   return loader(path, options)
 end
 
@@ -201,6 +210,20 @@ function Network:__tostring()
   local head = ("network %s: %s"):format(self.name, table.concat(parts, " "))
   if not self.graph then return head .. "; layers: when inputs have come, or with option shapes" end
   return ("%s; %d nodes\n%s"):format(head, #self.graph.nodes, layers.describe(self.graph))
+end
+
+---The plan for these inputs, with the names of the file: network:plan(x):save "network.plan" writes what C runs without Lua.
+---@param ... Tensor inputs as for run
+---@return table plan
+function Network:plan(...)
+  local inputs = gather(self, ...)
+  local _, plan, arguments, finish = self:plan_for(inputs)
+  if not plan or finish or #arguments ~= #inputs then error(self.name .. ": no plan for all inputs, its operators depend on the numbers of the inputs", 2) end
+  local made, names = plan:plan(unpack(arguments)), { inputs = {}, outputs = {} }
+  for i, info in ipairs(self.inputs) do names.inputs[i] = info.name end
+  for i, info in ipairs(self.outputs) do names.outputs[i] = info.name end
+  made.names = names
+  return made
 end
 
 ---The network as a module whose weights have gradients, for the shapes of its last run, or those that the file says: fine-tune it with the usual loop, save its state_dict.

@@ -22,9 +22,11 @@ Track.__index = Track
 
 --- An empty track.
 ---@param kind string
+---@param room? integer samples that it is made for (8); it grows beyond
 ---@return Track
-function tracks.new_track(kind)
-  return setmetatable({ kind = kind, keep = false, count = 0, room = 8, outlines = {}, samples = ffi.new("lbr_track_sample[8]") }, Track)
+function tracks.new_track(kind, room)
+  room = room or 8
+  return setmetatable({ kind = kind, keep = false, count = 0, room = room, outlines = {}, samples = ffi.new("lbr_track_sample[?]", room) }, Track)
 end
 
 --- Room for one more sample; its points are NaN, its other numbers 0.
@@ -176,21 +178,22 @@ end
 -- Averages boxes and points over neighbours, and makes each box as much larger as the average is off, so that it still covers what was found.
 local function smooth(track, reach)
   if reach < 1 or track.count < 3 then return end
-  local n, bytes = track.count, ffi.sizeof "lbr_track_sample"
-  local raw = ffi.new("lbr_track_sample[?]", n)
-  ffi.copy(raw, track.samples, n * bytes)
   -- a sample is 20 numbers of four bytes: x, y, width, height are 2 to 5, points 8 to 19
-  local from, to, stride = ffi.cast("float *", raw), ffi.cast("float *", track.samples), bytes / 4
+  local n, fields = track.count, ffi.sizeof "lbr_track_sample" / 4
+  local raw = ffi.new("lbr_track_sample[?]", reach + 1) -- what the last samples were before
+  local before, to = ffi.cast("float *", raw), ffi.cast("float *", track.samples)
   for i = 0, n - 1 do
     local near = math.min(reach, i, n - 1 - i)
+    raw[i % (reach + 1)] = track.samples[i]
     for field = 2, 19 do
       if field < 6 or field > 7 then
         local sum = 0
-        for k = i - near, i + near do sum = sum + from[k * stride + field] end
-        if sum == sum then to[i * stride + field] = sum / (2 * near + 1) end
+        for k = i - near, i do sum = sum + before[k % (reach + 1) * fields + field] end
+        for k = i + 1, i + near do sum = sum + to[k * fields + field] end
+        if sum == sum then to[i * fields + field] = sum / (2 * near + 1) end
       end
     end
-    local s, r = track.samples[i], raw[i]
+    local s, r = track.samples[i], raw[i % (reach + 1)]
     s.width = math.max(s.width, r.width + 2 * math.abs(s.x - r.x))
     s.height = math.max(s.height, r.height + 2 * math.abs(s.y - r.y))
   end
@@ -201,7 +204,7 @@ local function extend(track, lead, times, most)
   local first, last = track.samples[0], track.samples[track.count - 1]
   local before = math.max(0, math.min(lead, first.frame - track.least))
   local after = math.max(0, math.min(lead, (track.most or most) - last.frame))
-  local whole = tracks.new_track(track.kind)
+  local whole = tracks.new_track(track.kind, track.count + before + after)
   whole.outlines = track.outlines
   local function copy(s, frame, k)
     local new = whole:append()
@@ -230,11 +233,12 @@ end
 function Tracker:finish(times)
   self:cut()
   local all = {}
-  for _, track in ipairs(self.done) do
+  for i, track in ipairs(self.done) do
     if evidence_of(track) >= self.evidence then
       smooth(track, self.smooth)
       all[#all + 1] = extend(track, self.lead, times, self.frame)
     end
+    self.done[i] = nil -- an hour's samples are not kept twice
   end
   table.sort(all, function(a, b)
     local p, q = a.samples[0], b.samples[0]
