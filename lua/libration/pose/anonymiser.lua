@@ -1,8 +1,8 @@
 -- The two passes of the anonymiser over a recording or a picture, and the look at its result: find -> sidecar -> cover -> verify. Knows no options and no pages.
 local ffi = require "ffi"
-local device = require "libration.device"
 local files = require "libration.files"
 local masks = require "libration.pose.masks"
+local looks = require "libration.pose.looks"
 local media = require "libration.media"
 local tensor = require "libration.tensor"
 local core = require "libration.core"
@@ -29,11 +29,6 @@ local function clock()
   }
 end
 
--- True for errors that end the run and say nothing of a frame: Ctrl-C.
-local function interrupted(err)
-  return tostring(err):find("interrupted", 1, true) ~= nil
-end
-
 --- True where a file begins like a picture, and is no video.
 ---@param path string
 ---@return boolean
@@ -47,8 +42,8 @@ local function open(path, options)
   if not files.exists(path) then return nil, path .. ": No such file or directory" end
   if not anonymiser.is_picture(path) then
     local video, why = media.transcode {
-      convert = options.convert,
-      input = path, output = options.output, audio = options.audio, crf = options.crf, threads = options.threads, decoder_threads = options.threads,
+      input = path, output = options.output, audio = options.audio, crf = options.crf, preset = options.preset, threads = options.threads,
+      decoder_threads = options.threads, queue = options.queue, convert = options.convert, coarse = options.coarse,
     }
     if not video then return nil, why end
     return video
@@ -71,36 +66,35 @@ end
 
 --- Pass one: what is to be covered.
 ---@param path string video or picture
----@param finder table with :look(frame) and :reset(), as pose/finder.lua makes them
----@param options {gap: number, lead: integer, evidence: number, threads: integer, on_open: fun(count: integer), on_frame: fun(n: integer, found: integer)}
----@return table|nil found {frames, width, height, blank, tracks, warning, faults = {{frame, reason}, ...}}, or nil and one line that names the file; raises the error of a
----  CUDA device that fails under a finder without a fallback
+---@param finder table with :look(frame, at) and :reset(), as pose/finder.lua makes them
+---@param options {gap: number, lead: integer, evidence: number, threads: integer, every: number, queue: integer, on_open: fun(count: integer),
+---  on_frame: fun(n: integer, found: integer, busy: table?, looks: table)}
+---  every: seconds between two looks at most, where those agree (0: every frame is looked at); queue: frames held at most
+---@return table|nil found {frames, looks, busy, width, height, blank, tracks, warning, faults = {{frame, reason}, ...}}, or nil and one line that names the file;
+---  looks: as looks.run gives it; busy: as the transcode's. Raises the error of a CUDA device that fails under a finder without a fallback
 function anonymiser.find(path, finder, options)
-  local source, why = open(path, { threads = options.threads, convert = true })
+  local every = options.every or 0
+  local source, why = open(path, { threads = options.threads, queue = options.queue, convert = every == 0, coarse = true })
   if not source then return nil, why end
   if options.on_open then options.on_open(source.count) end
-  finder:reset()
   -- one frame is all there is of a picture: nothing to add up, to smooth or to lead
   local tracker = tracks.tracker(source.still and { lead = 0, smooth = 0 } or { gap = options.gap, lead = options.lead, evidence = options.evidence })
   local times, found = clock(), { width = source.width, height = source.height, blank = {}, faults = {}, frames = 0, hits = 0 }
-  local room = not source.still and tensor.empty({ source.height, source.width, 3 }, "u8") or nil
-  local ok, err = pcall(function()
-    for frame in source:frames() do
-      local looked, detections, cut = false, frame.damaged and ("the frame is %s in the file"):format(frame.damaged), false
-      if not frame.damaged then looked, detections, cut = pcall(finder.look, finder, frame:rgb(room)) end
-      if not looked then
-        if interrupted(detections) or device.failed(finder.device or "cpu", detections) then error(detections, 0) end
-        found.blank[#found.blank + 1] = frame.index
-        found.faults[#found.faults + 1] = { frame = frame.index, reason = tostring(detections):match "^[^\n]*" }
-        detections, cut = {}, false
-        finder:reset()
-      end
-      if cut then tracker:cut() end
-      times.put(frame.time)
-      tracker:update(frame.time, detections)
-      found.frames, found.hits = frame.index, found.hits + #detections
-      if options.on_frame then options.on_frame(frame.index, found.hits) end
+  local function take(look, state)
+    if look.fault then
+      found.blank[#found.blank + 1] = look.index
+      found.faults[#found.faults + 1] = { frame = look.index, reason = look.fault }
     end
+    if look.cut then tracker:cut() end
+    times.put(look.time)
+    local detections = look.detections or {}
+    tracker:update(look.time, detections)
+    found.frames, found.hits = look.index, found.hits + #detections
+    if options.on_frame then options.on_frame(look.index, found.hits, source.busy and source:busy(), state) end
+  end
+  local ok, err = pcall(function()
+    found.looks = looks.run(source, finder, { every = every }, take)
+    found.busy = source.busy and source:busy()
     source:close()
   end)
   if not ok then
@@ -206,18 +200,21 @@ end
 ---@param path string the recording that the plan was made of
 ---@param output string where the result goes: .png for pictures
 ---@param plan Sidecar as sidecar.read gives it
----@param options {audio: string, crf: integer, threads: integer, look: integer, on_open: fun(count: integer), on_frame: fun(n: integer, busy: table?)}
+---@param options {audio: string, crf: integer, preset: string, threads: integer, queue: integer, look: integer, on_open: fun(count: integer),
+---  on_frame: fun(n: integer, busy: table?)}
 ---  audio "keep", "drop" or "distort"; look: how many doubtful frames come back as pictures
----@return {frames: integer, masked: integer, blanked: integer[], pictures: table[], dropped: string[], sounds: integer, warning: string?} done; raises one line where
----  that is not possible, and leaves no output then
+---@return {frames: integer, masked: integer, blanked: integer[], pictures: table[], dropped: string[], sounds: integer, warning: string?, busy: table?} done;
+---  raises one line where that is not possible, and leaves no output then
 function anonymiser.cover(path, output, plan, options)
-  local source = assert(open(path, { output = output, audio = options.audio, crf = options.crf, threads = options.threads }))
+  local source = assert(open(path, {
+    output = output, audio = options.audio, crf = options.crf, preset = options.preset, threads = options.threads, queue = options.queue,
+  }))
   if source.width ~= plan.input.width or source.height ~= plan.input.height then
     source:abort()
     error(("%s: %dx%d pixels, but the sidecar was made of %dx%d"):format(path, source.width, source.height, plan.input.width, plan.input.height), 0)
   end
   if options.on_open then options.on_open(source.count) end
-  local cover, doubtful, pictures, frames = masker(plan), anonymiser.doubtful(plan, options.look or 0), {}, 0
+  local cover, doubtful, pictures, frames, busy = masker(plan), anonymiser.doubtful(plan, options.look or 0), {}, 0, nil
   local ok, err = pcall(function()
     for frame in source:frames() do
       local list, wanted = cover.list(frame), doubtful[#pictures + 1]
@@ -232,6 +229,7 @@ function anonymiser.cover(path, output, plan, options)
       frames = frame.index
       if options.on_frame then options.on_frame(frames, source.busy and source:busy()) end
     end
+    busy = source.busy and source:busy()
     source:close()
   end)
   if not ok then
@@ -239,7 +237,8 @@ function anonymiser.cover(path, output, plan, options)
     error(err, 0)
   end
   return {
-    frames = frames, masked = cover.masked, blanked = cover.blanked, pictures = pictures, dropped = source.dropped, sounds = source.sounds or 0, warning = source.warning,
+    busy = busy, frames = frames, masked = cover.masked, blanked = cover.blanked, pictures = pictures, dropped = source.dropped,
+    sounds = source.sounds or 0, warning = source.warning,
   }
 end
 
@@ -300,19 +299,17 @@ end
 ---@param options table as anonymiser.find
 ---@return Track[] left what was seen
 function anonymiser.verify(output, plan, finder, options)
-  local index, hidden = 0, {} -- every frame that is not damaged is looked at, and the result has no damaged ones
+  local hidden = {}
   for _, frame in ipairs(plan.blank) do hidden[frame] = true end
   plan.mask, plan.margin = plan.settings.mask, assert(masks.margin(plan.settings.margin))
   local beside = setmetatable({}, { __index = finder })
   function beside.reset() finder:reset() end
-  function beside.look(_, frame)
-    index = index + 1
-    local seen, cut = finder:look(frame)
-    local list, left = masks.of_frame(plan, index), {}
-    for _, d in ipairs(seen) do
-      if not hidden[index] and masks.covered(list, d) < .6 then left[#left + 1] = d end
+  function beside.look(_, frame, at)
+    local list, left = masks.of_frame(plan, at.index), {}
+    for _, d in ipairs(finder:look(frame, at)) do
+      if not hidden[at.index] and masks.covered(list, d) < .6 then left[#left + 1] = d end
     end
-    return left, cut
+    return left
   end
   local seen = assert(anonymiser.find(output, beside, options))
   local id = 0

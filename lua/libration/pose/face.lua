@@ -205,14 +205,14 @@ end
 --- Faces in a frame, wherever they are: the whole frame, and with a rim in which it is mirrored (the half of a face that the edge cuts off is there again, and the
 --- network finds it) its tiles or the whole again; where that finds none, the same turned by 90, 180 and 270 degrees.
 ---@param frame Tensor u8 [H,W,3] RGB, here or on the detector's device
----@param options? {tile: number, upright: boolean, turned: boolean, least: number} tile: side of the tiles in pixels (none without); upright, turned: false leaves
+---@param options? {tile: number, upright: boolean, turned: boolean, least: number, ask: function} tile: side of the tiles in pixels (none without); upright, turned: false leaves
 ---  those views out; least: smallest score instead of the detector's own. All but the whole frame are asked for a quarter of the rest more, as they show much that
----  is no face
+---  is no face. ask: is called in place of look
 ---@return Face[] faces best first
 function FaceDetector:search(frame, options)
   options = options or {}
   local h, w = frame:size(1), frame:size(2)
-  local least, long = options.least or self.confidence, math.max(w, h)
+  local least, long, ask = options.least or self.confidence, math.max(w, h), options.ask or self.look
   frame = frame:contiguous()
   local rim = math.min(math.ceil((options.tile or long) / 8), w, h)
   local whole, parts = { { x = w / 2, y = h / 2, side = long } }, options.tile and face.tiles(w + 2 * rim, h + 2 * rim, options.tile) or {}
@@ -226,8 +226,8 @@ function FaceDetector:search(frame, options)
     return views
   end
   local function turned(quarters)
-    local lists = self:look(frame, views_of(whole, quarters), least)
-    for _, list in ipairs(inside(self:look(frame, views_of(parts, quarters), least + (1 - least) / 4, rim), w, h)) do lists[#lists + 1] = list end
+    local lists = ask(self, frame, views_of(whole, quarters), least, 0)
+    for _, list in ipairs(inside(ask(self, frame, views_of(parts, quarters), least + (1 - least) / 4, rim), w, h)) do lists[#lists + 1] = list end
     return face.merge(lists)
   end
   local found = options.upright ~= false and turned { 0 } or {}

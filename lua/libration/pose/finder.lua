@@ -1,7 +1,6 @@
--- Finds in each frame of a recording what is to be covered: faces, heads where the face network misses them, persons, or what a brought network finds; and cuts.
+-- Finds in each frame of a recording what is to be covered: faces, heads where the face network misses them, persons, or what a brought network finds.
 -- Follows nothing from frame to frame but bodies; tracks.lua joins the answers, masks.lua makes shapes of them.
-local ffi = require "ffi"
-local core = require "libration.core"
+local changes = require "libration.pose.changes"
 local device = require "libration.device"
 local face = require "libration.pose.face"
 local regions = require "libration.regions"
@@ -28,8 +27,8 @@ end
 ---@param options? table detector "auto" (BlazeFace full range and BlazePose), "face" (BlazeFace alone), "pose" (BlazePose's heads and bodies alone);
 ---  confidence: least score, .3; target "face" (faces and heads), "person"; tile: side of tiles in pixels, 0: none, nil: finder.tile's; range: of BlazeFace,
 ---  "full" or "short"; turned: false never looks at turned views; adapter: a brought network as adapters.detector gives it, instead of BlazeFace; target may be one of
----  its classes, too; device "cpu" (default), "cuda", "cuda:N": where the networks run; fallback(err): is called when that device fails, and the CPU goes on with the
----  same frame (without it the error goes on)
+---  its classes, too; precision: of BlazeFace and BlazePose; batch: views of a frame that BlazeFace takes at once; device "cpu" (default), "cuda", "cuda:N": where the
+---  networks run; fallback(err): is called when that device fails, and the CPU goes on with the same frame (without it the error goes on)
 ---@return Finder
 function finder.new(options)
   options = options or {}
@@ -37,9 +36,8 @@ function finder.new(options)
     confidence = options.confidence or .3, target = options.target or "face", tile = options.tile, turned = options.turned ~= false,
     adapter = options.adapter, device = device.name(device.id(options.device)),
   }, Finder)
-  self.options = options
+  self.options, self.memory = options, changes.memory()
   self:build(self.device)
-  self.small, self.before = ffi.new("uint8_t[?]", 32 * 18 * 3), ffi.new("uint8_t[?]", 32 * 18 * 3)
   self:reset()
   return self
 end
@@ -48,45 +46,26 @@ end
 function Finder:build(to)
   local options = self.options
   local detector, class = options.detector or "auto", self.target ~= "face" and self.target ~= "person"
+  local precision = not (to == "cpu" and options.precision == "f16") and options.precision or nil -- the CPU that takes over has no f16
   self.device, self.picture = to, nil
   if self.adapter then
     self.adapter:to(to)
   elseif detector ~= "pose" then
-    self.faces = options.faces or face.detector { range = options.range, confidence = self.confidence, device = to }
+    self.faces = options.faces or face.detector { range = options.range, confidence = self.confidence, precision = precision, batch = options.batch, device = to }
   end
   if detector ~= "face" and not class and not (self.adapter and self.target == "person") then
     local known = self.people
-    self.people = options.people or require "libration.pose.people".finder { confidence = math.max(.3, math.min(.5, self.confidence)), device = to }
+    self.people = options.people or
+      require "libration.pose.people".finder { confidence = math.max(.3, math.min(.5, self.confidence)), precision = precision, device = to }
     if known then self.people:inherit(known) end
   end
 end
 
 --- The next frame is a first one.
 function Finder:reset()
-  self.seen = false
+  self.index = nil
+  self.memory:reset()
   if self.people then self.people:reset() end
-end
-
--- True where this frame belongs to another scene than the one before: most of a small copy changed, and so did the share of its colours.
-local function is_cut(self, frame)
-  local h, w = frame:size(1), frame:size(2)
-  local region = ffi.new("lbr_region", w / 2, h / 2, w, h, 0)
-  local now, last, n = self.small, self.before, 32 * 18 * 3
-  core.check(core.C.lbr_crop_u8(frame:ptr(), h, w, w * 3, region, core.C.LBR_BORDER_REPLICATE, now, 18, 32))
-  local moved, counts = 0, {}
-  for k = 0, 95 do counts[k] = 0 end
-  for i = 0, n - 1 do
-    moved = moved + math.abs(now[i] - last[i])
-    local channel = i % 3 * 32
-    local a, b = channel + math.floor(now[i] / 8), channel + math.floor(last[i] / 8)
-    counts[a], counts[b] = counts[a] + 1, counts[b] - 1
-  end
-  local other = 0
-  for k = 0, 95 do other = other + math.abs(counts[k]) end
-  ffi.copy(last, now, n)
-  local first = not self.seen
-  self.seen = true
-  return not first and moved / n > 30 and other / (2 * n) > .35
 end
 
 -- A person of whom only the face is known: what lies below a face that no body was found for.
@@ -101,19 +80,8 @@ local function as(kind, d)
   return { kind = kind, x = d.x, y = d.y, width = d.width, height = d.height, angle = d.angle, score = d.score, points = d.points }
 end
 
--- What is to be covered in a frame that the networks' device has.
-local function find(self, frame)
-  local tile = self.tile or finder.tile(frame:size(2), frame:size(1))
-  tile = tile > 0 and tile or nil
-  local faces = {}
-  if self.adapter then
-    faces = self.adapter:detect(frame, self.confidence, self.target)
-    if not self.people then return faces end
-  elseif self.faces then
-    faces = self.faces:search(frame, { tile = tile, turned = false })
-  end
-  local persons = self.people and self.people:process(frame, faces) or {}
-  if self.faces and self.turned and #faces == 0 and #persons == 0 then faces = self.faces:search(frame, { tile = tile, upright = false }) end
+-- Faces and persons as detections of the target.
+local function gather(self, faces, persons)
   local found = {}
   if self.target == "person" then
     for _, person in ipairs(persons) do found[#found + 1] = as("person", person) end
@@ -133,20 +101,61 @@ local function find(self, frame)
   return found
 end
 
---- What is to be covered in the next frame.
+-- Side of a square round a detection in which the face network finds what is there, in its sizes.
+local ROUND = 4
+
+-- What is there round detections of a moment before or after: faces in squares, bodies only for those where no face is.
+local function find_near(self, frame, near, steps)
+  if self.adapter and not self.people then return self.adapter:detect(frame, self.confidence, self.target) end
+  local faces, views, missing = {}, {}, {}
+  for i, d in ipairs(near) do views[i] = { x = d.x, y = d.y, side = math.max(ROUND * math.max(d.width, d.height), 96), angle = d.angle or 0 } end
+  if self.adapter then faces = self.adapter:detect(frame, self.confidence, self.target) end
+  if self.faces then faces = face.merge(self.faces:look(frame, views, self.confidence + (1 - self.confidence) / 4)) end
+  for _, d in ipairs(near) do
+    local seen = false
+    for _, f in ipairs(faces) do seen = seen or self.target ~= "person" and math.sqrt((f.x - d.x) ^ 2 + (f.y - d.y) ^ 2) < (d.width + d.height) / 2 end
+    if not seen then missing[#missing + 1] = d end
+  end
+  return gather(self, faces, self.people and #missing > 0 and self.people:process(frame, nil, { steps = steps, near = missing }) or {})
+end
+
+-- What is there in a frame that the networks' device has.
+local function find(self, frame, at, steps)
+  if at and at.near then return find_near(self, frame, at.near, steps) end
+  local tile = self.tile or finder.tile(frame:size(2), frame:size(1))
+  tile = tile > 0 and tile or nil
+  local faces, ask = {}, nil
+  if at and at.coarse then
+    function ask(detector, picture, views, least, rim)
+      return self.memory:of(views, rim, at.coarse, at.cell, function(some) return detector:look(picture, some, least, rim) end)
+    end
+  end
+  if self.adapter then
+    faces = self.adapter:detect(frame, self.confidence, self.target)
+    if not self.people then return faces end
+  elseif self.faces then
+    faces = self.faces:search(frame, { tile = tile, turned = false, ask = ask })
+  end
+  local persons = self.people and self.people:process(frame, faces, { steps = steps }) or {}
+  if self.faces and self.turned and #faces == 0 and #persons == 0 then faces = self.faces:search(frame, { tile = tile, upright = false, ask = ask }) end
+  return gather(self, faces, persons)
+end
+
+--- What is to be covered in a frame of the scene.
 ---@param frame Tensor u8 [H,W,3] RGB
+---@param at? {index: integer, coarse: Tensor?, cell: integer?, near: table[]?} its number, if frames are left out between the looks; its coarse picture: views in which
+---  nothing changed are not searched again; near: only what is near one of these detections is wanted
 ---@return table[] detections kind "face", "person" or the brought network's class; x, y, width, height (pixels, centre), angle, score, points (faces)
----@return boolean cut true where a new scene begins with this frame
-function Finder:look(frame)
+function Finder:look(frame, at)
   frame = frame:contiguous()
-  local cut = is_cut(self, frame)
-  if cut and self.people then self.people:reset() end
+  local steps = at and self.index and math.abs(at.index - self.index) or 1
+  if not (at and at.near) then self.index = at and at.index end
   local function seen()
     self.picture = regions.show(frame, self.device, self.picture)
-    return find(self, self.picture)
+    return find(self, self.picture, at, steps)
   end
   local fallback = self.options.fallback
-  if self.device == "cpu" or not fallback then return seen(), cut end
+  if self.device == "cpu" or not fallback then return seen() end
   local ok, found = pcall(seen)
   if not ok then
     if not device.failed(self.device, found) then error(found, 0) end
@@ -154,7 +163,7 @@ function Finder:look(frame)
     self:build "cpu"
     found = seen()
   end
-  return found, cut
+  return found
 end
 
 return finder
