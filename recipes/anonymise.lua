@@ -305,6 +305,7 @@ local function tools_of(o, given)
   if o.apply == "" or o.verify then
     local which
     place, which = require("libration.device").take(o.device)
+    if o.precision == "f16" and place == "cpu" then error("--precision f16 is for CUDA devices, on the CPU there is bf16", 0) end
     log.info("device: %s", which)
   end
   if o.device == "auto" then

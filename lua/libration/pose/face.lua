@@ -238,7 +238,7 @@ end
 ---@param frame Tensor u8 [H,W,3] RGB, here or on the detector's device
 ---@param options? {tile: number, upright: boolean, turned: boolean, least: number, ask: function} tile: side of the tiles in pixels (none without); upright, turned: false leaves
 ---  those views out; least: smallest score instead of the detector's own. All but the whole frame are asked for a quarter of the rest more, as they show much that
----  is no face. ask: is called in place of look, with a view's rim as a last argument
+---  is no face. ask: is called in place of look
 ---@return Face[] faces best first
 function FaceDetector:search(frame, options)
   options = options or {}

@@ -46,6 +46,7 @@ end
 function Finder:build(to)
   local options = self.options
   local detector, class = options.detector or "auto", self.target ~= "face" and self.target ~= "person"
+  local precision = not (to == "cpu" and options.precision == "f16") and options.precision or nil -- the CPU that takes over has no f16
   self.device, self.picture = to, nil
   if self.adapter then
     self.adapter:to(to)
