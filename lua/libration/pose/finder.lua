@@ -52,12 +52,12 @@ function Finder:build(to)
     self.adapter:to(to)
   elseif detector ~= "pose" then
     self.faces = options.faces
-      or face.detector { range = options.range, confidence = self.confidence, precision = options.precision, batch = options.batch, device = to }
+      or face.detector { range = options.range, confidence = self.confidence, precision = precision, batch = options.batch, device = to }
   end
   if detector ~= "face" and not class and not (self.adapter and self.target == "person") then
     local known = self.people
     self.people = options.people or require "libration.pose.people".finder {
-      confidence = math.max(.3, math.min(.5, self.confidence)), precision = options.precision, margin = self.target == "person" and options.margin or nil, device = to,
+      confidence = math.max(.3, math.min(.5, self.confidence)), precision = precision, margin = self.target == "person" and options.margin or nil, device = to,
     }
     if known then self.people:inherit(known) end
   end

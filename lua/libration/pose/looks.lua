@@ -2,7 +2,6 @@
 local core = require "libration.core"
 local device = require "libration.device"
 local changes = require "libration.pose.changes"
-local device = require "libration.device"
 local overlap = require("libration.pose.face").shared
 local tensor = require "libration.tensor"
 
