@@ -53,10 +53,32 @@ local rows = {
   {"apply", "", "an edited NAME.anonymised.json: no detection, its masks are applied to the one input", metavar = "FILE"},
   {"preview", false, "write NAME.anonymised.preview.png, masked frames from all over the recording, instead of the result"},
   {"resume", false, "leave inputs alone whose result is there already, made of the same file in the same way"},
+  {"every", .25, "seconds between two looks of the detectors where these agree; between looks that do not, it is looked again, down to every frame; 0: at every frame",
+    type = "number", min = 0, max = 2, metavar = "S"},
+  {"batch", 4, "parts of a frame that BlazeFace takes at once", min = 1, max = 64, metavar = "N"},
+  {"queue", 32, "frames on the way at most; half of them lie between two looks at most", min = 4, max = 64, metavar = "FRAMES"},
+  {"precision", "f32", "of the networks; bf16 gains where the processor has units for it, f16 is for CUDA devices", choices = {"f32", "bf16", "f16"}},
+  {"preset", "cpu", "defaults of --batch and --queue for a machine: cpu: 4, 32; gpu: 24, 64", choices = {"cpu", "gpu"}},
+  {"pipeline", "multithread", "defaults of other options, for the one pipeline that there is; multithread: those printed here; batch: --batch 12 --queue 64; " ..
+    "cpu-gpu: --batch 24 --queue 64; ultra: --every .5 --queue 64 --encoder-preset ultrafast", choices = {"multithread", "batch", "cpu-gpu", "ultra"}},
+  {"encoder-preset", "veryfast", "of x264: how long it looks for a smaller file", choices = {"ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"}},
   {"crf", 18, "quality of the H.264 encoder, lower is better", min = 0, max = 51},
   {"threads", 0, "processor threads; 0: all cores", min = 0},
   positional = {"input", {}, "videos, pictures, or folders of them", metavar = "INPUT", many = true, required = true},
 }
+
+-- What --preset and --pipeline stand for; an option that was given wins over both, --pipeline over --preset.
+local DEFAULTS = {
+  cpu = {}, gpu = {batch = 24, queue = 64},
+  multithread = {}, batch = {batch = 12, queue = 64}, ["cpu-gpu"] = {batch = 24, queue = 64}, ultra = {every = .5, queue = 64, encoder_preset = "ultrafast"},
+}
+local function take_defaults(o, given)
+  for _, name in ipairs {o.preset, o.pipeline} do
+    for option, value in pairs(DEFAULTS[name]) do
+      if not given[option] then o[option] = value end
+    end
+  end
+end
 
 -- The option of the three that was taken for sound.
 local function audio_of(o)
@@ -120,24 +142,39 @@ local function same_file(a, b)
 end
 
 -- How masks are made, as the sidecar keeps it; what the user sets beside --apply wins over it.
-local SETTINGS = {"mask", "style", "strength", "feather", "margin", "detector", "weights", "confidence", "gap", "lead", "crf"}
+local SETTINGS = {"mask", "style", "strength", "feather", "margin", "detector", "weights", "confidence", "gap", "lead", "every", "encoder_preset", "crf"}
 local function settings_of(o)
   local settings = {audio = audio_of(o)}
   for _, name in ipairs(SETTINGS) do settings[name] = o[name] end
   return settings
 end
 
+-- One pass in the table of stages: shares of its time in which each was at work.
+local function add_stage(row, name, frames, busy, more, processor)
+  if not busy then return end
+  local used = (os.clock() - processor) / busy.elapsed / require("libration").threads()
+  local stage = {name = name, frames = frames, elapsed = busy.elapsed, processor = used, looks = more.looks}
+  for _, part in ipairs {"decode", "convert", "mask", "encode"} do stage[part] = busy[part] / busy.elapsed end
+  stage.networks = more.networks and more.networks / busy.elapsed
+  row.stages[#row.stages + 1] = stage
+end
+
 -- A plan from the first pass over an input.
 local function find(item, o, finder, row)
   local anonymiser, progress, sidecar = require "libration.pose.anonymiser", require "libration.progress", require "libration.pose.sidecar"
   local files = require "libration.files"
-  local bar
+  local bar, processor = nil, os.clock()
   local found, why = anonymiser.find(item.path, finder, {
-    gap = o.gap, lead = o.lead, evidence = 2 * o.confidence, threads = o.threads > 0 and o.threads or nil,
+    gap = o.gap, lead = o.lead, evidence = 2 * o.confidence, threads = o.threads > 0 and o.threads or nil, queue = o.queue,
+    every = o.mask ~= "person" and o.every or 0, -- outlines are known only of frames that were looked at
     on_open = function(count) bar = progress.new {label = files.name(item.path) .. ": finding", total = count > 0 and count or nil, unit = "frames"} end,
-    on_frame = function(n, hits) bar:update(n, hits .. " hits") end,
+    on_frame = function(n, hits, busy, looks)
+      bar:update(n, hits .. " hits" .. (busy and (", decoding %.0f %%, networks %.0f %% of the time"):format(100 * busy.decode / busy.elapsed,
+        100 * looks.seconds / busy.elapsed) or ""))
+    end,
   })
   if not found then error(why, 0) end
+  add_stage(row, "finding", found.frames, found.busy, {networks = found.looks.seconds, looks = found.looks.looked + found.looks.glances}, processor)
   bar:finish(("%d track%s"):format(#found.tracks, #found.tracks == 1 and "" or "s"))
   row.found_warning, row.faults = found.warning, found.faults
   local plan = {
@@ -162,9 +199,10 @@ end
 local function cover(item, o, row)
   local anonymiser, progress, sidecar = require "libration.pose.anonymiser", require "libration.progress", require "libration.pose.sidecar"
   local plan = assert(sidecar.read(item.sidecar))
-  local bar
+  local bar, processor = nil, os.clock()
   local done = anonymiser.cover(item.path, item.output, plan, {
-    audio = plan.settings.audio or "keep", crf = plan.settings.crf or o.crf, threads = o.threads > 0 and o.threads or nil, look = 6,
+    audio = plan.settings.audio or "keep", crf = plan.settings.crf or o.crf, preset = plan.settings.encoder_preset or o.encoder_preset, queue = o.queue,
+    threads = o.threads > 0 and o.threads or nil, look = 6,
     on_open = function() bar = progress.new {label = require("libration.files").name(item.path) .. ": masking", total = plan.input.frames, unit = "frames"} end,
     on_frame = function(n, busy)
       bar:update(n, busy and n % 16 == 0 and
@@ -172,6 +210,7 @@ local function cover(item, o, row)
     end,
   })
   bar:finish()
+  add_stage(row, "masking", done.frames, done.busy, {}, processor)
   row.frames, row.masked, row.blanked, row.pictures = done.frames, done.masked, done.blanked, done.pictures
   local sound = plan.settings.audio or "keep"
   row.notes = {row.found_warning}
@@ -200,6 +239,7 @@ local function verify(item, o, plan, verifier, row)
     local before = #plan.blank
     local left, frames = anonymiser.verify(item.output, plan, verifier, {
       gap = o.gap, lead = o.lead, evidence = 0, threads = o.threads > 0 and o.threads or nil, only = only, grow = 1 + .25 * (round - 1),
+      every = only and 0 or o.every, queue = o.queue,
       on_open = function() bar = progress.new {label = name .. ": verifying", total = plan.input.frames, unit = "frames"} end,
       on_frame = function(n, hits) bar:update(n, hits .. " seen") end,
     })
@@ -271,8 +311,8 @@ local function tools_of(o, given)
       error(("--mask %s: want eyes, face, head or person, or a class of a network that --weights names"):format(o.mask), 0)
     end
     tools.finder = finder.new {
-      detector = o.detector, confidence = o.confidence, target = target,
-      margin = require("libration.pose.masks").margin(o.margin), tile = o.tile >= 0 and o.tile or nil, adapter = o.weights ~= "" and brought(o.weights, target) or nil,
+      detector = o.detector, confidence = o.confidence, target = target, margin = require("libration.pose.masks").margin(o.margin),
+      tile = o.tile >= 0 and o.tile or nil, adapter = o.weights ~= "" and brought(o.weights, target) or nil, precision = o.precision, batch = o.batch,
     }
   end
   -- an edited sidecar is its editor's decision, and of plates and the like a look for faces says nothing
@@ -291,6 +331,7 @@ options.main(function()
   local list, folder = inputs_of(o)
   if o.apply ~= "" and #list ~= 1 then error(("--apply takes one input, not %d"):format(#list), 0) end
   audio_of(o)
+  take_defaults(o, given)
   for _, item in ipairs(list) do
     for _, other in ipairs(list) do
       for _, to in ipairs {item.output, item.sidecar, item.preview} do
@@ -311,8 +352,8 @@ options.main(function()
 
   local table_rows, failed, left = {}, 0, 0
   for i, item in ipairs(list) do
-    local row = {input = item.path, output = item.output, link = files.name(item.output), frames = 0, masked = 0, tracks = 0, kept = 0, blanked = {}, faults = {}, pictures = {},
-      notes = {}, seconds = 0}
+    local row = {input = item.path, output = item.output, link = files.name(item.output), frames = 0, masked = 0, tracks = 0, kept = 0, blanked = {}, faults = {},
+      pictures = {}, notes = {}, stages = {}, seconds = 0}
     if o.resume and o.apply == "" and is_done(item, o) then
       log.info("%s: done already -> %s", item.path, item.output)
     else

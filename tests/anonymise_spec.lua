@@ -222,15 +222,18 @@ describe("anonymiser", function()
     for _, track in ipairs(left) do assert.is_true(track:at(11) == nil or track:at(11).score == 0) end
   end)
 
-  it("finds a cut between scenes, and none in what moves or is dimmed", function()
-    local f = finder.new { edges = false, faces = { search = function() return {} end }, people = { process = function() return {} end, reset = function() end } }
-    local cuts = {}
-    for i = 0, 11 do
-      local frame = i < 6 and frame_of(i) or lr.full({ H, W, 3 }, 170 + 2 * i, "u8")
-      local _, cut = f:look(frame)
-      if cut then cuts[#cuts + 1] = i end
-    end
-    assert.same({ 6 }, cuts)
+  it("looks a few times only where little changes, covers the square in every frame all the same, and ends tracks at a cut", function()
+    local finders = square_finder()
+    local found = assert(anonymiser.find(input, finders, { gap = 1, lead = 3, evidence = .6, threads = 1, every = .5 }))
+    assert.is_true(found.looks.looked + found.looks.glances < FRAMES, found.looks.looked .. " looks")
+    cover(plan_of(found))
+    for i, share in ipairs(seen(output)) do assert.is_true(share < .02, "frame " .. i) end
+    local cut = folder .. "/cut.mp4"
+    local writer = assert(media.writer(cut, { width = W, height = H, fps = 12, crf = 12 }))
+    for i = 0, FRAMES - 1 do writer:write(i < 10 and frame_of(i) or lr.full({ H, W, 3 }, 120, "u8"), i / 12) end
+    writer:close()
+    local tracks = assert(anonymiser.find(cut, square_finder(), { gap = 1, lead = 3, evidence = .6, threads = 1, every = .5 })).tracks
+    assert.same({ 1, 10 }, { #tracks, tracks[1].samples[tracks[1].count - 1].frame })
   end)
 
   it("takes heads of bodies where no face is, and a body below a face where no body is", function()

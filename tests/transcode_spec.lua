@@ -544,6 +544,55 @@ describe("transcode", function()
     assert.is_false(files.exists(at("full.mp4")))
   end)
 
+  it("gives coarse pictures: the means of each frame's cells, upright, in every format", function()
+    local formats = {
+      yuv420p = "-c:v libx264 -crf 1", yuv420p10le = "-c:v libx264 -crf 1", pal8 = "-c:v png", gray = "-c:v ffv1", gbrp = "-c:v ffv1", yuvj422p = "-c:v mjpeg -q:v 2",
+    }
+    for format, codec in pairs(formats) do
+      local input = clip("coarse_" .. format .. ".mkv", "-f lavfi -i testsrc=s=90x54:r=10:d=0.3 -an -pix_fmt " .. format .. " " .. codec)
+      if not input then return end
+      local t = assert(media.transcode { input = input, coarse = true })
+      assert.same({ 4, 23, 14 }, { t.cell, t.across, t.down })
+      for frame in t:frames() do
+        local coarse, rgb = frame:coarse(), frame:rgb()
+        local far = 0
+        for y = 0, t.down - 1 do
+          for x = 0, t.across - 1 do
+            for c = 0, 2 do
+              local sum, n = 0, 0
+              for v = 4 * y, math.min(53, 4 * y + 3) do
+                for u = 4 * x, math.min(89, 4 * x + 3) do sum, n = sum + rgb:ptr()[(v * 90 + u) * 3 + c], n + 1 end
+              end
+              far = far + math.abs(sum / n - coarse:ptr()[(y * t.across + x) * 3 + c])
+            end
+          end
+        end
+        far = far / (t.across * t.down * 3)
+        assert.is_true(far < 4, ("%s: %.2f"):format(format, far)) -- one matrix for all files, and colours that are cut off
+      end
+      t:close()
+    end
+    local plain, turned = clip("plain.mp4", PLAIN), at "coarse_turned.mp4"
+    assert.is_true(made.ffmpeg(("-display_rotation 90 -i %s -c copy %s"):format(plain, turned))
+      or made.ffmpeg(("-i %s -c copy -metadata:s:v rotate=90 %s"):format(plain, turned)))
+    local t = assert(media.transcode { input = turned, coarse = true })
+    assert.same({ 24, 16 }, { t.down, t.across })
+    local frame = t:next()
+    local coarse, rgb = frame:coarse():ptr(), frame:rgb():ptr()
+    for _, x in ipairs { 0, 3, 7, 12 } do -- red of single cells, which differ along both sides of a test picture
+      local mean = 0
+      for v = 8, 11 do
+        for u = 4 * x, 4 * x + 3 do mean = mean + rgb[(v * 64 + u) * 3] / 16 end
+      end
+      assert.is_true(math.abs(coarse[(2 * 16 + x) * 3] - mean) < 14, ("%d: %d, %.1f"):format(x, coarse[(2 * 16 + x) * 3], mean))
+    end
+    helper.refuses("want contiguous u8 [24,16,3]", frame.coarse, frame, libration.zeros({ 16, 24, 3 }, "u8"))
+    t:abort()
+    t = assert(media.transcode { input = turned })
+    helper.refuses("it was opened without coarse pictures", t:next().coarse, t:next())
+    t:abort()
+  end)
+
   it("says how busy each stage was", function()
     local input = clip("plain.mp4", PLAIN)
     if not input then return end

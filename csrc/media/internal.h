@@ -81,6 +81,13 @@ bool lbr_canvas_of(const AVFrame *frame, struct lbr_canvas *canvas);
 /* Draws checked masks. orientation: what makes the picture upright; the masks are upright. LBR_ENOMEM. */
 int lbr_mask_draw(const struct lbr_canvas *canvas, int orientation, const lbr_mask *masks, int64_t count, struct lbr_mask_room *room);
 void lbr_mask_room_release(struct lbr_mask_room *room);
+/* Means of the cells of a rectangle of a component's samples. */
+struct lbr_cells {
+    uint32_t *values;         /* [down,across], 8 bits after the point */
+    int across, down, width, height;   /* of them, and of one in samples; those at the right and lower border may be smaller */
+};
+/* Fills values. columns: room for a sum a sample of a row. */
+void lbr_cells_of(const struct lbr_component *component, int x, int y, int width, int height, struct lbr_cells *cells, uint32_t *columns);
 /* Room for bytes in *buffer, grown where it holds less; the content is lost. */
 int lbr_room_for(void *buffer, size_t *capacity, size_t bytes);
 
@@ -169,6 +176,20 @@ struct lbr_converter {
 /* orientation: what makes frame upright; out->orientation is what is left to do of it. */
 int lbr_converter_run(const char *function, struct lbr_converter *converter, const AVFrame *frame, int orientation, struct lbr_frame *out);
 void lbr_converter_release(struct lbr_converter *converter);
+/* ---- coarse pictures (coarse.c) ---- */
+/* Memory kept from frame to frame; zero it before the first. */
+struct lbr_coarse {
+    uint32_t *values, *columns;
+    size_t sizes[2];
+    struct lbr_converter converter;   /* for formats whose samples cannot be read in place */
+    struct lbr_frame rgb;
+};
+/* Side in pixels of the cells of frames of a size: a 480th of the longer side, times four. */
+int lbr_coarse_cell(int width, int height);
+/* A frame's cells as RGB means; orientation: what makes frame, and so out, upright. Errors: LBR_ENOMEM, those of lbr_converter_run. */
+int lbr_coarse_of(const char *name, const AVFrame *frame, int orientation, struct lbr_coarse *state, struct lbr_frame *out);
+void lbr_coarse_release(struct lbr_coarse *state);
+
 /* Orientation that the frame or, in its absence, the stream asks for. */
 int lbr_turn_of_frame(const AVFrame *frame, const AVStream *stream, bool *exact);
 /* The display matrix behind it; false where there is none. */

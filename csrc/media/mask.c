@@ -34,19 +34,13 @@ bool lbr_canvas_of(const AVFrame *frame, struct lbr_canvas *canvas)
 
 /* ---- means of cells ---- */
 
-struct cells {
-    uint32_t *values;         /* [down,across], 8 bits after the point */
-    int across, down, width, height;   /* of them, and of one in samples */
-};
-
 static inline __attribute__((always_inline)) void add(uint32_t *sums, const uint8_t *p, int step, bool wide, int shift, int n)
 {
     if (wide) for (int i = 0; i < n; i++) sums[i] += *(const uint16_t *)(p + (ptrdiff_t)i * step) >> shift;
     else for (int i = 0; i < n; i++) sums[i] += p[(ptrdiff_t)i * step];
 }
 
-/* columns: room for a sum a sample of a row. */
-static void average(const struct lbr_component *c, int x, int y, int width, int height, struct cells *cells, uint32_t *columns)
+void lbr_cells_of(const struct lbr_component *c, int x, int y, int width, int height, struct lbr_cells *cells, uint32_t *columns)
 {
     for (int j = 0; j < cells->down; j++) {
         int top = j * cells->height, h = height - top < cells->height ? height - top : cells->height;
@@ -76,7 +70,7 @@ static void smooth_line(const uint32_t *in, uint32_t *out, int n, int step)
     }
 }
 
-static void smooth(struct cells *cells, uint32_t *spare)
+static void smooth(struct lbr_cells *cells, uint32_t *spare)
 {
     for (int pass = 0; pass < 3; pass++) {
         for (int j = 0; j < cells->down; j++) smooth_line(cells->values + j * cells->across, spare + j * cells->across, cells->across, 1);
@@ -93,7 +87,7 @@ static int place(int sample, int cell, int count)
     return at < 0 ? 0 : at > last ? last : at;
 }
 
-static void mosaic_row(const struct cells *cells, int y, uint16_t *out, int width)
+static void mosaic_row(const struct lbr_cells *cells, int y, uint16_t *out, int width)
 {
     const uint32_t *row = cells->values + y / cells->height * cells->across;
     for (int i = 0, x = 0; i < cells->across; i++)
@@ -101,7 +95,7 @@ static void mosaic_row(const struct cells *cells, int y, uint16_t *out, int widt
 }
 
 /* line: room for a row of cells and one more; places: of the samples of a row. */
-static void blur_row(const struct cells *cells, int y, uint32_t *line, const uint32_t *places, uint16_t *out, int width)
+static void blur_row(const struct lbr_cells *cells, int y, uint32_t *line, const uint32_t *places, uint16_t *out, int width)
 {
     int at = place(y, cells->height, cells->down), w = at & 255;
     const uint32_t *upper = cells->values + (at >> 8) * cells->across, *lower = w ? upper + cells->across : upper;
@@ -170,7 +164,7 @@ static int draw_component(const struct lbr_component *c, const lbr_mask *m, cons
 {
     int x = cover->x >> c->sx, y = cover->y >> c->sy;
     int width = AV_CEIL_RSHIFT(cover->width, c->sx), height = AV_CEIL_RSHIFT(cover->height, c->sy);
-    struct cells cells = { .width = cell >> c->sx, .height = cell >> c->sy };
+    struct lbr_cells cells = { .width = cell >> c->sx, .height = cell >> c->sy };
     cells.across = (width + cells.width - 1) / cells.width;
     cells.down = (height + cells.height - 1) / cells.height;
     int status = lbr_room_for(&room->line, &room->sizes[1], (size_t)cover->width);
@@ -182,7 +176,7 @@ static int draw_component(const struct lbr_component *c, const lbr_mask *m, cons
     }
     if (status != LBR_OK) return status;
     cells.values = room->grid;
-    if (m->style != LBR_STYLE_BOX) average(c, x, y, width, height, &cells, room->spare);
+    if (m->style != LBR_STYLE_BOX) lbr_cells_of(c, x, y, width, height, &cells, room->spare);
     uint32_t *places = m->style == LBR_STYLE_BLUR ? room->spare + cells.across + 1 : NULL;
     if (m->style == LBR_STYLE_BLUR) {
         smooth(&cells, room->spare);

@@ -153,6 +153,7 @@ typedef struct lbr_transcode_options {
     int decoder_threads;      /* 0: as many as there are cores, at most 16 */
     int queue;                /* frames on the way; 0: 16, and less when they would take more than 512 MiB, at least 4 */
     int convert;              /* 1: frames are converted to RGB ahead, by a thread of its own, for callers that look at every frame */
+    int coarse;               /* 1: each frame has a coarse picture, the means of square cells, see lbr_transcode_coarse */
     int sound;                /* LBR_SOUND_*: every sound stream copied, or made AAC where the container cannot take it; none; voices distorted (AAC) */
 } lbr_transcode_options;
 
@@ -162,6 +163,7 @@ typedef struct lbr_transcode_info {
     int sounds;               /* sound streams kept */
     int threads;              /* of the encoder */
     int queue;                /* frames on the way at most, the caller's among them */
+    int cell, across, down;   /* coarse pictures: pixels along a cell, cells of the upright picture; 0 without */
     double fps, duration;     /* average rate, seconds; 0 when unknown */
     int64_t frames;           /* announced or estimated; 0 when unknown */
     char codec[32], format[32];   /* of the source */
@@ -188,6 +190,10 @@ LBR_API int lbr_transcode_next(lbr_transcode *transcode, int64_t *index, double 
 
 /* A taken frame, before its masks were given (only reading: one of the last queue / 2), upright: rgb [height,width,3] u8 out. Errors: LBR_EINVAL. */
 LBR_API int lbr_transcode_rgb(lbr_transcode *transcode, int64_t index, uint8_t *rgb);
+
+/* The same frame as the mean RGB of its cells, made while it was read: rgb [down,across,3] u8 out. Colours are those of one matrix for all files: to be compared
+ * with other frames of the same file only. Errors: LBR_EINVAL. */
+LBR_API int lbr_transcode_coarse(lbr_transcode *transcode, int64_t index, uint8_t *rgb);
 
 /* Gives a frame its masks, in the upright picture's pixels; frames in order. Errors: LBR_EINVAL (another frame's turn; lbr_mask_check), LBR_ENOMEM. */
 LBR_API int lbr_transcode_write(lbr_transcode *transcode, int64_t index, const lbr_mask *masks, int64_t count);

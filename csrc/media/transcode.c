@@ -15,6 +15,7 @@ enum { MOST = 64, LEAST = 4, USUAL = 16, RING_BYTES = 512 << 20, STAGES = 4 };
 struct place {
     AVFrame *frame;
     struct lbr_frame rgb;     /* of this frame where frames are converted ahead; else the first place's serves for all */
+    struct lbr_frame coarse;
     int64_t index, pts, duration;
     double time;
     int damaged;              /* 1: broken, 2: lost */
@@ -29,9 +30,10 @@ struct lbr_transcode {
     struct lbr_encoder encoder;
     struct lbr_planes planes;
     struct lbr_converter converter;
+    struct lbr_coarse coarse;
     struct lbr_mask_room room;
     lbr_transcode_info info;
-    bool writing, converting;
+    bool writing, converting, coarsely;
     int orientation;          /* of the frames in the ring */
     AVRational base;
     int64_t origin, shift, last_pts;   /* ticks of the input: its beginning; what the output takes off its times; of the last frame */
@@ -101,6 +103,11 @@ static void push(lbr_transcode *t, struct place *place, int64_t pts, int64_t dur
     pthread_mutex_unlock(&t->lock);
 }
 
+static int make_coarse(lbr_transcode *t, struct place *place)
+{
+    return t->coarsely ? lbr_coarse_of(t->name, place->frame, t->orientation, &t->coarse, &place->coarse) : LBR_OK;
+}
+
 /* Black frames where packets before this time gave none. False: everything stops. */
 static bool push_lost(lbr_transcode *t, int64_t before)
 {
@@ -108,10 +115,10 @@ static bool push_lost(lbr_transcode *t, int64_t before)
     while (lbr_decoder_lost(&t->decoder, before, &pts)) {
         struct place *place = free_place(t);
         if (!place) return false;
-        if (av_frame_ref(place->frame, t->blank) < 0) {
-            lbr_fail(LBR_ENOMEM, "transcode: no memory");
+        int status = av_frame_ref(place->frame, t->blank) < 0 ? lbr_fail(LBR_ENOMEM, "transcode: no memory") : make_coarse(t, place);
+        if (status != LBR_OK) {
             pthread_mutex_lock(&t->lock);
-            fail(t, LBR_ENOMEM);
+            fail(t, status);
             pthread_mutex_unlock(&t->lock);
             return false;
         }
@@ -161,6 +168,7 @@ static int read_one(lbr_transcode *t)
     int64_t duration = duration_of(d->frame);
     start = now();
     int status = lbr_planes_take(&t->planes, d->frame, place->frame);
+    if (status == LBR_OK) status = make_coarse(t, place);
     worked(t, &t->busy.decode, start);
     if (status == LBR_OK) push(t, place, pts, duration, damaged);
     return status;
@@ -331,6 +339,9 @@ static void describe(lbr_transcode *t, const AVFrame *first)
     t->info.width = quarter ? first->height : first->width;
     t->info.height = quarter ? first->width : first->height;
     t->info.rotation = degrees[(t->orientation | t->planes.turn) & 3];
+    int cell = t->info.cell = t->coarsely ? lbr_coarse_cell(first->width, first->height) : 0;
+    t->info.across = cell ? (t->info.width + cell - 1) / cell : 0;
+    t->info.down = cell ? (t->info.height + cell - 1) / cell : 0;
     t->info.fps = d->fps;
     t->info.duration = d->duration;
     t->info.frames = d->frames;
@@ -381,6 +392,7 @@ int lbr_transcode_open(const char *input, const lbr_transcode_options *o, lbr_tr
     t->began = now();
     t->writing = o->output != NULL;
     t->converting = o->convert;
+    t->coarsely = o->coarse;
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -476,6 +488,16 @@ int lbr_transcode_rgb(lbr_transcode *t, int64_t index, uint8_t *rgb)
     return LBR_OK;
 }
 
+int lbr_transcode_coarse(lbr_transcode *t, int64_t index, uint8_t *rgb)
+{
+    if (!t->coarsely) return lbr_fail(LBR_EINVAL, "transcode: %s: it was opened without coarse pictures", t->name);
+    if (index < t->given || index >= t->taken)
+        return lbr_fail(LBR_EINVAL, "transcode: %s: frame %lld is not in hand", t->name, (long long)index + 1);
+    int crop[4] = { 0, 0, t->info.across, t->info.down };
+    lbr_turn_copy(&t->places[index % t->queue].coarse, crop, 0, rgb);
+    return LBR_OK;
+}
+
 int lbr_transcode_write(lbr_transcode *t, int64_t index, const lbr_mask *masks, int64_t count)
 {
     if (!t->writing) return lbr_fail(LBR_EINVAL, "transcode: %s: it is only read, there is no output", t->name);
@@ -560,11 +582,13 @@ void lbr_transcode_free(lbr_transcode *t)
     for (int i = 0; i < MOST; i++) {
         av_frame_free(&t->places[i].frame);
         lbr_frame_release(&t->places[i].rgb);
+        lbr_frame_release(&t->places[i].coarse);
         free(t->places[i].masks);
     }
     av_frame_free(&t->blank);
     lbr_planes_release(&t->planes);
     lbr_converter_release(&t->converter);
+    lbr_coarse_release(&t->coarse);
     lbr_mask_room_release(&t->room);
     pthread_cond_destroy(&t->moved);
     pthread_mutex_destroy(&t->lock);

@@ -24,6 +24,7 @@ local C = core.C
 ---@field sounds integer sound streams kept
 ---@field threads integer of the encoder: the same number gives the same bytes
 ---@field queue integer frames on the way at most
+---@field cell integer pixels along a cell of coarse pictures, 0 without; across, down: cells
 ---@field dropped string[] what is left out of the output: "subtitles: stream 2, mov_text", "tag: location"; values are not told
 ---@field warning string|nil what was wrong with the input, what had to be done otherwise than asked; complete after close
 local Transcode = {}
@@ -38,7 +39,7 @@ Frame.__index = Frame
 
 local OPTIONS = {
   input = "string", output = "string", audio = "string", crf = "number", preset = "string", format = "string", threads = "number",
-  decoder_threads = "number", queue = "number", convert = "boolean",
+  decoder_threads = "number", queue = "number", convert = "boolean", coarse = "boolean",
 }
 local SOUND = { keep = 0, drop = 1, distort = 2 }
 local DAMAGE = { "broken", "lost" }
@@ -86,11 +87,12 @@ end
 ---where their format is one of H.264's. Dropped and listed in `dropped`: all tags, cover art, further videos, subtitles, data streams, chapters, attachments.
 ---The same input, masks, options and encoder threads give the same bytes. The output stands under its name only after close.
 ---@param opts {input: string, output: string, audio: string, crf: number, preset: string, format: string, threads: integer, decoder_threads: integer, queue: integer,
----  convert: boolean}
+---  convert: boolean, coarse: boolean}
 ---  output: .mp4, .mkv or .mov (media.container says which fits); audio: "keep" (every sound stream copied, or made AAC with a warning where the container
 ---  cannot take it), "drop" or "distort" (voices made unrecognisable for good: energies of 16 bands as noise, AAC); crf: quality, lower is better (20); preset:
 ---  of x264 ("veryfast"); format: pixel format of the output (the source's, or the nearest of H.264); threads: of the encoder (1.5 x the cores);
----  decoder_threads (the cores); queue: frames on the way (16); convert: frames become RGB ahead, in a thread of its own (false): where every frame is looked at
+---  decoder_threads (the cores); queue: frames on the way (16); convert: frames become RGB ahead, in a thread of its own (false): where every frame is looked at;
+---  coarse: frames have coarse pictures (false)
 ---@return Transcode|nil transcode, or nil and one line that names the file
 function media.transcode(opts)
   opts = library.options(opts, OPTIONS, "media.transcode")
@@ -99,7 +101,7 @@ function media.transcode(opts)
   local o, out = ffi.new("lbr_transcode_options"), ffi.new("lbr_transcode *[1]")
   o.output, o.preset, o.format, o.crf = opts.output, opts.preset, opts.format, opts.crf or -1
   o.threads, o.decoder_threads, o.queue, o.sound = opts.threads or 0, opts.decoder_threads or 0, opts.queue or 0, sound_of(opts.audio, 2)
-  o.convert = opts.convert and 1 or 0
+  o.convert, o.coarse = opts.convert and 1 or 0, opts.coarse and 1 or 0
   local code = lib.lbr_transcode_open(opts.input, o, out)
   if code ~= C.LBR_OK then return library.refusal(code) end
   local handle, info, dropped = ffi.gc(out[0], lib.lbr_transcode_free), ffi.new("lbr_transcode_info"), {}
@@ -108,7 +110,7 @@ function media.transcode(opts)
   local self = setmetatable({
     handle = handle, input = opts.input, output = opts.output, width = info.width, height = info.height, rotation = info.rotation, fps = info.fps,
     duration = info.duration, codec = ffi.string(info.codec), format = ffi.string(info.format), sounds = info.sounds,
-    threads = info.threads, queue = info.queue, count = tonumber(info.frames), dropped = dropped,
+    threads = info.threads, queue = info.queue, cell = info.cell, across = info.across, down = info.down, count = tonumber(info.frames), dropped = dropped,
     index_out = ffi.new("int64_t[1]"), time_out = ffi.new("double[1]"), damaged_out = ffi.new("int[1]"),
   }, Transcode)
   warned(self)
@@ -150,23 +152,41 @@ function Transcode:frames()
   return Transcode.next, self
 end
 
+-- The tensor that a picture of h x w goes into.
+local function room_for(what, into, h, w)
+  if into then
+    local s = into.shape
+    if into.dtype ~= "u8" or #s ~= 3 or s[1] ~= h or s[2] ~= w or s[3] ~= 3 or not into:is_contiguous() then
+      error(("%s: tensor is %s [%s], want contiguous u8 [%d,%d,3]"):format(what, into.dtype, table.concat(s, ","), h, w), 3)
+    end
+  end
+  return into or tensor.empty({ h, w, 3 }, "u8")
+end
+
 ---The picture, upright, before any mask. Only until its masks were given; of a transcode without output, only for the last queue / 2 frames.
 ---@param into Tensor|nil u8 [height,width,3], contiguous; a new one otherwise
 ---@return Tensor u8 [height,width,3]
 function Frame:rgb(into)
   local t = self.of
   local handle = open(t, "frame:rgb")
-  if into then
-    local s = into.shape
-    if into.dtype ~= "u8" or #s ~= 3 or s[1] ~= t.height or s[2] ~= t.width or s[3] ~= 3 or not into:is_contiguous() then
-      error(("frame:rgb: tensor is %s [%s], want contiguous u8 [%d,%d,3]"):format(into.dtype, table.concat(s, ","), t.height, t.width), 2)
-    end
-  end
-  local rgb = into or tensor.empty({ t.height, t.width, 3 }, "u8")
+  local rgb = room_for("frame:rgb", into, t.height, t.width)
   local code = library.open().lbr_transcode_rgb(handle, self.index - 1, rgb:ptr())
   if code ~= C.LBR_OK then failed(t, code) end
   rgb:touch()
   return rgb
+end
+
+---The picture as the means of its cells, for comparisons with other frames of the same video; as long as rgb is there. Wants the option `coarse`.
+---@param into Tensor|nil u8 [down,across,3], contiguous; a new one otherwise
+---@return Tensor u8 [down,across,3]
+function Frame:coarse(into)
+  local t = self.of
+  local handle = open(t, "frame:coarse")
+  local coarse = room_for("frame:coarse", into, math.max(1, t.down), math.max(1, t.across))
+  local code = library.open().lbr_transcode_coarse(handle, self.index - 1, coarse:ptr())
+  if code ~= C.LBR_OK then failed(t, code) end
+  coarse:touch()
+  return coarse
 end
 
 ---Gives a frame its masks and passes it on; frames in order. Raises at the caller's line what mask.apply refuses; the frame can be given others then.

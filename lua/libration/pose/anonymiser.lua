@@ -2,6 +2,7 @@
 local ffi = require "ffi"
 local files = require "libration.files"
 local masks = require "libration.pose.masks"
+local looks = require "libration.pose.looks"
 local media = require "libration.media"
 local tensor = require "libration.tensor"
 local core = require "libration.core"
@@ -28,11 +29,6 @@ local function clock()
   }
 end
 
--- True for errors that end the run and say nothing of a frame: Ctrl-C.
-local function interrupted(err)
-  return tostring(err):find("interrupted", 1, true) ~= nil
-end
-
 --- True where a file begins like a picture, and is no video.
 ---@param path string
 ---@return boolean
@@ -46,8 +42,8 @@ local function open(path, options)
   if not files.exists(path) then return nil, path .. ": No such file or directory" end
   if not anonymiser.is_picture(path) then
     local video, why = media.transcode {
-      convert = options.convert,
-      input = path, output = options.output, audio = options.audio, crf = options.crf, threads = options.threads, decoder_threads = options.threads,
+      input = path, output = options.output, audio = options.audio, crf = options.crf, preset = options.preset, threads = options.threads,
+      decoder_threads = options.threads, queue = options.queue, convert = options.convert, coarse = options.coarse,
     }
     if not video then return nil, why end
     return video
@@ -70,37 +66,37 @@ end
 
 --- Pass one: what is to be covered.
 ---@param path string video or picture
----@param finder table with :look(frame, index) and :reset(), as pose/finder.lua makes them
----@param options {gap: number, lead: integer, evidence: number, threads: integer, on_open: fun(count: integer), on_frame: fun(n: integer, found: integer), source: table?}
----  source: instead of the file's own frames, as media.open gives them in another rate or size
----@return table|nil found {frames, width, height, blank, tracks, warning, faults = {{frame, reason}, ...}}, or nil and one line that names the file
+---@param finder table with :look(frame, at) and :reset(), as pose/finder.lua makes them
+---@param options {gap: number, lead: integer, evidence: number, threads: integer, every: number, queue: integer, on_open: fun(count: integer),
+---  on_frame: fun(n: integer, found: integer, busy: table?, looks: table), source: table?}
+---  every: seconds between two looks at most, where those agree (0: every frame is looked at); queue: frames held at most; source: instead of the
+---  file's own frames, as media.open gives them in another rate or size
+---@return table|nil found {frames, looks, busy, width, height, blank, tracks, warning, faults = {{frame, reason}, ...}}, or nil and one line that names the file;
+---  looks: as looks.run gives it; busy: as the transcode's
 function anonymiser.find(path, finder, options)
+  local every = options.every or 0
   local source, why = options.source, nil
-  if not source then source, why = open(path, { threads = options.threads, convert = true }) end
+  if not source then source, why = open(path, { threads = options.threads, queue = options.queue, convert = every == 0, coarse = true }) end
   if not source then return nil, why end
   if options.on_open then options.on_open(source.count) end
-  finder:reset()
   -- one frame is all there is of a picture: nothing to add up, to smooth or to lead
   local tracker = tracks.tracker(source.still and { lead = 0, smooth = 0 } or { gap = options.gap, lead = options.lead, evidence = options.evidence })
   local times, found = clock(), { width = source.width, height = source.height, blank = {}, faults = {}, frames = 0, hits = 0 }
-  local room = not source.still and tensor.empty({ source.height, source.width, 3 }, "u8") or nil
-  local ok, err = pcall(function()
-    for frame in source:frames() do
-      local looked, detections, cut = false, frame.damaged and ("the frame is %s in the file"):format(frame.damaged), false
-      if not frame.damaged then looked, detections, cut = pcall(finder.look, finder, frame:rgb(room), frame.index) end
-      if not looked then
-        if interrupted(detections) then error(detections, 0) end
-        found.blank[#found.blank + 1] = frame.index
-        found.faults[#found.faults + 1] = { frame = frame.index, reason = tostring(detections):match "^[^\n]*" }
-        detections, cut = {}, false
-        finder:reset()
-      end
-      if cut then tracker:cut() end
-      times.put(frame.time)
-      tracker:update(frame.time, detections)
-      found.frames, found.hits = frame.index, found.hits + #detections
-      if options.on_frame then options.on_frame(frame.index, found.hits) end
+  local function take(look, state)
+    if look.fault then
+      found.blank[#found.blank + 1] = look.index
+      found.faults[#found.faults + 1] = { frame = look.index, reason = look.fault }
     end
+    if look.cut then tracker:cut() end
+    times.put(look.time)
+    local detections = look.detections or {}
+    tracker:update(look.time, detections)
+    found.frames, found.hits = look.index, found.hits + #detections
+    if options.on_frame then options.on_frame(look.index, found.hits, source.busy and source:busy(), state) end
+  end
+  local ok, err = pcall(function()
+    found.looks = looks.run(source, finder, { every = every }, take)
+    found.busy = source.busy and source:busy()
     source:close()
   end)
   if not ok then
@@ -206,18 +202,21 @@ end
 ---@param path string the recording that the plan was made of
 ---@param output string where the result goes: .png for pictures
 ---@param plan Sidecar as sidecar.read gives it
----@param options {audio: string, crf: integer, threads: integer, look: integer, on_open: fun(count: integer), on_frame: fun(n: integer, busy: table?)}
+---@param options {audio: string, crf: integer, preset: string, threads: integer, queue: integer, look: integer, on_open: fun(count: integer),
+---  on_frame: fun(n: integer, busy: table?)}
 ---  audio "keep", "drop" or "distort"; look: how many doubtful frames come back as pictures
----@return {frames: integer, masked: integer, blanked: integer[], pictures: table[], dropped: string[], sounds: integer, warning: string?} done; raises one line where
----  that is not possible, and leaves no output then
+---@return {frames: integer, masked: integer, blanked: integer[], pictures: table[], dropped: string[], sounds: integer, warning: string?, busy: table?} done;
+---  raises one line where that is not possible, and leaves no output then
 function anonymiser.cover(path, output, plan, options)
-  local source = assert(open(path, { output = output, audio = options.audio, crf = options.crf, threads = options.threads }))
+  local source = assert(open(path, {
+    output = output, audio = options.audio, crf = options.crf, preset = options.preset, threads = options.threads, queue = options.queue,
+  }))
   if source.width ~= plan.input.width or source.height ~= plan.input.height then
     source:abort()
     error(("%s: %dx%d pixels, but the sidecar was made of %dx%d"):format(path, source.width, source.height, plan.input.width, plan.input.height), 0)
   end
   if options.on_open then options.on_open(source.count) end
-  local cover, doubtful, pictures, frames = masker(plan), anonymiser.doubtful(plan, options.look or 0), {}, 0
+  local cover, doubtful, pictures, frames, busy = masker(plan), anonymiser.doubtful(plan, options.look or 0), {}, 0, nil
   local ok, err = pcall(function()
     for frame in source:frames() do
       local list, wanted = cover.list(frame), doubtful[#pictures + 1]
@@ -232,6 +231,7 @@ function anonymiser.cover(path, output, plan, options)
       frames = frame.index
       if options.on_frame then options.on_frame(frames, source.busy and source:busy()) end
     end
+    busy = source.busy and source:busy()
     source:close()
   end)
   if not ok then
@@ -239,7 +239,8 @@ function anonymiser.cover(path, output, plan, options)
     error(err, 0)
   end
   return {
-    frames = frames, masked = cover.masked, blanked = cover.blanked, pictures = pictures, dropped = source.dropped, sounds = source.sounds or 0, warning = source.warning,
+    busy = busy, frames = frames, masked = cover.masked, blanked = cover.blanked, pictures = pictures, dropped = source.dropped,
+    sounds = source.sounds or 0, warning = source.warning,
   }
 end
 
@@ -348,17 +349,16 @@ function anonymiser.verify(output, plan, finder, options)
   plan.mask, plan.margin = plan.settings.mask, assert(masks.margin(plan.settings.margin))
   local beside = {}
   function beside.reset() finder:reset() end
-  function beside.look(_, frame, index)
-    if hidden[index] or only and not only[index] then return {}, false end
-    local seen, cut = finder:look(frame)
-    local list, left = masks.of_frame(plan, index, true), {}
-    for _, d in ipairs(seen) do
+  function beside.look(_, frame, at)
+    if hidden[at.index] or only and not only[at.index] then return {} end
+    local list, left = masks.of_frame(plan, at.index, true), {}
+    for _, d in ipairs(finder:look(frame, at)) do
       if masks.covered(list, d) < .6 then
         d.width, d.height = grow * d.width, grow * d.height
         left[#left + 1] = d
       end
     end
-    return left, cut
+    return left
   end
   local seen, id, frames = assert(anonymiser.find(output, beside, options)), 0, {}
   for _, track in ipairs(plan.tracks) do id = math.max(id, track.id) end

@@ -238,24 +238,18 @@ local function edge_views(w, h, tile, rim)
   return views
 end
 
---- Faces that the left or right edge of a frame cuts, at which people sit and pass: closer views, mirrored beyond the edge. They are many, so that a share of them
---- may be looked at in each frame.
+--- Faces that the left or right edge of a frame cuts, at which people sit and pass: closer views, mirrored beyond the edge.
 ---@param frame Tensor u8 [H,W,3] RGB
 ---@param tile number|nil side of the tiles of the search in pixels (the longer side of the frame)
----@param turn? integer nil: all views; else every fourth, from view turn % 4 + 1 on
+---@param ask? function called in place of look, as of search
 ---@return Face[] faces best first, of an eighth of the rest more than the detector's least score
-function FaceDetector:edges(frame, tile, turn)
+function FaceDetector:edges(frame, tile, ask)
   local h, w = frame:size(1), frame:size(2)
-  tile = tile or math.max(w, h)
+  tile, ask = tile or math.max(w, h), ask or self.look
   local rim = math.min(math.ceil(.4 * tile), w, h)
-  local views = edge_views(w, h, tile, rim)
-  if turn then
-    local some = {}
-    for i = turn % 4 + 1, #views, 4 do some[#some + 1] = views[i] end
-    views = some
-  end
+  local lists = ask(self, mirrored(frame:contiguous(), rim), edge_views(w, h, tile, rim), self.confidence + (1 - self.confidence) / 8, rim)
   local kept = {}
-  for _, f in ipairs(face.merge(inwards(self:look(mirrored(frame:contiguous(), rim), views, self.confidence + (1 - self.confidence) / 8), rim, w, h))) do
+  for _, f in ipairs(face.merge(inwards(lists, rim, w, h))) do
     if math.min(f.x, w - f.x) < f.width then kept[#kept + 1] = f end
   end
   return kept
@@ -264,14 +258,14 @@ end
 --- Faces in a frame, wherever they are: the whole frame, and with a mirrored rim, for faces that the edge cuts, its tiles or the whole again; where that finds none,
 --- the same turned by 90, 180 and 270 degrees.
 ---@param frame Tensor u8 [H,W,3] RGB
----@param options? {tile: number, upright: boolean, turned: boolean, least: number} tile: side of the tiles in pixels (none without); upright, turned: false leaves
+---@param options? {tile: number, upright: boolean, turned: boolean, least: number, ask: function} tile: side of the tiles in pixels (none without); upright, turned: false leaves
 ---  those views out; least: smallest score instead of the detector's own. All but the whole frame are asked for a quarter of the rest more, as they show much that
----  is no face
+---  is no face. ask: is called in place of look, with a view's rim as a last argument
 ---@return Face[] faces best first
 function FaceDetector:search(frame, options)
   options = options or {}
   local h, w = frame:size(1), frame:size(2)
-  local least, long = options.least or self.confidence, math.max(w, h)
+  local least, long, ask = options.least or self.confidence, math.max(w, h), options.ask or self.look
   frame = frame:contiguous()
   local rim = math.min(math.ceil((options.tile or long) / 8), w, h)
   local rimmed, W, H = mirrored(frame, rim), w + 2 * rim, h + 2 * rim
@@ -285,8 +279,8 @@ function FaceDetector:search(frame, options)
     return views
   end
   local function turned(quarters)
-    local lists = self:look(frame, views_of(whole, quarters), least)
-    for _, list in ipairs(inwards(self:look(rimmed, views_of(parts, quarters), least + (1 - least) / 4), rim, w, h)) do lists[#lists + 1] = list end
+    local lists = ask(self, frame, views_of(whole, quarters), least, 0)
+    for _, list in ipairs(inwards(ask(self, rimmed, views_of(parts, quarters), least + (1 - least) / 4, rim), rim, w, h)) do lists[#lists + 1] = list end
     return face.merge(lists)
   end
   local found = options.upright ~= false and turned { 0 } or {}

@@ -1,7 +1,6 @@
--- Finds in each frame of a recording what is to be covered: faces, heads where the face network misses them, persons, or what a brought network finds; and cuts.
+-- Finds in each frame of a recording what is to be covered: faces, heads where the face network misses them, persons, or what a brought network finds.
 -- Follows nothing from frame to frame but bodies; tracks.lua joins the answers, masks.lua makes shapes of them.
-local ffi = require "ffi"
-local core = require "libration.core"
+local changes = require "libration.pose.changes"
 local face = require "libration.pose.face"
 
 local finder = {}
@@ -26,7 +25,8 @@ end
 ---@param options? table detector "auto" (BlazeFace full range and BlazePose), "face" (BlazeFace alone), "pose" (BlazePose's heads and bodies alone);
 ---  confidence: least score, .3; target "face" (faces and heads), "person"; tile: side of tiles in pixels, 0: none, nil: finder.tile's; range: of BlazeFace,
 ---  "full" or "short"; turned: false never looks at turned views; edges: false never looks closer at the left and right edge; adapter: a brought
----  network as adapters.detector gives it, instead of BlazeFace; target may be one of its classes, too; margin: as masks.margin gives it, for outlines of persons (boxes without)
+---  network as adapters.detector gives it, instead of BlazeFace; target may be one of its classes, too; margin: as masks.margin gives it, for outlines of persons
+---  (boxes without); precision: of BlazeFace and BlazePose; batch: views of a frame that BlazeFace takes at once
 ---@return Finder
 function finder.new(options)
   options = options or {}
@@ -36,43 +36,24 @@ function finder.new(options)
     adapter = options.adapter, edges = options.edges ~= false,
   }, Finder)
   local class = self.target ~= "face" and self.target ~= "person"
-  if not self.adapter and detector ~= "pose" then self.faces = options.faces or face.detector { range = options.range, confidence = self.confidence } end
+  if not self.adapter and detector ~= "pose" then
+    self.faces = options.faces or face.detector { range = options.range, confidence = self.confidence, precision = options.precision, batch = options.batch }
+  end
   if detector ~= "face" and not class and not (self.adapter and self.target == "person") then
     self.people = options.people or require "libration.pose.people".finder {
-      confidence = math.max(.3, math.min(.5, self.confidence)), margin = self.target == "person" and options.margin or nil,
+      confidence = math.max(.3, math.min(.5, self.confidence)), precision = options.precision, margin = self.target == "person" and options.margin or nil,
     }
   end
-  self.small, self.before = ffi.new("uint8_t[?]", 32 * 18 * 3), ffi.new("uint8_t[?]", 32 * 18 * 3)
+  self.memory = changes.memory()
   self:reset()
   return self
 end
 
 --- The next frame is a first one.
 function Finder:reset()
-  self.seen, self.turn = false, nil
+  self.index = nil
+  self.memory:reset()
   if self.people then self.people:reset() end
-end
-
--- True where this frame belongs to another scene than the one before: most of a small copy changed, and so did the share of its colours.
-local function is_cut(self, frame)
-  local h, w = frame:size(1), frame:size(2)
-  local region = ffi.new("lbr_region", w / 2, h / 2, w, h, 0)
-  local now, last, n = self.small, self.before, 32 * 18 * 3
-  core.check(core.C.lbr_crop_u8(frame:ptr(), h, w, w * 3, region, core.C.LBR_BORDER_REPLICATE, now, 18, 32))
-  local moved, counts = 0, {}
-  for k = 0, 95 do counts[k] = 0 end
-  for i = 0, n - 1 do
-    moved = moved + math.abs(now[i] - last[i])
-    local channel = i % 3 * 32
-    local a, b = channel + math.floor(now[i] / 8), channel + math.floor(last[i] / 8)
-    counts[a], counts[b] = counts[a] + 1, counts[b] - 1
-  end
-  local other = 0
-  for k = 0, 95 do other = other + math.abs(counts[k]) end
-  ffi.copy(last, now, n)
-  local first = not self.seen
-  self.seen = true
-  return not first and moved / n > 30 and other / (2 * n) > .35
 end
 
 -- A person of whom only the face is known: what lies below a face that no body was found for.
@@ -87,30 +68,8 @@ local function as(kind, d)
   return { kind = kind, x = d.x, y = d.y, width = d.width, height = d.height, angle = d.angle, score = d.score, points = d.points, outline = d.outline }
 end
 
---- What is to be covered in the next frame.
----@param frame Tensor u8 [H,W,3] RGB
----@return table[] detections kind "face", "person" or the brought network's class; x, y, width, height (pixels, centre), angle, score, points (faces)
----@return boolean cut true where a new scene begins with this frame
-function Finder:look(frame)
-  frame = frame:contiguous()
-  local cut = is_cut(self, frame)
-  if cut and self.people then self.people:reset() end
-  local tile = self.tile or finder.tile(frame:size(2), frame:size(1))
-  tile = tile > 0 and tile or nil
-  local faces = {}
-  if self.adapter then
-    faces = self.adapter:detect(frame, self.confidence, self.target)
-    if not self.people then return faces, cut end
-  elseif self.faces then
-    faces = self.faces:search(frame, { tile = tile, turned = false })
-    if self.edges then
-      if cut then self.turn = nil end
-      faces = face.merge { faces, self.faces:edges(frame, tile, self.turn) }
-      self.turn = (self.turn or 0) + 1
-    end
-  end
-  local persons = self.people and self.people:process(frame, faces) or {}
-  if self.faces and self.turned and #faces == 0 and #persons == 0 then faces = self.faces:search(frame, { tile = tile, upright = false }) end
+-- Faces and persons as detections of the target.
+local function gather(self, faces, persons)
   local found = {}
   if self.target == "person" then
     for _, person in ipairs(persons) do found[#found + 1] = as("person", person) end
@@ -119,7 +78,7 @@ function Finder:look(frame)
       for _, person in ipairs(persons) do known = known or face.shared(person.head, f) > .3 end
       if not known then found[#found + 1] = as("person", body_of(f)) end
     end
-    return found, cut
+    return found
   end
   for _, f in ipairs(faces) do found[#found + 1] = as("face", f) end
   for _, person in ipairs(persons) do
@@ -127,7 +86,55 @@ function Finder:look(frame)
     for _, f in ipairs(faces) do known = known or face.shared(person.head, f) > .5 end
     if not known then found[#found + 1] = as("face", person.head) end
   end
-  return found, cut
+  return found
+end
+
+--- What is to be covered in a frame of the scene.
+---@param frame Tensor u8 [H,W,3] RGB
+---@param at? {index: integer, coarse: Tensor?, cell: integer?, near: table[]?} its number, if frames are left out between the looks; its coarse picture: views in which
+---  nothing changed are not searched again; near: only what is near one of these detections is wanted
+---@return table[] detections kind "face", "person" or the brought network's class; x, y, width, height (pixels, centre), angle, score, points (faces)
+function Finder:look(frame, at)
+  frame = frame:contiguous()
+  local steps = at and self.index and math.abs(at.index - self.index) or 1
+  if at and at.near then return self:look_near(frame, at.near, steps) end
+  self.index = at and at.index
+  local tile = self.tile or finder.tile(frame:size(2), frame:size(1))
+  tile = tile > 0 and tile or nil
+  local faces, ask = {}, nil
+  if at and at.coarse then
+    function ask(detector, picture, views, least, rim)
+      return self.memory:of(views, rim, at.coarse, at.cell, function(some) return detector:look(picture, some, least) end)
+    end
+  end
+  if self.adapter then
+    faces = self.adapter:detect(frame, self.confidence, self.target)
+    if not self.people then return faces end
+  elseif self.faces then
+    faces = self.faces:search(frame, { tile = tile, turned = false, ask = ask })
+    if self.edges then faces = face.merge { faces, self.faces:edges(frame, tile, ask) } end
+  end
+  local persons = self.people and self.people:process(frame, faces, { steps = steps }) or {}
+  if self.faces and self.turned and #faces == 0 and #persons == 0 then faces = self.faces:search(frame, { tile = tile, upright = false, ask = ask }) end
+  return gather(self, faces, persons)
+end
+
+-- Side of a square round a detection in which the face network finds what is there, in its sizes.
+local ROUND = 4
+
+-- The same round detections of a moment before or after: faces in squares, bodies only for those where no face is.
+function Finder:look_near(frame, near, steps)
+  if self.adapter and not self.people then return self.adapter:detect(frame, self.confidence, self.target) end
+  local faces, views, missing = {}, {}, {}
+  for i, d in ipairs(near) do views[i] = { x = d.x, y = d.y, side = math.max(ROUND * math.max(d.width, d.height), 96), angle = d.angle or 0 } end
+  if self.adapter then faces = self.adapter:detect(frame, self.confidence, self.target) end
+  if self.faces then faces = face.merge(self.faces:look(frame, views, self.confidence + (1 - self.confidence) / 4)) end
+  for _, d in ipairs(near) do
+    local seen = false
+    for _, f in ipairs(faces) do seen = seen or self.target ~= "person" and math.sqrt((f.x - d.x) ^ 2 + (f.y - d.y) ^ 2) < (d.width + d.height) / 2 end
+    if not seen then missing[#missing + 1] = d end
+  end
+  return gather(self, faces, self.people and #missing > 0 and self.people:process(frame, nil, { steps = steps, near = missing }) or {})
 end
 
 return finder

@@ -57,12 +57,15 @@ local Finder = {}
 Finder.__index = Finder
 
 --- A finder for one stream of frames.
----@param options? {landmarker: Landmarker, confidence: number, margin: {share: number, pixels: number}} landmarker: a ready one (by default one of its own: model
----  full); confidence: least score of the detector, .5; margin: persons have outlines that are larger by a quarter of the share of their boxes' smaller side
+---@param options? {landmarker: Landmarker, confidence: number, precision: string, margin: {share: number, pixels: number}} landmarker: a ready one (by default one of
+---  its own: model full, of that precision); confidence: least score of the detector, .5; margin: persons have outlines that are larger by a quarter of the share of
+---  their boxes' smaller side
 ---@return PeopleFinder
 function people.finder(options)
   options = options or {}
-  local landmarker = options.landmarker or require "libration.pose.landmarker" { static = true, smooth = "none", segment = options.margin ~= nil }
+  local landmarker = options.landmarker or require "libration.pose.landmarker" {
+    static = true, smooth = "none", precision = options.precision, segment = options.margin ~= nil,
+  }
   local self = setmetatable({ landmarker = landmarker, confidence = options.confidence or .5, margin = options.margin }, Finder)
   self:reset()
   return self
@@ -125,13 +128,25 @@ local function below(f, w, h)
   return blazepose.rect(x, y, x + 6 * f.height * ux, y + 6 * f.height * uy, w, h)
 end
 
+-- True where a head lies so near to a box that it may have been there a moment ago.
+local function is_near(head, boxes)
+  for _, d in ipairs(boxes) do
+    local size = (d.width + d.height + head.width + head.height) / 4
+    if length(head.x - d.x, head.y - d.y) < 3 * size then return true end
+  end
+  return false
+end
+
 --- Every person in a frame: those followed from the frame before, those that the detector sees in the whole frame and in squares of it (all of them in the first
 --- frame, then one a frame, in turn), and those below faces.
 ---@param frame Tensor u8 [H,W,3] RGB
 ---@param faces? Face[] faces found in the same frame
+---@param at? {steps: integer, near: table[]} steps: frames since the one before (1), when it is many the detector is asked first and believed; near: only who
+---  is known and had the head near one of these boxes is wanted, and nobody is forgotten
 ---@return Person[] persons
-function Finder:process(frame, faces)
+function Finder:process(frame, faces, at)
   local h, w = frame:size(1), frame:size(2)
+  local steps, near = at and at.steps or 1, at and at.near
   frame = frame:contiguous()
   local found = {}
   local function add(person)
@@ -140,13 +155,18 @@ function Finder:process(frame, faces)
     end
     found[#found + 1] = person
   end
-  for _, person in ipairs(self.known) do
-    local again = person.unseen < UNSEEN and mark(self, frame, person.following)
-    if again then
-      again.unseen = person.unseen + 1
-      add(again)
+  local function follow()
+    for _, person in ipairs(self.known) do
+      local wanted = not near or is_near(person.head, near)
+      local again = wanted and person.unseen < UNSEEN and not (steps > 1 and owner(found, person.following, w, h)) and mark(self, frame, person.following)
+      if again then
+        again.unseen = person.unseen + steps
+        add(again)
+      end
     end
   end
+  if steps == 1 or near then follow() end
+  if near then return found end
   local views, squares = { false }, face.tiles(w, h, 1.2 * math.min(w, h))
   if self.margin then -- whole persons are wanted: also those who are small or turn their backs, whom the detector sees in smaller squares
     for _, square in ipairs(face.tiles(w, h, .6 * math.min(w, h))) do squares[#squares + 1] = square end
@@ -169,6 +189,7 @@ function Finder:process(frame, faces)
       end
     end
   end
+  if steps > 1 then follow() end
   for _, f in ipairs(faces or {}) do
     local known = false
     for _, person in ipairs(found) do known = known or face.shared(person.head, f) > .3 end

@@ -175,6 +175,7 @@ function sidecar.read(path)
             plan.settings.style = r:string()
             if not STYLES[plan.settings.style] then r:fail(("'%s', want blur, mosaic or box"):format(plan.settings.style)) end
           end, margin = setting "margin", audio = setting "audio", detector = setting "detector", weights = setting "weights",
+          encoder_preset = setting "encoder_preset", every = setting_number("every", 0, 60),
           feather = setting_number("feather", 0, 1000), strength = setting_number("strength", 0, 1), crf = setting_number("crf", 0, 51),
           confidence = setting_number("confidence", 0, 1), gap = setting_number("gap", 0, 1e6), lead = setting_number("lead", 0, 1e6),
         }, { "mask", "style", "margin" })

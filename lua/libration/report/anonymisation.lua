@@ -17,6 +17,8 @@ local anonymisation = {}
 ---@field pictures table[] masked thumbnails, as html's gallery takes them
 ---@field notes string[] sound, dropped streams, warnings
 ---@field verified {rounds: integer, seen: integer, left: integer}|nil
+---@field stages table[] passes over it: name, frames, elapsed (seconds), looks; decode, convert, networks, mask, encode: shares of that time in which each was at work;
+---  processor: share of the cores' time
 ---@field seconds number
 ---@field link string|nil the output relative to the page
 
@@ -40,6 +42,27 @@ local function ranges(list)
   return table.concat(parts, ", ")
 end
 anonymisation.ranges = ranges
+
+local GOAL = 70 -- per cent of the cores that a run should keep at work
+
+-- Which stage was at work for how much of the time.
+local function stages_of(rows)
+  local list, used, elapsed = {}, 0, 0
+  for _, r in ipairs(rows) do
+    for _, s in ipairs(r.stages or {}) do
+      local function share(part) return s[part] and s[part] > .0005 and ("%.0f"):format(100 * s[part]) or "" end
+      used, elapsed = used + s.processor * s.elapsed, elapsed + s.elapsed
+      list[#list + 1] = { files.name(r.input), s.name, ("%.1f"):format(s.frames / s.elapsed), s.looks and ("%.0f"):format(100 * s.looks / math.max(1, s.frames)) or "",
+        share "decode", share "convert", share "networks", share "mask", share "encode", share "processor" }
+    end
+  end
+  if #list == 0 then return nil end
+  return { title = "Speed by stage",
+    { kind = "text", text = ("Per cent of a pass's time in which each stage was at work; they run side by side. The cores were busy for %.0f %% of the time; the goal is %d %%.")
+      :format(100 * used / elapsed, GOAL) },
+    { kind = "table", head = { "input", "pass", "frames/s", "frames looked at", "decoding", "to RGB", "networks", "masks", "encoding", "cores" },
+      align = { "left", "left", "right", "right", "right", "right", "right", "right", "right", "right" }, rows = list } }
+end
 
 ---The page, for `html.page`.
 ---@param o {rows: libration.report.Anonymised[], settings: {[1]: string, [2]: string}[], verifier: string?}
@@ -84,6 +107,7 @@ function anonymisation.page(o)
     end
     if #section > 0 then page.sections[#page.sections + 1] = section end
   end
+  page.sections[#page.sections + 1] = stages_of(o.rows)
   page.sections[#page.sections + 1] = { title = "Settings", { kind = "keyvalues", rows = o.settings } }
   return page
 end
