@@ -19,9 +19,11 @@ local ADAPTERS = {"yolo-pose", "yolo-face", "scrfd", "centerface", "ultraface", 
 
 local rows = {
   {"output", "anonymised", "folder for the results, made when missing; or the file, where there is one input", metavar = "DIR|FILE"},
-  {"mask", "face", "what is covered: eyes (a bar), face, head (with its hair), person, or a class of the network that --weights names (class0, class1, ...)", metavar = "WHAT"},
+  {"mask", "head", "what is covered: eyes (a bar), face (an oval), head (a box, with hair and neck: of an oval over the face detectors still say that it is " ..
+    "one), person, or a class of the network that --weights names (class0, class1, ...)", metavar = "WHAT"},
   {"style", "mosaic", "how: blurred, in coarse blocks, or black", choices = {"blur", "mosaic", "box"}},
-  {"strength", .34, "share of a mask's longer side: standard deviation of the blur, side of the blocks; less than .125 can be undone or shows who it is, and is refused",
+  {"strength", 1, "share of a mask's longer side: standard deviation of the blur, side of the blocks (1: one colour, the mean); less than .125 can be undone or shows " ..
+    "who it is, and is refused",
     type = "number", max = 1, check = function(v)
       if v < .125 then return nil, "a blur or mosaic that weak can be undone or still shows who it is; want at least .125" end
       return true
@@ -42,16 +44,17 @@ local rows = {
   {"keep-audio", false, "keep the sound as it is, the default: voices are not anonymised"},
   {"drop-audio", false, "leave the sound out"},
   {"distort-voice", false, "make voices unrecognisable for good, words too: what is left is how loud it is at which pitch"},
-  {"verify", false, "look at the result with another detector (BlazeFace short range), cover what it still sees solidly, and look again, at most three times"},
+  {"verify", true, "look at the result with another detector (BlazeFace short range), cover what it still sees solidly and look there again, up to four times; what is seen " ..
+    "even then is covered with its whole frame. At the source it must see faces where there are any: the report has the counts. With --apply and for a CLASS only when asked for"},
   {"verify-weights", "", "network of the second look instead of BlazeFace short range, such as UltraFace or CenterFace (.onnx); not the one that --weights names",
     metavar = "FILE"},
   {"verify-confidence", .6, "least score of the second look", type = "number", above = 0, max = 1},
-  {"strict", false, "with --verify: end with an error where something is left or a frame could not be looked at"},
+  {"strict", false, "end with an error where the second look leaves something or a frame could not be looked at"},
   {"apply", "", "an edited NAME.anonymised.json: no detection, its masks are applied to the one input", metavar = "FILE"},
   {"preview", false, "write NAME.anonymised.preview.png, masked frames from all over the recording, instead of the result"},
   {"resume", false, "leave inputs alone whose result is there already, made of the same file in the same way"},
-  {"every", .25, "seconds between two looks of the detectors where these agree; between looks that do not, it is looked again, down to every frame; 0: at every frame",
-    type = "number", min = 0, max = 2, metavar = "S"},
+  {"every", .25, "seconds between two looks of the detectors where these agree; between looks that do not, it is looked again, down to every frame; 0: every frame, as " ..
+    "with --mask person", type = "number", min = 0, max = 2, metavar = "S"},
   {"batch", 4, "parts of a frame that BlazeFace takes at once", min = 1, max = 64, metavar = "N"},
   {"queue", 32, "frames on the way at most; half of them lie between two looks at most", min = 4, max = 64, metavar = "FRAMES"},
   {"precision", "f32", "of the networks; bf16 gains where the processor has units for it, f16 is for CUDA devices", choices = {"f32", "bf16", "f16"}},
@@ -75,6 +78,7 @@ local function take_defaults(o, given)
       if not given[option] then o[option] = value end
     end
   end
+  if o.mask == "person" and not given.every then o.every = 0 end -- outlines are not what they were a moment ago
 end
 
 -- The option of the three that was taken for sound.
@@ -218,29 +222,38 @@ local function cover(item, o, row)
   return plan
 end
 
-local ROUNDS = 3 -- looks at the result, the last of them without another covering
+local ROUNDS = 4 -- looks at the result; what the last of them still sees is covered with its whole frame
 
--- Looks at the result; what is still seen joins the sidecar and is covered.
+-- Looks at the result; what is still seen joins the sidecar and is covered solidly, more of it in each round, until nothing is.
 local function verify(item, o, plan, verifier, row)
   local anonymiser, progress, sidecar = require "libration.pose.anonymiser", require "libration.progress", require "libration.pose.sidecar"
   local name = require("libration.files").name(item.path)
-  local looked, control = anonymiser.control(item.path, verifier, 24)
-  row.verified = {seen = 0, left = 0}
-  row.control = ("the second look, at the source: faces in %d of %d frames looked at"):format(control, looked)
+  local looked, control = anonymiser.control(item.path, plan, verifier, 12)
+  row.verified = {seen = 0, left = 0, looked = looked, control = control}
+  row.control = control > 0 and ("second look, at the source: faces in %d of %d frames looked at"):format(control, looked) or
+    ("second look, at the source: no face in %d frames looked at; either none is there or this detector does not see it"):format(looked)
   row.notes[#row.notes + 1] = row.control
+  local only
   for round = 1, ROUNDS do
     local bar
     local before = #plan.blank
-    local left = anonymiser.verify(item.output, plan, verifier, {
-      gap = o.gap, lead = o.lead, evidence = 2 * o.verify_confidence, threads = o.threads > 0 and o.threads or nil,
+    local left, frames = anonymiser.verify(item.output, plan, verifier, {
+      gap = o.gap, lead = o.lead, evidence = 0, threads = o.threads > 0 and o.threads or nil, only = only, grow = 1 + .25 * (round - 1),
       on_open = function() bar = progress.new {label = name .. ": verifying", total = plan.input.frames, unit = "frames"} end,
       on_frame = function(n, hits) bar:update(n, hits .. " seen") end,
     })
     bar:finish(("%d track%s seen"):format(#left, #left == 1 and "" or "s"))
-    if round == ROUNDS then row.verified.left = #left else row.verified.seen = row.verified.seen + #left end
-    if #left == 0 and #plan.blank == before or round == ROUNDS then return end
+    row.verified.seen = row.verified.seen + #left
+    if #left == 0 and #plan.blank == before then return end
+    if round == ROUNDS then
+      for _, track in ipairs(left) do
+        for i = 0, track.count - 1 do
+          if track.samples[i].score > 0 then plan.blank[#plan.blank + 1] = track.samples[i].frame end
+        end
+      end
+    end
     sidecar.write(item.sidecar, plan)
-    plan = cover(item, o, row)
+    plan, only = cover(item, o, row), frames
   end
 end
 
@@ -266,7 +279,7 @@ local function work(item, o, given, tools, row)
     return
   end
   plan = cover(item, o, row)
-  if o.verify then verify(item, o, plan, tools.verifier, row) end
+  if tools.verifier then verify(item, o, plan, tools.verifier, row) end
 end
 
 -- True where an input's result is there, of the same file and by the same settings.
@@ -278,7 +291,7 @@ local function is_done(item, o)
 end
 
 -- The finders of the first pass and of the second look.
-local function tools_of(o)
+local function tools_of(o, given)
   local finder, adapters = require "libration.pose.finder", require "libration.pose.adapters"
   local target, tools = (o.mask == "eyes" or o.mask == "head") and "face" or o.mask, {}
   local function brought(path, what)
@@ -297,13 +310,15 @@ local function tools_of(o)
       error(("--mask %s: want eyes, face, head or person, or a class of a network that --weights names"):format(o.mask), 0)
     end
     tools.finder = finder.new {
-      detector = o.detector, confidence = o.confidence, target = target, tile = o.tile >= 0 and o.tile or nil, adapter = o.weights ~= "" and brought(o.weights, target) or nil,
+      detector = o.detector, confidence = o.confidence, target = target,
+      margin = require("libration.pose.masks").margin(o.margin), tile = o.tile >= 0 and o.tile or nil, adapter = o.weights ~= "" and brought(o.weights, target) or nil,
       precision = o.precision, batch = o.batch,
     }
   end
-  if o.verify then
+  -- an edited sidecar is its editor's decision, and of plates and the like a look for faces says nothing
+  if o.verify and (o.apply == "" and (target == "face" or target == "person") or given.verify) then
     tools.verifier = finder.new {
-      detector = "face", range = "short", turned = false, confidence = o.verify_confidence, tile = o.tile > 0 and o.tile or nil,
+      detector = "face", range = "short", turned = false, edges = false, confidence = o.verify_confidence, tile = o.tile > 0 and o.tile or nil,
       adapter = o.verify_weights ~= "" and brought(o.verify_weights, "face") or nil,
     }
   end
@@ -324,7 +339,7 @@ options.main(function()
       end
     end
   end
-  if o.strict and not o.verify then error("--strict says what --verify does with what is left: give both", 0) end
+  if o.strict and not o.verify then error("--strict says what the second look does with what is left: leave --no-verify out", 0) end
   if o.threads > 0 then lr.core.C.lbr_set_threads(o.threads) end
   local ok, why = files.writable(folder)
   if not ok then error(why, 0) end
@@ -333,7 +348,7 @@ options.main(function()
   if not lock then error(why, 0) end
   if o.region ~= "" then assert(require("libration.pose.sidecar").read_regions(o.region)) end
 
-  local tools = tools_of(o)
+  local tools = tools_of(o, given)
 
   local table_rows, failed, left = {}, 0, 0
   for i, item in ipairs(list) do

@@ -224,12 +224,51 @@ local function inwards(lists, rim, w, h)
   return lists
 end
 
+-- Views round the left and right edge, half of each beyond it, .8 and .5 of a tile wide.
+local function edge_views(w, h, tile, rim)
+  local views = {}
+  for _, share in ipairs { .8, .5 } do
+    local side = math.min(share * tile, 2 * rim)
+    local n = math.max(1, math.ceil((h - side) / (.6 * side)) + 1)
+    for i = 0, n - 1 do
+      local y = n > 1 and side / 2 + (h - side) * i / (n - 1) or h / 2
+      for _, x in ipairs { side / 4, w - side / 4 } do views[#views + 1] = { x = x + rim, y = y + rim, side = side, angle = 0 } end
+    end
+  end
+  return views
+end
+
+--- Faces that the left or right edge of a frame cuts, at which people sit and pass: closer views, mirrored beyond the edge. They are many, so that a share of them
+--- may be looked at in each frame.
+---@param frame Tensor u8 [H,W,3] RGB
+---@param tile number|nil side of the tiles of the search in pixels (the longer side of the frame)
+---@param turn? integer nil: all views; else every fourth, from view turn % 4 + 1 on
+---@param ask? function as of search
+---@return Face[] faces best first, of an eighth of the rest more than the detector's least score
+function FaceDetector:edges(frame, tile, turn, ask)
+  local h, w = frame:size(1), frame:size(2)
+  tile = tile or math.max(w, h)
+  local rim = math.min(math.ceil(.4 * tile), w, h)
+  local views = edge_views(w, h, tile, rim)
+  if turn then
+    local some = {}
+    for i = turn % 4 + 1, #views, 4 do some[#some + 1] = views[i] end
+    views = some
+  end
+  local seen = (ask or self.look)(self, mirrored(frame:contiguous(), rim), views, self.confidence + (1 - self.confidence) / 8, rim)
+  local kept = {}
+  for _, f in ipairs(face.merge(inwards(seen, rim, w, h))) do
+    if math.min(f.x, w - f.x) < f.width then kept[#kept + 1] = f end
+  end
+  return kept
+end
+
 --- Faces in a frame, wherever they are: the whole frame, and with a mirrored rim, for faces that the edge cuts, its tiles or the whole again; where that finds none,
 --- the same turned by 90, 180 and 270 degrees.
 ---@param frame Tensor u8 [H,W,3] RGB
----@param options? {tile: number, upright: boolean, turned: boolean, least: number, ask: function} tile: side of the tiles in pixels (none without); upright, turned: false leaves
----  those views out; least: smallest score instead of the detector's own. All but the whole frame are asked for a quarter of the rest more, as they show much that
----  is no face. ask: is called in place of look, with a view's rim as a last argument
+---@param options? {tile: number, upright: boolean, turned: boolean, least: number, ask: function} tile: side of the tiles in pixels (none without);
+---  upright, turned: false leaves those views out; least: smallest score instead of the detector's own. All but the whole frame are asked for a quarter of the
+---  rest more, as they show much that is no face. ask: is called in place of look, with a view's rim as a last argument
 ---@return Face[] faces best first
 function FaceDetector:search(frame, options)
   options = options or {}

@@ -24,22 +24,25 @@ end
 --- A finder for one recording.
 ---@param options? table detector "auto" (BlazeFace full range and BlazePose), "face" (BlazeFace alone), "pose" (BlazePose's heads and bodies alone);
 ---  confidence: least score, .3; target "face" (faces and heads), "person"; tile: side of tiles in pixels, 0: none, nil: finder.tile's; range: of BlazeFace,
----  "full" or "short"; turned: false never looks at turned views; adapter: a brought network as adapters.detector gives it, instead of BlazeFace; target may be one of
----  its classes, too; precision: of BlazeFace and BlazePose; batch: views of a frame that BlazeFace takes at once
+---  "full" or "short"; turned: false never looks at turned views; edges: false never looks closer at the left and right edge; adapter: a brought
+---  network as adapters.detector gives it, instead of BlazeFace; target may be one of its classes, too; margin: as masks.margin gives it, for outlines of persons (boxes without);
+---  precision: of BlazeFace and BlazePose; batch: views of a frame that BlazeFace takes at once
 ---@return Finder
 function finder.new(options)
   options = options or {}
   local detector = options.detector or "auto"
   local self = setmetatable({
     confidence = options.confidence or .3, target = options.target or "face", tile = options.tile, turned = options.turned ~= false,
-    adapter = options.adapter,
+    adapter = options.adapter, edges = options.edges ~= false,
   }, Finder)
   local class = self.target ~= "face" and self.target ~= "person"
   if not self.adapter and detector ~= "pose" then
     self.faces = options.faces or face.detector { range = options.range, confidence = self.confidence, precision = options.precision, batch = options.batch }
   end
   if detector ~= "face" and not class and not (self.adapter and self.target == "person") then
-    self.people = options.people or require "libration.pose.people".finder { confidence = math.max(.3, math.min(.5, self.confidence)), precision = options.precision }
+    self.people = options.people or require "libration.pose.people".finder {
+      confidence = math.max(.3, math.min(.5, self.confidence)), precision = options.precision, margin = self.target == "person" and options.margin or nil,
+    }
   end
   self.memory = changes.memory()
   self:reset()
@@ -48,7 +51,7 @@ end
 
 --- The next frame is a first one.
 function Finder:reset()
-  self.index = nil
+  self.index, self.turn = nil, nil
   self.memory:reset()
   if self.people then self.people:reset() end
 end
@@ -62,7 +65,7 @@ local function body_of(f)
 end
 
 local function as(kind, d)
-  return { kind = kind, x = d.x, y = d.y, width = d.width, height = d.height, angle = d.angle, score = d.score, points = d.points }
+  return { kind = kind, x = d.x, y = d.y, width = d.width, height = d.height, angle = d.angle, score = d.score, points = d.points, outline = d.outline }
 end
 
 -- Faces and persons as detections of the target.
@@ -99,7 +102,7 @@ function Finder:look(frame, at)
   local tile = self.tile or finder.tile(frame:size(2), frame:size(1))
   tile = tile > 0 and tile or nil
   local faces, ask = {}, nil
-  if at and at.coarse then
+  if at and at.coarse and at.cell then
     function ask(detector, picture, views, least, rim)
       return self.memory:of(views, rim, at.coarse, at.cell, function(some) return detector:look(picture, some, least) end)
     end
@@ -109,8 +112,12 @@ function Finder:look(frame, at)
     if not self.people then return faces end
   elseif self.faces then
     faces = self.faces:search(frame, { tile = tile, turned = false, ask = ask })
+    if self.edges then
+      faces = face.merge { faces, self.faces:edges(frame, tile, self.turn, ask) }
+      self.turn = (self.turn or 0) + 1
+    end
   end
-  local persons = self.people and self.people:process(frame, faces, { steps = steps }) or {}
+  local persons = self.people and self.people:process(frame, faces, { steps = steps, heads = self.target ~= "person" and steps > 1 }) or {}
   if self.faces and self.turned and #faces == 0 and #persons == 0 then faces = self.faces:search(frame, { tile = tile, upright = false, ask = ask }) end
   return gather(self, faces, persons)
 end

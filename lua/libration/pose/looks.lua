@@ -156,7 +156,7 @@ end
 
 --- Runs through a recording and hands out each of its frames, in order.
 ---@param source table as media.transcode gives it, or a still picture: frames(), width, height, queue
----@param finder table :look(frame, at) -> detections, :reset(); at: the Look, with coarse where the source has coarse pictures
+---@param finder table :look(frame, at) -> detections, :reset(); at: the Look
 ---@param options {every: number} every: seconds between two looks at most, 0: every frame is looked at
 ---@param emit fun(look: Look, state: {looked: integer, glances: integer, seconds: number}) state: what is returned at the end, so far
 ---@return {looked: integer, glances: integer, seconds: number} whole frames that were looked at, frames in which some places were; what the finder took
@@ -181,7 +181,7 @@ function looks.run(source, finder, options, emit)
       finder:reset()
       emit(e, self)
     else
-      e.coarse = frame.coarse and frame:coarse() or nil
+      e.coarse = frame.coarse and frame:coarse() or not source.still and changes.coarse(frame:rgb(self.room)) or nil
       if last and e.coarse and changes.is_cut(last.coarse, e.coarse) then
         finish()
         finder:reset()

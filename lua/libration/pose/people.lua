@@ -2,6 +2,7 @@
 local ffi = require "ffi"
 local blazepose = require "libration.pose.blazepose"
 local face = require "libration.pose.face"
+local silhouette = require "libration.pose.silhouette"
 
 local people = {}
 
@@ -16,7 +17,9 @@ local SURE = .5   -- of the detector, to be believed against the landmark networ
 ---@field score number probability, by the landmark network, that somebody is there
 ---@field landmarks ffi.cdata*|nil float[33*3] x, y in pixels, visibility; nil where the detector alone saw somebody
 ---@field head Face the head, in the terms of a face detector
+---@field outline string|nil polygons as pose/silhouette.lua writes them, where the finder was given a margin
 ---@field rect ffi.cdata* float[5] region of the landmark network, as blazepose.rect gives it
+---@field waiting boolean|nil true for a face whose body was not asked for yet
 
 local function middle(p, a, b)
   return (p[3 * a] + p[3 * b]) / 2, (p[3 * a + 1] + p[3 * b + 1]) / 2
@@ -55,13 +58,14 @@ local Finder = {}
 Finder.__index = Finder
 
 --- A finder for one stream of frames.
----@param options? {landmarker: Landmarker, confidence: number, precision: string} landmarker: a ready one (by default one of its own: model full, of that precision);
----  confidence: least score of the detector, .5
+---@param options? {landmarker: Landmarker, confidence: number, margin: {share: number, pixels: number}, precision: string} landmarker: a ready one (by
+---  default one of its own: model full, of that precision); confidence: least score of the detector, .5; margin: persons have outlines that are larger by a quarter
+---  of the share of their boxes' smaller side
 ---@return PeopleFinder
 function people.finder(options)
   options = options or {}
-  local landmarker = options.landmarker or require "libration.pose.landmarker" { static = true, smooth = "none", precision = options.precision }
-  local self = setmetatable({ landmarker = landmarker, confidence = options.confidence or .5 }, Finder)
+  local landmarker = options.landmarker or require "libration.pose.landmarker" { static = true, smooth = "none", segment = options.margin ~= nil, precision = options.precision }
+  local self = setmetatable({ landmarker = landmarker, confidence = options.confidence or .5, margin = options.margin }, Finder)
   self:reset()
   return self
 end
@@ -90,6 +94,11 @@ local function mark(self, frame, rect)
   local rim = .5 * person.head.width
   x0, y0, x1, y1 = x0 - rim, y0 - rim, x1 + rim, y1 + rim
   person.x, person.y, person.width, person.height = (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
+  local margin = self.margin
+  if margin and pose.body then
+    person.outline = silhouette.outline(pose.body, blazepose.square(rect, w, h), p, person.head,
+      margin.share / 4 * math.min(person.width, person.height) + margin.pixels)
+  end
   return person
 end
 
@@ -118,6 +127,24 @@ local function below(f, w, h)
   return blazepose.rect(x, y, x + 6 * f.height * ux, y + 6 * f.height * uy, w, h)
 end
 
+-- The face that a head is now, nil where there is none.
+local function face_of(head, faces)
+  for _, f in ipairs(faces or {}) do
+    if length(f.x - head.x, f.y - head.y) < .5 * (f.width + f.height + head.width + head.height) / 4 then return f end
+  end
+end
+
+-- Somebody of whom only the face was looked at: the body went with it.
+local function moved(person, f, w, h)
+  local new = {}
+  for name, value in pairs(person) do new[name] = value end
+  new.following = ffi.new("float[5]", person.following)
+  new.following[0], new.following[1] = new.following[0] + (f.x - person.head.x) / w, new.following[1] + (f.y - person.head.y) / h
+  if person.waiting then new.following = below(f, w, h) end
+  new.head, new.unseen = f, 0
+  return new
+end
+
 -- True where a head lies so near to a box that it may have been there a moment ago.
 local function is_near(head, boxes)
   for _, d in ipairs(boxes) do
@@ -131,8 +158,9 @@ end
 --- frame, then one a frame, in turn), and those below faces.
 ---@param frame Tensor u8 [H,W,3] RGB
 ---@param faces? Face[] faces found in the same frame
----@param at? {steps: integer, near: table[]} steps: frames since the one before (1), when it is many the detector is asked first and believed; near: only who
----  is known and had the head near one of these boxes is wanted, and nobody is forgotten
+---@param at? {steps: integer, near: table[], heads: boolean} steps: frames since the one before (1), when it is many the detector is asked first and believed; near: only who
+---  is known and had the head near one of these boxes is wanted, and nobody is forgotten; heads: only heads are wanted, so that the landmark network is not asked about those
+---  whose face is there: they are kept in mind until it is not
 ---@return Person[] persons
 function Finder:process(frame, faces, at)
   local h, w = frame:size(1), frame:size(2)
@@ -145,10 +173,19 @@ function Finder:process(frame, faces, at)
     end
     found[#found + 1] = person
   end
+  local with_face = {}
+  for _, person in ipairs(at and at.heads and self.known or {}) do
+    local f = face_of(person.head, faces)
+    if f then
+      with_face[person] = true
+      add(moved(person, f, w, h))
+    end
+  end
   local function follow()
     for _, person in ipairs(self.known) do
       local wanted = not near or is_near(person.head, near)
-      local again = wanted and person.unseen < UNSEEN and not (steps > 1 and owner(found, person.following, w, h)) and mark(self, frame, person.following)
+      local again = not with_face[person] and wanted and person.unseen < UNSEEN and not (steps > 1 and owner(found, person.following, w, h)) and mark(self, frame, person.following)
+      if again and person.waiting and not face_of(person.head, { again.head }) then again = nil end -- it likes to answer with a neighbour
       if again then
         again.unseen = person.unseen + steps
         add(again)
@@ -158,6 +195,9 @@ function Finder:process(frame, faces, at)
   if steps == 1 or near then follow() end
   if near then return found end
   local views, squares = { false }, face.tiles(w, h, 1.2 * math.min(w, h))
+  if self.margin then -- whole persons are wanted: also those who are small or turn their backs, whom the detector sees in smaller squares
+    for _, square in ipairs(face.tiles(w, h, .6 * math.min(w, h))) do squares[#squares + 1] = square end
+  end
   if self.turn == 0 then
     for _, square in ipairs(squares) do views[#views + 1] = square end
   elseif #squares > 0 then
@@ -180,7 +220,10 @@ function Finder:process(frame, faces, at)
   for _, f in ipairs(faces or {}) do
     local known = false
     for _, person in ipairs(found) do known = known or face.shared(person.head, f) > .3 end
-    if not known then
+    if not known and at and at.heads then
+      local rect = below(f, w, h)
+      found[#found + 1] = { x = f.x, y = f.y, width = f.width, height = f.height, score = f.score, head = f, rect = rect, following = rect, unseen = 0, waiting = true }
+    elseif not known then
       local person = mark(self, frame, below(f, w, h))
       -- the network likes to answer with a neighbour: the head must be where the face is
       if person and face.shared(person.head, f) > .3 then add(person) end
@@ -188,7 +231,7 @@ function Finder:process(frame, faces, at)
   end
   self.known = {}
   for _, person in ipairs(found) do
-    if person.landmarks then self.known[#self.known + 1] = person end
+    if person.landmarks or person.waiting then self.known[#self.known + 1] = person end
   end
   return found
 end
