@@ -49,7 +49,7 @@ local rows = {
   {"verify-weights", "", "network of the second look instead of BlazeFace short range, such as UltraFace or CenterFace (.onnx); not the one that --weights names",
     metavar = "FILE"},
   {"verify-confidence", .6, "least score of the second look", type = "number", above = 0, max = 1},
-  {"strict", false, "end with an error where the second look leaves something or a frame could not be looked at"},
+  {"strict", false, "end with an error where a frame could not be looked at, or where there are tracks but the second look sees nothing in the source either"},
   {"apply", "", "an edited NAME.anonymised.json: no detection, its masks are applied to the one input", metavar = "FILE"},
   {"preview", false, "write NAME.anonymised.preview.png, masked frames from all over the recording, instead of the result"},
   {"resume", false, "leave inputs alone whose result is there already, made of the same file in the same way"},
@@ -78,7 +78,6 @@ local function take_defaults(o, given)
       if not given[option] then o[option] = value end
     end
   end
-  if o.mask == "person" and not given.every then o.every = 0 end -- outlines are not what they were a moment ago
 end
 
 -- The option of the three that was taken for sound.
@@ -166,7 +165,8 @@ local function find(item, o, finder, row)
   local files = require "libration.files"
   local bar, processor = nil, os.clock()
   local found, why = anonymiser.find(item.path, finder, {
-    gap = o.gap, lead = o.lead, evidence = 2 * o.confidence, threads = o.threads > 0 and o.threads or nil, every = o.every, queue = o.queue,
+    gap = o.gap, lead = o.lead, evidence = 2 * o.confidence, threads = o.threads > 0 and o.threads or nil, queue = o.queue,
+    every = o.mask ~= "person" and o.every or 0, -- outlines are known only of frames that were looked at
     on_open = function(count) bar = progress.new {label = files.name(item.path) .. ": finding", total = count > 0 and count or nil, unit = "frames"} end,
     on_frame = function(n, hits, busy, looks)
       bar:update(n, hits .. " hits" .. (busy and (", decoding %.0f %%, networks %.0f %% of the time"):format(100 * busy.decode / busy.elapsed,
@@ -229,7 +229,7 @@ local function verify(item, o, plan, verifier, row)
   local anonymiser, progress, sidecar = require "libration.pose.anonymiser", require "libration.progress", require "libration.pose.sidecar"
   local name = require("libration.files").name(item.path)
   local looked, control = anonymiser.control(item.path, plan, verifier, 12)
-  row.verified = {seen = 0, left = 0, looked = looked, control = control}
+  row.verified = {seen = 0, whole = 0, looked = looked, control = control}
   row.control = control > 0 and ("second look, at the source: faces in %d of %d frames looked at"):format(control, looked) or
     ("second look, at the source: no face in %d frames looked at; either none is there or this detector does not see it"):format(looked)
   row.notes[#row.notes + 1] = row.control
@@ -239,6 +239,7 @@ local function verify(item, o, plan, verifier, row)
     local before = #plan.blank
     local left, frames = anonymiser.verify(item.output, plan, verifier, {
       gap = o.gap, lead = o.lead, evidence = 0, threads = o.threads > 0 and o.threads or nil, only = only, grow = 1 + .25 * (round - 1),
+      every = only and 0 or o.every, queue = o.queue,
       on_open = function() bar = progress.new {label = name .. ": verifying", total = plan.input.frames, unit = "frames"} end,
       on_frame = function(n, hits) bar:update(n, hits .. " seen") end,
     })
@@ -246,11 +247,15 @@ local function verify(item, o, plan, verifier, row)
     row.verified.seen = row.verified.seen + #left
     if #left == 0 and #plan.blank == before then return end
     if round == ROUNDS then
+      local blank = {}
       for _, track in ipairs(left) do
         for i = 0, track.count - 1 do
-          if track.samples[i].score > 0 then plan.blank[#plan.blank + 1] = track.samples[i].frame end
+          if track.samples[i].score > 0 then blank[track.samples[i].frame] = true end
         end
       end
+      for frame in pairs(blank) do plan.blank[#plan.blank + 1] = frame end
+      table.sort(plan.blank)
+      row.verified.whole = #plan.blank - before
     end
     sidecar.write(item.sidecar, plan)
     plan, only = cover(item, o, row), frames
@@ -310,9 +315,8 @@ local function tools_of(o, given)
       error(("--mask %s: want eyes, face, head or person, or a class of a network that --weights names"):format(o.mask), 0)
     end
     tools.finder = finder.new {
-      detector = o.detector, confidence = o.confidence, target = target,
-      margin = require("libration.pose.masks").margin(o.margin), tile = o.tile >= 0 and o.tile or nil, adapter = o.weights ~= "" and brought(o.weights, target) or nil,
-      precision = o.precision, batch = o.batch,
+      detector = o.detector, confidence = o.confidence, target = target, margin = require("libration.pose.masks").margin(o.margin),
+      tile = o.tile >= 0 and o.tile or nil, adapter = o.weights ~= "" and brought(o.weights, target) or nil, precision = o.precision, batch = o.batch,
     }
   end
   -- an edited sidecar is its editor's decision, and of plates and the like a look for faces says nothing
@@ -350,7 +354,7 @@ options.main(function()
 
   local tools = tools_of(o, given)
 
-  local table_rows, failed, left = {}, 0, 0
+  local table_rows, failed, doubts = {}, 0, 0
   for i, item in ipairs(list) do
     local row = {input = item.path, output = item.output, link = files.name(item.output), frames = 0, masked = 0, tracks = 0, kept = 0, blanked = {}, faults = {},
       pictures = {}, notes = {}, stages = {}, seconds = 0}
@@ -366,9 +370,10 @@ options.main(function()
         log.warn("%s", row.reason)
       elseif not o.preview then
         log.info("%s: %d of %d frames masked, %d blank, %d tracks%s -> %s", item.path, row.masked, row.frames, #row.blanked, row.tracks,
-          row.verified and (", second look: %d seen, %d left"):format(row.verified.seen, row.verified.left) or "", item.output)
+          row.verified and (", second look: faces in %d of %d frames of the source, %d seen in the result and covered"):format(row.verified.control, row.verified.looked,
+            row.verified.seen) or "", item.output)
       end
-      left = left + (row.verified and row.verified.left or 0) + #row.faults
+      doubts = doubts + #row.faults + (row.verified and row.tracks > 0 and row.verified.control == 0 and 1 or 0)
       table_rows[#table_rows + 1] = row
     end
     if i == #list and #table_rows > 0 and not o.preview then
@@ -379,5 +384,7 @@ options.main(function()
   end
   lock:release()
   if failed > 0 then error(("%d of %d inputs could not be masked"):format(failed, #list), 0) end
-  if o.strict and left > 0 then error(("--strict: %d things are left to be seen or could not be looked at; report.html in %s names them"):format(left, folder), 0) end
+  if o.strict and doubts > 0 then
+    error(("--strict: %d frames could not be looked at or recordings not verified; report.html in %s names them"):format(doubts, folder), 0)
+  end
 end)

@@ -238,26 +238,18 @@ local function edge_views(w, h, tile, rim)
   return views
 end
 
---- Faces that the left or right edge of a frame cuts, at which people sit and pass: closer views, mirrored beyond the edge. They are many, so that a share of them
---- may be looked at in each frame.
+--- Faces that the left or right edge of a frame cuts, at which people sit and pass: closer views, mirrored beyond the edge.
 ---@param frame Tensor u8 [H,W,3] RGB
 ---@param tile number|nil side of the tiles of the search in pixels (the longer side of the frame)
----@param turn? integer nil: all views; else every fourth, from view turn % 4 + 1 on
----@param ask? function as of search
+---@param ask? function called in place of look, as of search
 ---@return Face[] faces best first, of an eighth of the rest more than the detector's least score
-function FaceDetector:edges(frame, tile, turn, ask)
+function FaceDetector:edges(frame, tile, ask)
   local h, w = frame:size(1), frame:size(2)
-  tile = tile or math.max(w, h)
+  tile, ask = tile or math.max(w, h), ask or self.look
   local rim = math.min(math.ceil(.4 * tile), w, h)
-  local views = edge_views(w, h, tile, rim)
-  if turn then
-    local some = {}
-    for i = turn % 4 + 1, #views, 4 do some[#some + 1] = views[i] end
-    views = some
-  end
-  local seen = (ask or self.look)(self, mirrored(frame:contiguous(), rim), views, self.confidence + (1 - self.confidence) / 8, rim)
+  local lists = ask(self, mirrored(frame:contiguous(), rim), edge_views(w, h, tile, rim), self.confidence + (1 - self.confidence) / 8, rim)
   local kept = {}
-  for _, f in ipairs(face.merge(inwards(seen, rim, w, h))) do
+  for _, f in ipairs(face.merge(inwards(lists, rim, w, h))) do
     if math.min(f.x, w - f.x) < f.width then kept[#kept + 1] = f end
   end
   return kept

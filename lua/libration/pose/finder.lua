@@ -25,8 +25,8 @@ end
 ---@param options? table detector "auto" (BlazeFace full range and BlazePose), "face" (BlazeFace alone), "pose" (BlazePose's heads and bodies alone);
 ---  confidence: least score, .3; target "face" (faces and heads), "person"; tile: side of tiles in pixels, 0: none, nil: finder.tile's; range: of BlazeFace,
 ---  "full" or "short"; turned: false never looks at turned views; edges: false never looks closer at the left and right edge; adapter: a brought
----  network as adapters.detector gives it, instead of BlazeFace; target may be one of its classes, too; margin: as masks.margin gives it, for outlines of persons (boxes without);
----  precision: of BlazeFace and BlazePose; batch: views of a frame that BlazeFace takes at once
+---  network as adapters.detector gives it, instead of BlazeFace; target may be one of its classes, too; margin: as masks.margin gives it, for outlines of persons
+---  (boxes without); precision: of BlazeFace and BlazePose; batch: views of a frame that BlazeFace takes at once
 ---@return Finder
 function finder.new(options)
   options = options or {}
@@ -51,7 +51,7 @@ end
 
 --- The next frame is a first one.
 function Finder:reset()
-  self.index, self.turn = nil, nil
+  self.index = nil
   self.memory:reset()
   if self.people then self.people:reset() end
 end
@@ -112,10 +112,7 @@ function Finder:look(frame, at)
     if not self.people then return faces end
   elseif self.faces then
     faces = self.faces:search(frame, { tile = tile, turned = false, ask = ask })
-    if self.edges then
-      faces = face.merge { faces, self.faces:edges(frame, tile, self.turn, ask) }
-      self.turn = (self.turn or 0) + 1
-    end
+    if self.edges then faces = face.merge { faces, self.faces:edges(frame, tile, ask) } end
   end
   local persons = self.people and self.people:process(frame, faces, { steps = steps, heads = self.target ~= "person" and steps > 1 }) or {}
   if self.faces and self.turned and #faces == 0 and #persons == 0 then faces = self.faces:search(frame, { tile = tile, upright = false, ask = ask }) end

@@ -58,13 +58,15 @@ local Finder = {}
 Finder.__index = Finder
 
 --- A finder for one stream of frames.
----@param options? {landmarker: Landmarker, confidence: number, margin: {share: number, pixels: number}, precision: string} landmarker: a ready one (by
----  default one of its own: model full, of that precision); confidence: least score of the detector, .5; margin: persons have outlines that are larger by a quarter
----  of the share of their boxes' smaller side
+---@param options? {landmarker: Landmarker, confidence: number, precision: string, margin: {share: number, pixels: number}} landmarker: a ready one (by default one of
+---  its own: model full, of that precision); confidence: least score of the detector, .5; margin: persons have outlines that are larger by a quarter of the share of
+---  their boxes' smaller side
 ---@return PeopleFinder
 function people.finder(options)
   options = options or {}
-  local landmarker = options.landmarker or require "libration.pose.landmarker" { static = true, smooth = "none", segment = options.margin ~= nil, precision = options.precision }
+  local landmarker = options.landmarker or require "libration.pose.landmarker" {
+    static = true, smooth = "none", precision = options.precision, segment = options.margin ~= nil,
+  }
   local self = setmetatable({ landmarker = landmarker, confidence = options.confidence or .5, margin = options.margin }, Finder)
   self:reset()
   return self
