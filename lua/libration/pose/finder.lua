@@ -108,7 +108,7 @@ local function look_all(self, frame, at, steps)
   local tile = self.tile or finder.tile(frame:size(2), frame:size(1))
   tile = tile > 0 and tile or nil
   local faces, ask = {}, nil
-  if at and at.coarse then
+  if at and at.coarse and at.cell then
     function ask(detector, picture, views, least, rim)
       return self.memory:of(views, rim, at.coarse, at.cell, function(some) return detector:look(picture, some, least, rim) end)
     end
@@ -120,7 +120,7 @@ local function look_all(self, frame, at, steps)
     faces = self.faces:search(frame, { tile = tile, turned = false, ask = ask })
     if self.edges then faces = face.merge { faces, self.faces:edges(frame, tile, ask) } end
   end
-  local persons = self.people and self.people:process(frame, faces, { steps = steps }) or {}
+  local persons = self.people and self.people:process(frame, faces, { steps = steps, heads = self.target ~= "person" and steps > 1 }) or {}
   if self.faces and self.turned and #faces == 0 and #persons == 0 then faces = self.faces:search(frame, { tile = tile, upright = false, ask = ask }) end
   return gather(self, faces, persons)
 end

@@ -13,6 +13,7 @@ local NEAR = .35     -- sizes of a box by which it may move between two looks th
 local FAR = 3.5      -- sizes over which a third look in the middle can tell that it moved in a straight line
 local STRAIGHT = .3  -- sizes by which that look may differ
 local GROWTH = 2.2   -- of a box's area between two looks that agree
+local LONGER = 2     -- times as far as asked for is the next look where nothing was to be settled between the last two
 local NOVEL, SHARE = 28, .15 -- difference of a colour, and share of the picture that looks like neither end: something happens between the looks
 
 ---@class Look a frame as it comes out, in order
@@ -146,6 +147,7 @@ local function settle(self, list, i, j, straight)
     for k = i + 1, j - 1 do list[k].detections = at(list, i, j, k, sure) end
     return
   end
+  self.calm = false
   local middle, known = busy or math.floor((i + j) / 2), {}
   if busy then look(self, list[middle]) else look(self, list[middle], loose, at(list, i, j, middle, sure)) end
   for _, pair in ipairs(match(at(list, i, j, middle, swift), list[middle].detections or {})) do
@@ -157,13 +159,14 @@ end
 
 --- Runs through a recording and hands out each of its frames, in order.
 ---@param source table as media.transcode gives it, or a still picture: frames(), width, height, queue
----@param finder table :look(frame, at) -> detections, :reset(); at: the Look, with coarse where the source has coarse pictures
----@param options {every: number} every: seconds between two looks at most, 0: every frame is looked at
+---@param finder table :look(frame, at) -> detections, :reset(); at: the Look
+---@param options {every: number} every: seconds between two looks, twice that while they agree; 0: every frame is looked at
 ---@param emit fun(look: Look, state: {looked: integer, glances: integer, seconds: number}) state: what is returned at the end, so far
 ---@return {looked: integer, glances: integer, seconds: number} whole frames that were looked at, frames in which some places were; what the finder took
 function looks.run(source, finder, options, emit)
   local every, most = options.every or 0, source.queue and math.max(2, math.floor(source.queue / 2)) or 1
   local self = { finder = finder, looked = 0, glances = 0, seconds = 0, room = not source.still and tensor.empty({ source.height, source.width, 3 }, "u8") or nil }
+  local stretch = 1 -- of the time between looks: what agreed all along may wait longer
   local list, last = {}, nil -- frames of the scene from the last one looked at; the frame before
   local function hand_out(n)
     for i = 1, n do emit(list[i], self) end
@@ -178,19 +181,22 @@ function looks.run(source, finder, options, emit)
     local e = { frame = frame, index = frame.index, time = frame.time, cell = source.cell, looked = false, cut = false }
     if frame.damaged then
       finish()
+      stretch = 1
       e.fault = ("the frame is %s in the file"):format(frame.damaged)
       finder:reset()
       emit(e, self)
     else
-      e.coarse = frame.coarse and frame:coarse() or nil
+      e.coarse = frame.coarse and frame:coarse() or not source.still and changes.coarse(frame:rgb(self.room)) or nil
       if last and e.coarse and changes.is_cut(last.coarse, e.coarse) then
         finish()
         finder:reset()
-        e.cut = true
+        e.cut, stretch = true, 1
       end
       list[#list + 1], last = e, e
-      if e.time - list[1].time >= every - 1e-4 or #list >= most then
+      if e.time - list[1].time >= every * stretch - 1e-4 or #list >= most then
+        self.calm = true
         settle(self, list, 1, #list)
+        stretch = self.calm and #list > 1 and LONGER or 1
         if every == 0 then
           hand_out(#list)
           list = {}

@@ -19,6 +19,7 @@ local SURE = .5   -- of the detector, to be believed against the landmark networ
 ---@field head Face the head, in the terms of a face detector
 ---@field outline string|nil polygons as pose/silhouette.lua writes them, where the finder was given a margin
 ---@field rect ffi.cdata* float[5] region of the landmark network, as blazepose.rect gives it
+---@field waiting boolean|nil true for a face whose body was not asked for yet
 
 local function middle(p, a, b)
   return (p[3 * a] + p[3 * b]) / 2, (p[3 * a + 1] + p[3 * b + 1]) / 2
@@ -132,6 +133,24 @@ local function below(f, w, h)
   return blazepose.rect(x, y, x + 6 * f.height * ux, y + 6 * f.height * uy, w, h)
 end
 
+-- The face that a head is now, nil where there is none.
+local function face_of(head, faces)
+  for _, f in ipairs(faces or {}) do
+    if length(f.x - head.x, f.y - head.y) < .5 * (f.width + f.height + head.width + head.height) / 4 then return f end
+  end
+end
+
+-- Somebody of whom only the face was looked at: the body went with it.
+local function moved(person, f, w, h)
+  local new = {}
+  for name, value in pairs(person) do new[name] = value end
+  new.following = ffi.new("float[5]", person.following)
+  new.following[0], new.following[1] = new.following[0] + (f.x - person.head.x) / w, new.following[1] + (f.y - person.head.y) / h
+  if person.waiting then new.following = below(f, w, h) end
+  new.head, new.unseen = f, 0
+  return new
+end
+
 -- True where a head lies so near to a box that it may have been there a moment ago.
 local function is_near(head, boxes)
   for _, d in ipairs(boxes) do
@@ -145,8 +164,9 @@ end
 --- frame, then one a frame, in turn), and those below faces.
 ---@param frame Tensor u8 [H,W,3] RGB; on the landmarker's device already, or it goes there for each look
 ---@param faces? Face[] faces found in the same frame
----@param at? {steps: integer, near: table[]} steps: frames since the one before (1), when it is many the detector is asked first and believed; near: only who
----  is known and had the head near one of these boxes is wanted, and nobody is forgotten
+---@param at? {steps: integer, near: table[], heads: boolean} steps: frames since the one before (1), when it is many the detector is asked first and believed; near: only who
+---  is known and had the head near one of these boxes is wanted, and nobody is forgotten; heads: only heads are wanted, so that the landmark network is not asked about those
+---  whose face is there: they are kept in mind until it is not
 ---@return Person[] persons
 function Finder:process(frame, faces, at)
   local h, w = frame:size(1), frame:size(2)
@@ -159,10 +179,19 @@ function Finder:process(frame, faces, at)
     end
     found[#found + 1] = person
   end
+  local with_face = {}
+  for _, person in ipairs(at and at.heads and self.known or {}) do
+    local f = face_of(person.head, faces)
+    if f then
+      with_face[person] = true
+      add(moved(person, f, w, h))
+    end
+  end
   local function follow()
     for _, person in ipairs(self.known) do
       local wanted = not near or is_near(person.head, near)
-      local again = wanted and person.unseen < UNSEEN and not (steps > 1 and owner(found, person.following, w, h)) and mark(self, frame, person.following)
+      local again = not with_face[person] and wanted and person.unseen < UNSEEN and not (steps > 1 and owner(found, person.following, w, h)) and mark(self, frame, person.following)
+      if again and person.waiting and not face_of(person.head, { again.head }) then again = nil end -- it likes to answer with a neighbour
       if again then
         again.unseen = person.unseen + steps
         add(again)
@@ -197,7 +226,10 @@ function Finder:process(frame, faces, at)
   for _, f in ipairs(faces or {}) do
     local known = false
     for _, person in ipairs(found) do known = known or face.shared(person.head, f) > .3 end
-    if not known then
+    if not known and at and at.heads then
+      local rect = below(f, w, h)
+      found[#found + 1] = { x = f.x, y = f.y, width = f.width, height = f.height, score = f.score, head = f, rect = rect, following = rect, unseen = 0, waiting = true }
+    elseif not known then
       local person = mark(self, frame, below(f, w, h))
       -- the network likes to answer with a neighbour: the head must be where the face is
       if person and face.shared(person.head, f) > .3 then add(person) end
@@ -205,7 +237,7 @@ function Finder:process(frame, faces, at)
   end
   self.known = {}
   for _, person in ipairs(found) do
-    if person.landmarks then self.known[#self.known + 1] = person end
+    if person.landmarks or person.waiting then self.known[#self.known + 1] = person end
   end
   return found
 end
