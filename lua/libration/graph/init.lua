@@ -129,9 +129,10 @@ end
 
 ---Loads a network file.
 ---@param path string .tflite or .onnx
----@param options? {outputs: string[], passes: boolean, precision: string, calibration: table, device: string, shapes: table<string, integer[]>} outputs: names of those to compute (default all);
----what only the others need is left out. precision: "f32" (default), "bf16", on a CUDA device "f16", on the CPU "int8" between the first layer and the heads; calibration: for int8, sample inputs from which the
----ranges of numbers are taken, a list of tensors or of lists with one for each input; device: "cpu" (default), "cuda",
+---@param options? {outputs: string[], passes: boolean, precision: string, calibration: table, device: string, shapes: table<string, integer[]>}
+---outputs: names of those to compute (default all); what only the others need is left out.
+---precision: "f32" (default), "bf16", on a CUDA device "f16", on the CPU "int8" between the first layer and the heads; calibration: for int8, sample inputs from which
+---the ranges of numbers are taken, a list of tensors or of lists with one for each input; device: "cpu" (default), "cuda",
 ---"cuda:N"; passes = false runs the graph as it stands in the file (to compare with);
 ---shapes: of the inputs by name, where an ONNX file leaves sizes open (default 1)
 ---@return Network? network
