@@ -180,7 +180,7 @@ case.conv2d_int8 = function()
   local a, bytes = w.attr, function(s) return I(s, 0, 255):to "u8" end
   a.groups, w.w[4] = nil, w.I
   a.act, a.late, a.x_zero, a.x_scale = pick {0, 1, 2, 4, 5, 6}, int(0, 1), int(0, 255), .01
-  a.y_zero, a.y_scale, a.r_zero, a.r_scale = int(0, 255), int(0, 1) * .05, int(0, 255), .02
+  a.r_zero, a.r_scale = int(0, 255), .02 -- bytes out may differ by one from processor to processor: their spec is of its own
   return {bytes(w.x), F(w.w), chance(.5) and F {w.O} or nil, chance(.3) and bytes(w.y) or nil}, a
 end
 for _, name in ipairs {"max_pool2d", "avg_pool2d"} do

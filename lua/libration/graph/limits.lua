@@ -1,6 +1,7 @@
 -- What this processor can do at most, by a short measurement, and how near to it the calls of a plan come. Knows no network.
 local core = require "libration.core"
 local ops = require "libration.ops"
+require "libration.ops.random"
 local record = require "libration.record"
 local tensor = require "libration.tensor"
 
@@ -25,10 +26,10 @@ end
 function M.measure()
   return tensor.scope(function()
     local n, side, channels = 768, 64, 256
-    local w, x = tensor.randn({ n, n }, { seed = 1 }), tensor.randn({ n, n }, { seed = 2 })
+    local w, x = ops.randn({ n, n }, { seed = 1 }), ops.randn({ n, n }, { seed = 2 })
     local flops = 2 * n ^ 3 / least(function(v) return ops.matmul(v, w) end, x, .1)
-    local filter = tensor.randn({ channels, 3, 3, channels }, { seed = 3 })
-    local picture = (tensor.randn({ 1, side, side, channels }, { seed = 4 }) * 30 + 128):to "u8"
+    local filter = ops.randn({ channels, 3, 3, channels }, { seed = 3 })
+    local picture = (ops.randn({ 1, side, side, channels }, { seed = 4 }) * 30 + 128):to "u8"
     local int8 = 2 * (side - 2) ^ 2 * channels ^ 2 * 9 / least(function(v) return ops.conv2d_int8(v, filter, nil, { x = { .01, 128 } }) end, picture, .1)
     local large = tensor.full({ 2 ^ 23 }, 1)
     return { flops = flops, int8 = int8, bytes = 2 ^ 26 / least(function(v) return v:clone() end, large, .1) }
