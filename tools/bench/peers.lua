@@ -338,8 +338,11 @@ local function network(h, o, name, targets)
     files.quote(files.join(o.folder, name .. ".log"))), name .. " could not be exported")
   local model, input = files.join(o.folder, name, "model.onnx"), files.join(o.folder, name, "in_0.npy")
   if not files.exists(model) then error((files.read(files.join(o.folder, name .. ".log")) or ""):match "^[^\n]*", 0) end
-  local peer = start(o, o.folder, o.python, "network")
-  o.children[#o.children + 1] = peer
+  local peer = o.runtime
+  if not peer then
+    peer = start(o, o.folder, o.python, "network")
+    o.runtime, o.children[#o.children + 1] = peer, peer
+  end
   local _, version = peer:ask("open", model, input)
   local threads = search(thread_choices(), function(n) peer:ask("prepare", n) end, function() return (peer:ask "run") end, 3)
   local x, saved = lr.keep(assert(npy.load(input))), files.join(o.folder, name .. ".npy")
