@@ -29,7 +29,9 @@ local rows = {
   {"order", "rgb", "order of a picture's channels", choices = {"rgb", "bgr"}},
   {"output", "", "folder for the outputs, NAME.npy each; empty: none is written", metavar = "DIR"},
   {"save", "", "file for network, weights and plan for these inputs' sizes, which --model and C programs run: .plan", metavar = "FILE", check = plan_name},
-  {"precision", "f32", "number type between the first layer and the heads", choices = {"f32", "bf16"}},
+  {"precision", "f32", "number type between the first layer and the heads; its error against f32 is printed", choices = {"f32", "bf16", "int8"}},
+  {"calibrate", {}, "for int8, of a network with one input: sample pictures or .npy files, or a folder of them; ranges of numbers are taken from them (at most 32)",
+    of = "string", metavar = "LIST"},
   {"repeat", 5, "timed runs", min = 1},
   {"layers", 15, "slowest ops to list; 0: all, in their order", min = 0},
   {"seed", 0, "of random inputs", min = 0},
@@ -87,15 +89,54 @@ local function summary(t)
   return ("%s [%s]: %.6g to %.6g, mean %.6g"):format(t.dtype, table.concat(t.shape, ","), numbers:min():item(), numbers:max():item(), numbers:mean():item())
 end
 
+local MOST_SAMPLES = 32
+
+-- The sample inputs of --calibrate.
+local function samples(o, info, shape)
+  local files = require "libration.files"
+  local list = {}
+  if #o.calibrate == 0 then error("--precision int8 wants --calibrate with sample pictures", 0) end
+  for _, path in ipairs(o.calibrate) do
+    if files.is_folder(path) then
+      for _, name in ipairs(assert(files.list(path))) do
+        local ending = (name:match "%.(%w+)$" or ""):lower()
+        if ending == "png" or ending == "jpg" or ending == "jpeg" or ending == "npy" then list[#list + 1] = files.join(path, name) end
+      end
+    else
+      list[#list + 1] = path
+    end
+  end
+  if #list == 0 then error(("--calibrate: %s has no picture and no .npy file"):format(table.concat(o.calibrate, ",")), 0) end
+  local out, step = {}, math.max(1, #list / MOST_SAMPLES)
+  for i = 1, #list, step do out[#out + 1] = input(info, list[math.floor(i)], shape, o, 0) end
+  return out
+end
+
+-- What another number type than f32 costs, output by output.
+local function print_errors(o, model, inputs, results, shapes)
+  local graph, limits = require "libration.graph", require "libration.graph.limits"
+  if model.graph.quantised then print(("int8: %d of %d convolutions in 8 bits, percentile calibration"):format(unpack(model.graph.quantised))) end
+  local exact = assert(graph.load(o.model, {shapes = shapes})):run(unpack(inputs))
+  for _, out in ipairs(model.outputs) do
+    print(("error   %-24s against f32: relative L2 %.3g, largest %.3g"):format(out.name, limits.difference(results[out.name], exact[out.name])))
+  end
+end
+
 options.main(function()
   local o = options.parse("run", about, rows, arg)
   local lr, files = require "libration", require "libration.files"
-  local npy, graph = require "libration.formats.npy", require "libration.graph"
+  local npy, graph, limits = require "libration.formats.npy", require "libration.graph", require "libration.graph.limits"
   local core = lr.core
   if o.threads > 0 then lr.threads(o.threads) end
 
   local shapes = parse_shapes(o.shape)
-  local model = assert(graph.load(o.model, {precision = o.precision, shapes = shapes}))
+  local calibration
+  if o.precision == "int8" then
+    local plain = assert(graph.load(o.model, {shapes = shapes}))
+    if #plain.inputs ~= 1 then error(("--precision int8: %s has %d inputs; only networks with one are calibrated here"):format(o.model, #plain.inputs), 0) end
+    calibration = samples(o, plain.inputs[1], shapes[plain.inputs[1].name] or plain.inputs[1].shape or {})
+  end
+  local model = assert(graph.load(o.model, {precision = o.precision, calibration = calibration, shapes = shapes}))
   local given = #o.input == 1 and o.input[1] == "random" and {} or o.input
   if #given > 0 and #given ~= #model.inputs then error(("--input: %d files, %s has %d inputs"):format(#given, o.model, #model.inputs), 0) end
   local inputs = {}
@@ -120,23 +161,28 @@ options.main(function()
     end
   end
 
+  if o.precision ~= "f32" then print_errors(o, model, inputs, results, shapes) end
+
   if o.save ~= "" then
     if not model.plan then error(("--save: %s is a saved plan already"):format(o.model), 0) end
     print(("saved   %s"):format(model:plan(unpack(inputs)):save(o.save)))
   end
 
+  local limit = limits.measure()
   local calls, total = model:profile(unpack(inputs)):calls(true), 0
   for i, call in ipairs(calls) do
     call.number = i
     total = total + call.seconds
   end
   if o.layers > 0 then table.sort(calls, function(a, b) return a.seconds > b.seconds end) end
-  print(("\n%4s  %-18s %-24s %10s %7s %9s"):format("", o.layers > 0 and "slowest ops" or "ops", "output", "ms", "share", "GF/s"))
+  print(("\n%4s  %-18s %-24s %10s %7s %9s %9s"):format("", o.layers > 0 and "slowest ops" or "ops", "output", "ms", "share", "GF/s", "of limit"))
   for i = 1, o.layers > 0 and math.min(o.layers, #calls) or #calls do
     local call = calls[i]
-    print(("%4d  %-18s %-24s %10.3f %6.1f%% %9.1f"):format(call.number, call.name, call.outputs[1] or "", call.seconds * 1e3, 100 * call.seconds / total,
-      call.seconds > 0 and call.flops / call.seconds / 1e9 or 0))
+    print(("%4d  %-18s %-24s %10.3f %6.1f%% %9.1f %8.0f%%"):format(call.number, call.name, call.outputs[1] or "", call.seconds * 1e3, 100 * call.seconds / total,
+      call.seconds > 0 and call.flops / call.seconds / 1e9 or 0, 100 * limits.share(call, limit)))
   end
+  print(("\nlimit, measured beside it: %.0f GF/s (f32), %.0f GF/s (int8), %.1f GB/s (copy); above 100 %%: operations saved, or numbers in the caches"):format(
+    limit.flops / 1e9, limit.int8 / 1e9, limit.bytes / 1e9))
   table.sort(times)
   print(("\n%.2f ms a run (median of %d, fastest %.2f)"):format(times[math.ceil(#times / 2)] * 1e3, #times, times[1] * 1e3))
 end)

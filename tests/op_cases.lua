@@ -161,6 +161,7 @@ for _, name in ipairs {"conv2d", "depthwise"} do
   case[name] = function()
     local w, act = window(name == "depthwise"), chance(.5) and int(0, 3) or int(4, C.LBR_ACTS - 1)
     w.attr.act = act
+    if name == "conv2d" then w.attr.loose = int(0, 1) end
     return {F(w.x), F(w.w), chance(.5) and F {w.O} or nil, chance(.3) and F(w.y) or nil, act == 3 and F {w.O} or nil}, w.attr
   end
   case[name .. "_backward_input"] = function()
@@ -173,6 +174,14 @@ for _, name in ipairs {"conv2d", "depthwise"} do
     w.attr.kernel = w.k
     return {F(w.y), F(w.x)}, w.attr
   end
+end
+case.conv2d_int8 = function()
+  local w = window()
+  local a, bytes = w.attr, function(s) return I(s, 0, 255):to "u8" end
+  a.groups, w.w[4] = nil, w.I
+  a.act, a.late, a.x_zero, a.x_scale = pick {0, 1, 2, 4, 5, 6}, int(0, 1), int(0, 255), .01
+  a.r_zero, a.r_scale = int(0, 255), .02 -- bytes out may differ by one from processor to processor: their spec is of its own
+  return {bytes(w.x), F(w.w), chance(.5) and F {w.O} or nil, chance(.3) and bytes(w.y) or nil}, a
 end
 for _, name in ipairs {"max_pool2d", "avg_pool2d"} do
   local function pool()

@@ -27,6 +27,7 @@ describe("run #process", function()
     local pixels = lr.full({ 4, 6, 3 }, 30, "u8")
     pixels:narrow(3, 1, 1):fill_(90)
     media.write_png(folder .. "/a.png", pixels)
+    files.mkdirs(folder .. "/empty")
     npy.save(folder .. "/a.npy", lr.ones { 1, 3, 2, 5 })
   end)
   teardown(function() files.remove(folder) end)
@@ -65,11 +66,21 @@ describe("run #process", function()
     assert.is_true(code ~= 0 and text:find("want a name that ends in .plan", 1, true) ~= nil, text)
   end)
 
+  it("int8: calibrated with the pictures of a folder, its error against f32 and the share of the limit printed", function()
+    local text, code = run(("--model %s/grey.onnx --input %s/a.png --precision int8 --calibrate %s"):format(folder, folder, folder .. "/a.png"))
+    assert.equal(0, code, text)
+    assert.is_truthy(text:find("int8: 1 of 1 convolutions in 8 bits, percentile calibration", 1, true), text)
+    assert.is_truthy(text:find("error   grey%s+against f32: relative L2 0, largest 0"), text)
+    assert.is_truthy(text:find("of limit", 1, true) and text:find("limit, measured beside it", 1, true), text)
+  end)
+
   it("refuses in one line: no file, an unknown operator, wrong inputs and shapes", function()
     for arguments, words in pairs {
       ["--model " .. folder .. "/none.onnx"] = "none.onnx: No such file", ["--model " .. folder .. "/a.npy"] = "a network file ends in .tflite, .onnx or .plan",
       ["--model " .. folder .. "/odd.onnx"] = "node 'n_y' (Frobnicate): this operator is not supported",
-      ["--model " .. folder .. "/grey.onnx --input a.npy,b.npy"] = "2 files, ", ["--model " .. folder .. "/grey.onnx --shape 3x4"] = "want NAME=1x3x640x640",
+      ["--model " .. folder .. "/grey.onnx --input a.npy,b.npy"] = "2 files, ", ["--model " .. folder .. "/grey.onnx --precision int8"] = "wants --calibrate",
+      ["--model " .. folder .. "/grey.onnx --precision int8 --calibrate " .. folder .. "/empty"] = "has no picture",
+      ["--model " .. folder .. "/grey.onnx --precision int4"] = "int4", ["--model " .. folder .. "/grey.onnx --shape 3x4"] = "want NAME=1x3x640x640",
       ["--model " .. folder .. "/grey.onnx --shape image=1x4x3x3"] = "for 4 channels",
     } do
       local text, code = run(arguments .. " 2>&1 >/dev/null")

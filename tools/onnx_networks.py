@@ -71,7 +71,7 @@ def bert():
 NETWORKS = {
     "resnet18": lambda: vision("resnet18"), "mobilenet_v2": lambda: vision("mobilenet_v2"), "mobilenet_v3_small": lambda: vision("mobilenet_v3_small"),
     "efficientnet_b0": lambda: vision("efficientnet_b0"), "shufflenet_v2": lambda: vision("shufflenet_v2_x1_0"), "vit_b_16": lambda: vision("vit_b_16"),
-    "yolov8n": lambda: yolo("yolov8n"), "yolov8n-pose": lambda: yolo("yolov8n-pose"), "yolo11n": lambda: yolo("yolo11n"), "bert": bert,
+    "yolov8n": lambda: yolo("yolov8n"), "yolov8n-pose": lambda: yolo("yolov8n-pose"), "yolov8n-pose-640": lambda: yolo("yolov8n-pose", 640), "yolo11n": lambda: yolo("yolo11n"), "bert": bert,
     "lstm": lambda: (Recurrent(torch.nn.LSTM).eval(), (torch.randn(3, 25, 12),)), "gru": lambda: (Recurrent(torch.nn.GRU).eval(), (torch.randn(3, 25, 12),)),
 }
 

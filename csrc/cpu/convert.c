@@ -197,7 +197,7 @@ static void copy_runs(void *ctx, int64_t begin, int64_t end, int thread)
 static bool by_runs(const lbr_walk *w, int size)
 {
     enum { MOST = 512, GRAIN = 1 << 16 };
-    if (w->ndim != 2 || w->stride[0][1] != size || w->stride[1][1] != size || w->shape[1] * size > MOST) return false;
+    if (w->ndim != 2 || w->stride[0][1] != size || w->stride[1][1] != size || w->shape[1] < 1 || w->shape[1] * size > MOST) return false;
     struct runs r = {w->data[1], w->data[0], w->shape[1] * size, w->stride[1][0], w->stride[0][0]};
     lbr_parallel(w->shape[0], 1 + GRAIN / r.bytes, copy_runs, &r);
     return true;

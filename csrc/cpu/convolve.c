@@ -282,7 +282,7 @@ static void convolve(void *ctx, int64_t begin, int64_t end, int thread)
         if (channels > j->O - channel) channels = j->O - channel;
         begin += stop - tile;
         /* weights past the cache: some taps of many tiles after another, so that each weight is fetched once */
-        int64_t size = blocks * j->loops->vector, taps = j->KH * j->KW, step = CACHED / (j->C * size) + 1, most = step < taps ? PARTIAL / (j->tile * size) : stop;
+        int64_t size = blocks * j->loops->vector, taps = j->KH * j->KW, step = CACHED / (j->C * size + 1) + 1, most = step < taps ? PARTIAL / (j->tile * size) : stop;
         for (; tile < stop; tile += most) {
             int64_t last = stop - tile < most ? stop : tile + most;
             for (int64_t tap = 0; tap < taps; tap += step)

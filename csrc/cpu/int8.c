@@ -320,7 +320,7 @@ int lbr_cpu_conv2d_int8(lbr_call *c)
     choose(&j);
     j.pixels = (int64_t)x->shape[0] * j.OH * j.OW, j.tiles = (j.pixels + j.tile - 1) / j.tile;
     if (!(j.p = pack(c, &j))) return lbr_fail(LBR_ENOMEM, "%s: out of memory", lbr_op_name(c->op));
-    int64_t work = j.runs * j.fours * j.tile * MOST_WIDE;
+    int64_t work = j.runs * j.fours * j.tile * MOST_WIDE + 1;
     lbr_parallel(j.groups * j.tiles, work < 30000 ? 30000 / work + 1 : 1, convolve, &j);
     return 0;
 }

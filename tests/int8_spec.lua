@@ -1,0 +1,195 @@
+-- Specs of convolutions in any order of sums (Winograd's algorithm) and in 8 bits: against the f64 twins, instruction sets against each other, networks against f32,
+-- what calibration refuses.
+local files = require "libration.files"
+local lr = require "libration"
+local graph = require "libration.graph"
+local int8 = require "libration.graph.int8"
+local limits = require "libration.graph.limits"
+local made = require "helper_onnx"
+
+local C = lr.core.C
+
+local function each_set(fn)
+  for isa = 0, C.lbr_cpu_isa() do
+    C.lbr_cpu_limit(isa)
+    local ok, err = pcall(fn, isa)
+    C.lbr_cpu_limit(C.LBR_ISA_AVX512)
+    if not ok then error(err, 0) end
+  end
+end
+
+local function noise(shape, seed, scale) return lr.randn(shape, { seed = seed }) * (scale or 1) end
+
+-- batch, height, width, inputs, outputs
+local sizes = { { 1, 16, 16, 16, 16 }, { 2, 13, 10, 20, 37 }, { 1, 9, 22, 51, 64 }, { 1, 13, 13, 130, 130 }, { 3, 14, 7, 12, 8 } }
+
+describe("conv2d, loose", function()
+  it("is within 5e-5 of the largest answer on every instruction set, whatever the edges, the batch and the residual", function()
+    for n, s in ipairs(sizes) do
+      local B, H, W, I, O = unpack(s)
+      local x, w, b = noise({ B, H, W, I }, n), noise({ O, 3, 3, I }, n + 10, .1), noise({ O }, n + 20)
+      local options = { pad = ({ 0, 1, { 2, 1, 0, 2 } })[n % 3 + 1], act = ({ "none", "relu", "silu", "sigmoid", "gelu" })[n], loose = true }
+      local shape = lr.conv2d(x, w, b, options).shape
+      local residual = n % 2 == 0 and noise(shape, n + 30) or nil
+      options.residual = residual and residual:to "f64"
+      local want = lr.conv2d(x:to "f64", w:to "f64", b:to "f64", options)
+      options.residual = residual
+      each_set(function()
+        local have = lr.conv2d(x, w, b, options)
+        assert.is_true((have:to "f64" - want):abs():max():item() <= 5e-5 * want:abs():max():item(), ("case %d"):format(n))
+      end)
+    end
+  end)
+
+  it("in a plan, weights that change are transformed anew, and a plan outlives a change of the instruction set", function()
+    local x, w = noise({ 1, 16, 16, 16 }, 1), noise({ 16, 3, 3, 16 }, 2)
+    local recorded = lr.record(function(v) return lr.conv2d(v, w, nil, { pad = 1, loose = true }) end)
+    for round = 1, 2 do
+      each_set(function()
+        local want = lr.conv2d(x, w, nil, { pad = 1 })
+        assert.is_true((recorded(x) - want):abs():max():item() <= 1e-4 * want:abs():max():item())
+      end)
+      if round == 1 then w:copy_(w * 2) end
+    end
+  end)
+end)
+
+describe("conv2d_int8", function()
+  it("is the f32 convolution of the numbers that its bytes stand for, with weights of 1/127; the same on every processor", function()
+    local q, r = { .013, 77 }, { .02, 100 }
+    for n, s in ipairs { { 2, 9, 11, 64, 40, 3, 1 }, { 1, 7, 7, 3, 20, 3, 2 }, { 1, 8, 8, 51, 51, 1, 1 }, { 1, 16, 26, 3, 64, 7, 2 }, { 1, 13, 9, 18, 96, 2, 1 } } do
+      local B, H, W, I, O, K, stride = unpack(s)
+      local x, w, b = (noise({ B, H, W, I }, n) * 50 + 128):to "u8", noise({ O, K, K, I }, n + 10), noise({ O }, n + 20)
+      local most = w:abs():reshape(O, K * K * I):max(2, true):reshape(O, 1, 1, 1) / 127
+      local rounded = (w / most):to("i32"):to "f32" * most
+      for _, act in ipairs { n % 2 == 0 and "none" or "relu", n % 2 == 0 and "silu" or "hard_swish" } do
+        local options = { stride = stride, pad = math.floor(K / 2), act = act, x = q }
+        local want = lr.conv2d((x:to "f32" - q[2]) * q[1], rounded, b, options)
+        local have = lr.conv2d_int8(x, w, b, options)
+        assert.is_true((have - want):abs():max():item() <= 1e-4 * want:abs():max():item(), ("case %d, %s"):format(n, act))
+        local other = (noise(want.shape, n + 30) * 40 + 120):to "u8"
+        options.residual, options.r, options.late, options.y = other, r, true, { .1, 90 }
+        local bytes = lr.conv2d_int8(x, w, b, options)
+        local near = ((want + (other:to "f32" - r[2]) * r[1]) / .1 + 90):to "u8"
+        assert.is_true((bytes:to "i32" - near:to "i32"):abs():max():item() <= 1)
+        each_set(function()
+          assert.is_true((lr.conv2d_int8(x, w, b, options):to "i32" - bytes:to "i32"):abs():max():item() <= 1)
+        end)
+      end
+    end
+    local max = lr.max_pool2d(lr.tensor({ 1, 9, 3, 4 }, "u8"):reshape(1, 2, 2, 1), 2)
+    assert.equal("u8", max.dtype)
+    assert.equal(9, max:item())
+  end)
+
+  it("refuses scales and shapes that are none", function()
+    local x, w = lr.zeros({ 1, 4, 4, 2 }, "u8"), noise({ 3, 3, 3, 2 }, 1)
+    for _, options in ipairs { { x = { 0, 0 } }, { x = { 1, 256 } }, { x = { 0 / 0, 0 } }, { x = { 1, 0 }, y = { -1, 0 } }, { x = { 1, 0 }, act = "prelu" } } do
+      assert.has_error(function() lr.conv2d_int8(x, w, nil, options) end)
+    end
+    assert.has_error(function() lr.conv2d_int8(x:to "f32", w, nil, { x = { 1, 0 } }) end)
+  end)
+end)
+
+-- Stem, two SiLU layers with a sum around them, a concat, a pool, an enlargement, a head.
+local function small()
+  local function weights(name, ...) return made.tensor(name, "f32", { ... }, noise({ ... }, #name + select(1, ...), .25):reshape(-1):totable()) end
+  local N, same = made.node, { pads = { 1, 1, 1, 1 }, kernel_shape = { 3, 3 } }
+  local nodes, x = {}, "x"
+  local function silu(y, w)
+    nodes[#nodes + 1] = N("Conv", { x, w }, { y .. "c" }, same)
+    nodes[#nodes + 1] = N("Sigmoid", { y .. "c" }, { y .. "s" })
+    nodes[#nodes + 1] = N("Mul", { y .. "c", y .. "s" }, { y })
+    x = y
+  end
+  silu("a", "w1")
+  silu("b", "w22")
+  silu("c", "w333")
+  nodes[#nodes + 1] = N("Add", { "a", "c" }, { "d" })
+  nodes[#nodes + 1] = N("MaxPool", { "d" }, { "e" }, { kernel_shape = { 2, 2 }, strides = { 2, 2 } })
+  nodes[#nodes + 1] = N("Resize", { "e", "", "scales" }, { "f" }, { mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor" })
+  nodes[#nodes + 1] = N("Concat", { "f", "b" }, { "g" }, { axis = 1 })
+  nodes[#nodes + 1] = N("Conv", { "g", "w4444" }, { "y" })
+  return made.model {
+    inputs = { made.info("x", "f32", { 1, 3, 24, 24 }) }, outputs = { made.info("y", "f32", { 1, 5, 24, 24 }) }, nodes = nodes,
+    constants = { weights("w1", 16, 3, 3, 3), weights("w22", 16, 16, 3, 3), weights("w333", 16, 16, 3, 3), weights("w4444", 5, 32, 1, 1),
+      made.tensor("scales", "f32", { 4 }, { 1, 1, 2, 2 }) },
+  }
+end
+
+describe("a network in int8", function()
+  local folder, path, x
+
+  setup(function()
+    folder = files.temporary_folder()
+    path = folder .. "/small.onnx"
+    files.write(path, small())
+    x = noise({ 1, 3, 24, 24 }, 7)
+  end)
+  teardown(function() files.remove(folder) end)
+
+  it("is within 5 % of f32; all of its convolutions, the sum, the pool, the enlargement and the concat are in bytes", function()
+    local want = assert(graph.load(path)):run(x).y
+    local network = assert(graph.load(path, { precision = "int8", calibration = { x, noise({ 1, 3, 24, 24 }, 8) } }))
+    local have = network:run(x).y
+    local relative, largest = limits.difference(have, want)
+    assert.is_true(relative > 0 and relative < .05, ("relative %g"):format(relative))
+    assert.is_true(largest < .1 * want:abs():max():item())
+    assert.same({ 4, 4 }, network.graph.quantised)
+    local count = network.graph:count()
+    assert.equal(4, count.conv2d_int8)
+    assert.is_nil(count.add)
+    assert.is_nil(count.to_numbers)
+    assert.equal(1, count.to_bytes)
+    assert.is_truthy(tostring(network):find("conv2d_int8      3x3 silu + residual", 1, true))
+  end)
+
+  it("wants calibration: some, of the network's shape, finite; and a precision that there is", function()
+    for words, calibration in pairs {
+      ["there is none"] = false, ["there is none "] = {}, ["has no input 'x'"] = { "picture" },
+      ["is %[1,3,8,24%], the network runs on %[1,3,24,24%]"] = { noise({ 1, 3, 8, 24 }, 1) }, ["sample 2 has numbers that are not finite"] = { x, x / 0 },
+    } do
+      local network, why = graph.load(path, { precision = "int8", calibration = calibration or nil })
+      assert.is_nil(network)
+      assert.is_truthy(why:find((words:gsub(" $", ""))), why)
+      assert.is_nil(why:find "\n")
+    end
+    assert.has_error(function() graph.load(path, { precision = "int4" }) end, "graph: precision 'int4', want f32, bf16, f16 or int8")
+  end)
+
+  it("a layer that loses too much stays f32", function()
+    local text = made.model {
+      inputs = { made.info("x", "f32", { 1, 2, 16, 16 }) }, outputs = { made.info("y", "f32", { 1, 8, 16, 16 }) }, nodes = { made.node("Conv", { "x", "w" }, { "y" }) },
+      constants = { made.tensor("w", "f32", { 8, 2, 1, 1 }, { 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1 }) },
+    }
+    files.write(folder .. "/hard.onnx", text)
+    local hard = noise({ 1, 2, 16, 16 }, 3) -- the second channel, which alone is looked at, is a hundredth of one step of the first
+    hard:narrow(2, 1, 1):copy_(hard:narrow(2, 1, 1) * 1000)
+    hard:narrow(2, 2, 1):copy_(hard:narrow(2, 2, 1) * .1)
+    local network = assert(graph.load(folder .. "/hard.onnx", { precision = "int8", calibration = { hard } }))
+    assert.same({ 0, 1 }, network.graph.quantised)
+  end)
+
+  it("ranges: zero is in them, constants are not divided by nothing", function()
+    assert.same({ 1, 0 }, int8.parameters(0, 0))
+    local q = int8.parameters(-1, 3)
+    assert.near(4 / 255, q[1], 1e-9)
+    assert.equal(64, q[2])
+    assert.equal(0, int8.parameters(2, 4)[2])
+    assert.equal(255, int8.parameters(-2, -1)[2])
+  end)
+end)
+
+describe("limits", function()
+  it("the share is that of what takes longer, operations or bytes", function()
+    local limit = { flops = 100, int8 = 400, bytes = 10 }
+    assert.near(.5, limits.share({ name = "conv2d", seconds = 2, flops = 100, bytes = 5 }, limit), 1e-9)
+    assert.near(.25, limits.share({ name = "conv2d_int8", seconds = 1, flops = 100, bytes = 0 }, limit), 1e-9)
+    assert.near(1, limits.share({ name = "copy", seconds = 1, flops = 0, bytes = 10 }, limit), 1e-9)
+    assert.equal(0, limits.share({ name = "copy", seconds = 0, flops = 0, bytes = 10 }, limit))
+    local relative, largest = limits.difference(lr.tensor { 3, 4 }, lr.tensor { 3, 5 })
+    assert.near(1 / math.sqrt(34), relative, 1e-9)
+    assert.equal(1, largest)
+    assert.equal(0, (limits.difference(lr.zeros { 0 }, lr.zeros { 0 })))
+  end)
+end)
