@@ -172,6 +172,7 @@ local function detect(input, detector, o, folder, facts)
     if finding.level ~= "note" then log.warn("%s: recording check: %s", input.id, finding.text) end
   end
 
+  outputs.clear(folder)
   audit.write(files.join(folder, "audit.txt"), audited)
   local more = {
     video = (input.path:gsub("/rgb/*$", "")), fps = fps, memory = outputs.memory(facts.device), device = facts.device,
