@@ -157,6 +157,7 @@ local function detect(input, detector, o, folder, facts)
   if o.weigh_uncertainty then
     if not (recording and recording.stability) then error(input.path .. ": --weigh-uncertainty needs a video and --stability N", 0) end
     weights = require("libration.pose.stability").weights(recording.stability)
+    notes[#notes + 1] = input.id .. ": the errors are weighed by each joint's uncertainty, those of the calibration are not: the two compare but roughly"
   end
   if not stops then scored, seen = detector:score(sequence, weights) end
   local verdict = detector:judge(scored, o)
@@ -177,7 +178,8 @@ local function detect(input, detector, o, folder, facts)
   local more = {
     video = (input.path:gsub("/rgb/*$", "")), fps = fps, memory = outputs.memory(facts.device), device = facts.device,
     config = {detector = o.detector, window = detector.motion.window, features = detector.motion.features, skeleton = detector.skeleton,
-      model = input.kind == "video" and o.model or nil, smooth = input.kind == "video" and o.smooth or nil},
+      model = input.kind == "video" and o.model or nil, smooth = input.kind == "video" and o.smooth or nil, ["two-sided"] = o.two_sided, unit = o.unit, check = o.check,
+      ["weigh uncertainty"] = o.weigh_uncertainty},
     versions = {libration = lr.version}, timings = {["decode, landmarks and score"] = seconds},
   }
   local result = outputs.result(detector, scored, verdict, more)
