@@ -19,7 +19,7 @@ local rows = require("libration.data.rows").of {
   {"frames", true, "show key frames in the report; --no-frames: skeletons alone, nothing of the picture leaves the recording"},
   {"mask-faces", false, "cover the head in overlay and key frames"},
   "model", "precision", "smooth", "person", "weights", "fps",
-  {"skeleton", "", "skeleton of the landmark files; empty: the detector's"},
+  {"skeleton", "", "skeleton of the landmark files; empty: the detector's", metavar = "NAME", check = function(v) return require("libration.data.rows").skeleton(v) end},
   "size",
   {"coordinates", "", "of landmark files: pixels, unit (x / width) or centred (x / width - 0.5); empty: as the detector was trained",
     choices = {"", "pixels", "unit", "centred"}},
