@@ -19,7 +19,7 @@ local rows = require("libration.data.rows").of {
   {"frames", true, "show key frames in the report; --no-frames: skeletons alone, nothing of the picture leaves the recording"},
   {"mask-faces", false, "cover heads in overlay and key frames: the followed person's, and whatever the anonymiser finds in a pass of its own, which takes time"},
   "model", "precision", "smooth", "person", "weights", "fps",
-  {"skeleton", "", "skeleton of the landmark files; empty: the detector's"},
+  {"skeleton", "", "skeleton of the landmark files; empty: the detector's", metavar = "NAME", check = function(v) return require("libration.data.rows").skeleton(v) end},
   "size",
   {"coordinates", "", "of landmark files: pixels, unit (x / width) or centred (x / width - 0.5); empty: as the detector was trained",
     choices = {"", "pixels", "unit", "centred"}},
@@ -171,6 +171,7 @@ local function detect(input, detector, o, folder, facts)
   if o.weigh_uncertainty then
     if not (recording and recording.stability) then error(input.path .. ": --weigh-uncertainty needs a video and --stability N", 0) end
     weights = require("libration.pose.stability").weights(recording.stability)
+    notes[#notes + 1] = input.id .. ": the errors are weighed by each joint's uncertainty, those of the calibration are not: the two compare but roughly"
   end
   if not stops then scored, seen = detector:score(sequence, weights) end
   local verdict = detector:judge(scored, o)
@@ -186,11 +187,13 @@ local function detect(input, detector, o, folder, facts)
     if finding.level ~= "note" then log.warn("%s: recording check: %s", input.id, finding.text) end
   end
 
+  outputs.clear(folder)
   audit.write(files.join(folder, "audit.txt"), audited)
   local more = {
     video = (input.path:gsub("/rgb/*$", "")), fps = fps, memory = outputs.memory(facts.device), device = facts.device,
     config = {detector = o.detector, window = detector.motion.window, features = detector.motion.features, skeleton = detector.skeleton,
-      model = input.kind == "video" and o.model or nil, smooth = input.kind == "video" and o.smooth or nil},
+      model = input.kind == "video" and o.model or nil, smooth = input.kind == "video" and o.smooth or nil, ["two-sided"] = o.two_sided, unit = o.unit, check = o.check,
+      ["weigh uncertainty"] = o.weigh_uncertainty},
     versions = {libration = lr.version}, timings = {["decode, landmarks and score"] = seconds},
   }
   local result = outputs.result(detector, scored, verdict, more)

@@ -47,6 +47,11 @@ local rows = require("libration.data.rows").of {
 }
 rows.positional = {"input", "", "video, picture or folder of PNG or JPEG frames", metavar = "INPUT", required = true}
 
+-- What is written where it is asked for.
+local OPTIONAL = {
+  "landmarks.csv", "landmarks.json", "landmarks_dlc.csv", "landmarks.trc", "kinematics.csv", "stability.csv", "overlay.mp4", "overlay.png",
+}
+
 -- Everything that a frame's landmarks are written to, a frame at once: { put(time, landmarks, world), close(frames a second), abort() }.
 local function writers(folder, o, height)
   local files, skeleton = require "libration.files", require "libration.pose.skeletons".blazepose33
@@ -186,6 +191,7 @@ options.main(function()
     for _, jump in ipairs(r.jumps) do
       log.warn("jump at %.3f s (frame %d): the body is %.0f pixels from where it was, perhaps another person", jump.time, jump.frame - 1, jump.distance)
     end
+    for _, name in ipairs(OPTIONAL) do files.remove(files.join(folder, name)) end -- of an earlier run, perhaps of another input
     out.close(r.fps > 0 and r.fps or 25)
     options.settled()
     local check

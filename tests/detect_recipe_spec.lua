@@ -119,6 +119,17 @@ describe("detect #process", function()
     assert.truthy(over_all:find("no such file", 1, true))
   end)
 
+  it("leaves nothing of an earlier verdict beside a new one", function()
+    local out = folder .. "/again"
+    local text, code = detect(("--landmarks %s/fast.npy --output %s"):format(quote(folder), quote(out)))
+    assert.equal(0, code, text)
+    assert.is_true(files.exists(out .. "/anomaly.csv"))
+    text, code = detect(("--landmarks %s/fast.npy --check-seconds 60 --output %s"):format(quote(folder), quote(out)))
+    assert.equal(0, code, text)
+    assert.same({ "anomaly.json", "anomaly_stats.txt", "audit.txt", "done.json", "report.html", "summary.csv" }, files.list(out))
+    assert.matches("verdict: not scored", assert(files.read(out .. "/anomaly_stats.txt")), 1, true)
+  end)
+
   it("takes a folder of landmark files and warns of the detector's own recordings", function()
     local text, code = detect(("--landmarks %s/bodies --output %s/own --log-level info"):format(quote(folder), quote(folder)))
     assert.equal(0, code, text)

@@ -16,6 +16,17 @@ local outputs = {}
 --- Unit of errors: the network works on features divided by their training standard deviation.
 outputs.UNIT = "SD²"
 
+local OF_AN_INPUT = {
+  "anomaly.csv", "anomaly.json", "anomaly_stats.txt", "attribution.csv", "attribution.png", "attribution.svg", "audit.txt", "kinematics.csv", "overlay.mp4",
+  "reconstruction_error.png", "reconstruction_error.svg", "report.html", "stability.csv",
+}
+
+--- Takes away what an earlier run wrote for an input, so that nothing of another verdict stays beside the new one's files.
+---@param folder string of the input's results
+function outputs.clear(folder)
+  for _, name in ipairs(OF_AN_INPUT) do files.remove(files.join(folder, name)) end
+end
+
 --- A row a frame: time, error (mean error of the windows that cover the frame), p, flag, and the error of each joint in this
 --- frame; empty where no window covers the frame.
 ---@param path string

@@ -215,13 +215,14 @@ end
 function Dataset.hash(entry)
   if entry.sha256 then return entry.sha256 end
   if files.is_folder(entry.path) then
-    local names
+    local names, hashes, reason
     for _, pattern in ipairs { PICTURES, PICTURES_JPEG, "%.json$" } do
-      names = files.list(entry.path, pattern)
-      if names and #names > 0 then break end
+      names, reason = files.list(entry.path, pattern)
+      if not names then return nil, reason end
+      if #names > 0 then break end
     end
-    if not names or #names == 0 then return nil, ("%s: no pictures"):format(entry.path) end
-    local hashes, reason = hash_pictures(entry.path, names)
+    if #names == 0 then return nil, ("%s: no pictures"):format(entry.path) end
+    hashes, reason = hash_pictures(entry.path, names)
     if not hashes then return nil, reason end
     entry.frame_hashes = hashes
     entry.sha256 = files.sha256_text(table.concat(hashes, "\n"))

@@ -12,11 +12,20 @@ function rows.size_of(text)
   return tonumber(width), tonumber(height)
 end
 
+--- Whether a skeleton has this name.
+---@param name string
+---@return boolean|nil true, or nil and the reason
+function rows.skeleton(name)
+  local names = require("libration.pose.skeletons").names()
+  for _, known in ipairs(names) do if known == name then return true end end
+  return nil, ("no skeleton %q; there are %s"):format(name, table.concat(names, ", "))
+end
+
 local LIST = {
   -- recordings
   { "kind", "auto", "what to take from the folder where it holds several kinds", choices = { "auto", "frames", "videos", "landmarks" } },
   { "fps", 0, "frames a second of picture folders and of landmark files without times; 0: 25", min = 0, type = "number" },
-  { "skeleton", "", "skeleton of the landmark files; empty: by their number of joints" },
+  { "skeleton", "", "skeleton of the landmark files; empty: by their number of joints", metavar = "NAME", check = rows.skeleton },
   { "size", "", "width and height of the picture that landmark files refer to, as 640x480 (for --coordinates unit and centred)", metavar = "WxH",
     check = function(v) return rows.size_of(v) end },
   { "coordinates", "pixels", "of landmark files: pixels, unit (x / width) or centred (x / width - 0.5, as MINI-RGBD's OpenPose files)",

@@ -31,20 +31,22 @@ end
 
 ---Name and text of every entry of a table: an array of { name, value } in its order, or a map sorted by name.
 ---@param t table|nil
+---@param as_text (fun(value: any): string)|nil as people read it when nil
 ---@return { [1]: string, [2]: string }[]
-function blocks.pairs_of(t)
+function blocks.pairs_of(t, as_text)
+  as_text = as_text or text_of
   local out = {}
   if not t then
     return out
   end
   if type(t[1]) == "table" then
     for i, row in ipairs(t) do
-      out[i] = { tostring(row[1]), text_of(row[2], 1) }
+      out[i] = { tostring(row[1]), as_text(row[2], 1) }
     end
     return out
   end
   for name, value in pairs(t) do
-    out[#out + 1] = { tostring(name), text_of(value, 1) }
+    out[#out + 1] = { tostring(name), as_text(value, 1) }
   end
   table.sort(out, function(a, b)
     return a[1] < b[1]
@@ -64,27 +66,8 @@ function blocks.sentences(list)
   return out
 end
 
----Timings in seconds as name and text.
----@param t table|nil
----@return { [1]: string, [2]: string }[]
-function blocks.timings(t)
-  local out = {}
-  if not t then
-    return out
-  end
-  if type(t[1]) == "table" then
-    for i, row in ipairs(t) do
-      out[i] = { tostring(row[1]), type(row[2]) == "number" and statistics.duration(row[2]) or tostring(row[2]) }
-    end
-    return out
-  end
-  for name, value in pairs(t) do
-    out[#out + 1] = { tostring(name), type(value) == "number" and statistics.duration(value) or tostring(value) }
-  end
-  table.sort(out, function(a, b)
-    return a[1] < b[1]
-  end)
-  return out
+local function seconds_of(value)
+  return type(value) == "number" and statistics.duration(value) or tostring(value)
 end
 
 ---The sentence that says how much of unseen normal movement the network explains, beside its baselines, and what follows.
@@ -125,7 +108,7 @@ function blocks.tail(t, audit)
   for _, row in ipairs(blocks.pairs_of(t.versions)) do
     made[#made + 1] = row
   end
-  for _, row in ipairs(blocks.timings(t.timings)) do
+  for _, row in ipairs(blocks.pairs_of(t.timings, seconds_of)) do
     made[#made + 1] = row
   end
   for _, name in ipairs { "cpu", "gpu" } do
