@@ -268,9 +268,9 @@ local function verify(item, o, plan, verifier, row)
   end
 end
 
--- One input from its file to its result; fills the row of the report.
-local function work(item, o, given, tools, row)
-  local sidecar, log = require "libration.pose.sidecar", require "libration.log"
+-- What is to be covered, as the sidecar of an input: that is read again where it is needed, so that an hour's samples are in memory once.
+local function prepare(item, o, given, tools, row)
+  local sidecar = require "libration.pose.sidecar"
   local plan
   if o.apply ~= "" then
     plan = assert(sidecar.read(o.apply))
@@ -284,12 +284,18 @@ local function work(item, o, given, tools, row)
   row.tracks, row.kept = #plan.tracks, 0
   for _, track in ipairs(plan.tracks) do row.kept = row.kept + (track.keep and 1 or 0) end
   if not (o.apply ~= "" and same_file(o.apply, item.sidecar)) or #o.keep > 0 then sidecar.write(item.sidecar, plan) end
+end
+
+-- One input from its file to its result; fills the row of the report.
+local function work(item, o, given, tools, row)
+  prepare(item, o, given, tools, row)
+  collectgarbage()
   if o.preview then
-    require("libration.pose.anonymiser").preview(item.path, item.preview, assert(sidecar.read(item.sidecar)), 16)
-    log.info("%s: %d tracks -> %s", item.path, #plan.tracks, item.preview)
+    require("libration.pose.anonymiser").preview(item.path, item.preview, assert(require("libration.pose.sidecar").read(item.sidecar)), 16)
+    require("libration.log").info("%s: %d tracks -> %s", item.path, row.tracks, item.preview)
     return
   end
-  plan = cover(item, o, row)
+  local plan = cover(item, o, row)
   if tools.verifier then verify(item, o, plan, tools.verifier, row) end
 end
 

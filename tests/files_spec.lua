@@ -21,6 +21,19 @@ describe("files", function()
 
   local function here(...) return files.join(folder, ...) end
 
+  it("a small file is read in little memory, whatever its limit; a file of several pieces is whole", function()
+    local path = os.tmpname()
+    files.write(path, ("0123456789"):rep(20000))
+    collectgarbage()
+    collectgarbage()
+    local before = collectgarbage "count"
+    assert.equal(200000, #files.read(path, 2 ^ 30))
+    assert.is_true(collectgarbage "count" - before < 4096)
+    assert.is_true(files.read(path) == ("0123456789"):rep(20000))
+    assert.matches("more than 199999 bytes", select(2, files.read(path, 199999)))
+    os.remove(path)
+  end)
+
   it("joins and takes apart", function()
     assert.equal("a/b/c.txt", files.join("a", "b/", "c.txt"))
     assert.equal("/x", files.join("a", "/x"))

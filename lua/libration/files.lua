@@ -138,6 +138,8 @@ function files.list(path, pattern)
   return files.sort(names)
 end
 
+local PIECE = 65536
+
 ---The whole file as a string.
 ---@param limit? integer refuse files of more bytes
 ---@return string|nil text, or nil and the reason
@@ -145,11 +147,16 @@ function files.read(path, limit)
   if files.is_folder(path) then return nil, refusal("read", path, "it is a folder") end
   local file, err = io.open(path, "rb")
   if not file then return nil, refusal("read", path, err) end
-  local text, reason = file:read(limit and limit + 1 or "*a")
+  local parts, size = {}, 0
+  local piece, reason
+  repeat -- never a buffer of the limit's size: LuaJIT keeps it, and its collector rests until as much garbage again has come
+    piece, reason = file:read(PIECE)
+    parts[#parts + 1], size = piece, size + #(piece or "")
+  until not piece or limit and size > limit
   file:close()
-  if not text and reason then return nil, refusal("read", path, reason) end
-  text = text or ""
-  if limit and #text > limit then return nil, refusal("read", path, ("it has more than %d bytes"):format(limit)) end
+  if reason then return nil, refusal("read", path, reason) end
+  local text = table.concat(parts)
+  if limit and size > limit then return nil, refusal("read", path, ("it has more than %d bytes"):format(limit)) end
   return text
 end
 
