@@ -19,9 +19,11 @@ local ADAPTERS = {"yolo-pose", "yolo-face", "scrfd", "centerface", "ultraface", 
 
 local rows = {
   {"output", "anonymised", "folder for the results, made when missing; or the file, where there is one input", metavar = "DIR|FILE"},
-  {"mask", "face", "what is covered: eyes (a bar), face, head (with its hair), person, or a class of the network that --weights names (class0, class1, ...)", metavar = "WHAT"},
+  {"mask", "head", "what is covered: eyes (a bar), face (an oval), head (a box, with hair and neck: of an oval over the face detectors still say that it is " ..
+    "one), person, or a class of the network that --weights names (class0, class1, ...)", metavar = "WHAT"},
   {"style", "mosaic", "how: blurred, in coarse blocks, or black", choices = {"blur", "mosaic", "box"}},
-  {"strength", .34, "share of a mask's longer side: standard deviation of the blur, side of the blocks; less than .125 can be undone or shows who it is, and is refused",
+  {"strength", 1, "share of a mask's longer side: standard deviation of the blur, side of the blocks (1: one colour, the mean); less than .125 can be undone or shows " ..
+    "who it is, and is refused",
     type = "number", max = 1, check = function(v)
       if v < .125 then return nil, "a blur or mosaic that weak can be undone or still shows who it is; want at least .125" end
       return true
@@ -42,11 +44,12 @@ local rows = {
   {"keep-audio", false, "keep the sound as it is, the default: voices are not anonymised"},
   {"drop-audio", false, "leave the sound out"},
   {"distort-voice", false, "make voices unrecognisable for good, words too: what is left is how loud it is at which pitch"},
-  {"verify", false, "look at the result with another detector (BlazeFace short range), cover what it still sees solidly, and look again, at most three times"},
+  {"verify", true, "look at the result with another detector (BlazeFace short range), cover what it still sees solidly and look there again, up to four times; what is seen " ..
+    "even then is covered with its whole frame. At the source it must see faces where there are any: the report has the counts. With --apply and for a CLASS only when asked for"},
   {"verify-weights", "", "network of the second look instead of BlazeFace short range, such as UltraFace or CenterFace (.onnx); not the one that --weights names",
     metavar = "FILE"},
   {"verify-confidence", .6, "least score of the second look", type = "number", above = 0, max = 1},
-  {"strict", false, "with --verify: end with an error where something is left or a frame could not be looked at"},
+  {"strict", false, "end with an error where a frame could not be looked at, or where there are tracks but the second look sees nothing in the source either"},
   {"apply", "", "an edited NAME.anonymised.json: no detection, its masks are applied to the one input", metavar = "FILE"},
   {"preview", false, "write NAME.anonymised.preview.png, masked frames from all over the recording, instead of the result"},
   {"resume", false, "leave inputs alone whose result is there already, made of the same file in the same way"},
@@ -168,7 +171,8 @@ local function find(item, o, finder, row)
   local files = require "libration.files"
   local bar, processor = nil, os.clock()
   local found, why = anonymiser.find(item.path, finder, {
-    gap = o.gap, lead = o.lead, evidence = 2 * o.confidence, threads = o.threads > 0 and o.threads or nil, every = o.every, queue = o.queue,
+    gap = o.gap, lead = o.lead, evidence = 2 * o.confidence, threads = o.threads > 0 and o.threads or nil, queue = o.queue,
+    every = o.mask ~= "person" and o.every or 0, -- outlines are known only of frames that were looked at
     on_open = function(count) bar = progress.new {label = files.name(item.path) .. ": finding", total = count > 0 and count or nil, unit = "frames"} end,
     on_frame = function(n, hits, busy, looks)
       bar:update(n, hits .. " hits" .. (busy and (", decoding %.0f %%, networks %.0f %% of the time"):format(100 * busy.decode / busy.elapsed,
@@ -224,29 +228,43 @@ local function cover(item, o, row)
   return plan
 end
 
-local ROUNDS = 3 -- looks at the result, the last of them without another covering
+local ROUNDS = 4 -- looks at the result; what the last of them still sees is covered with its whole frame
 
--- Looks at the result; what is still seen joins the sidecar and is covered.
+-- Looks at the result; what is still seen joins the sidecar and is covered solidly, more of it in each round, until nothing is.
 local function verify(item, o, plan, verifier, row)
   local anonymiser, progress, sidecar = require "libration.pose.anonymiser", require "libration.progress", require "libration.pose.sidecar"
   local name = require("libration.files").name(item.path)
-  local looked, control = anonymiser.control(item.path, verifier, 24)
-  row.verified = {seen = 0, left = 0}
-  row.control = ("the second look, at the source: faces in %d of %d frames looked at"):format(control, looked)
+  local looked, control = anonymiser.control(item.path, plan, verifier, 12)
+  row.verified = {seen = 0, whole = 0, looked = looked, control = control}
+  row.control = control > 0 and ("second look, at the source: faces in %d of %d frames looked at"):format(control, looked) or
+    ("second look, at the source: no face in %d frames looked at; either none is there or this detector does not see it"):format(looked)
   row.notes[#row.notes + 1] = row.control
+  local only
   for round = 1, ROUNDS do
     local bar
     local before = #plan.blank
-    local left = anonymiser.verify(item.output, plan, verifier, {
-      gap = o.gap, lead = o.lead, evidence = 2 * o.verify_confidence, threads = o.threads > 0 and o.threads or nil,
+    local left, frames = anonymiser.verify(item.output, plan, verifier, {
+      gap = o.gap, lead = o.lead, evidence = 0, threads = o.threads > 0 and o.threads or nil, only = only, grow = 1 + .25 * (round - 1),
+      every = only and 0 or o.every, queue = o.queue,
       on_open = function() bar = progress.new {label = name .. ": verifying", total = plan.input.frames, unit = "frames"} end,
       on_frame = function(n, hits) bar:update(n, hits .. " seen") end,
     })
     bar:finish(("%d track%s seen"):format(#left, #left == 1 and "" or "s"))
-    if round == ROUNDS then row.verified.left = #left else row.verified.seen = row.verified.seen + #left end
-    if #left == 0 and #plan.blank == before or round == ROUNDS then return end
+    row.verified.seen = row.verified.seen + #left
+    if #left == 0 and #plan.blank == before then return end
+    if round == ROUNDS then
+      local blank = {}
+      for _, track in ipairs(left) do
+        for i = 0, track.count - 1 do
+          if track.samples[i].score > 0 then blank[track.samples[i].frame] = true end
+        end
+      end
+      for frame in pairs(blank) do plan.blank[#plan.blank + 1] = frame end
+      table.sort(plan.blank)
+      row.verified.whole = #plan.blank - before
+    end
     sidecar.write(item.sidecar, plan)
-    plan = cover(item, o, row)
+    plan, only = cover(item, o, row), frames
   end
 end
 
@@ -272,7 +290,7 @@ local function work(item, o, given, tools, row)
     return
   end
   plan = cover(item, o, row)
-  if o.verify then verify(item, o, plan, tools.verifier, row) end
+  if tools.verifier then verify(item, o, plan, tools.verifier, row) end
 end
 
 -- True where an input's result is there, of the same file and by the same settings.
@@ -284,11 +302,13 @@ local function is_done(item, o)
 end
 
 -- The finders of the first pass and of the second look.
-local function tools_of(o)
+local function tools_of(o, given)
   local finder, adapters = require "libration.pose.finder", require "libration.pose.adapters"
   local target, tools = (o.mask == "eyes" or o.mask == "head") and "face" or o.mask, {}
   local log, place, fallback = require "libration.log", "cpu", nil
-  if o.apply == "" or o.verify then
+  -- an edited sidecar is its editor's decision, and of plates and the like a look for faces says nothing
+  local again = o.verify and (o.apply == "" and (target == "face" or target == "person") or given.verify)
+  if o.apply == "" or again then
     local which
     place, which = require("libration.device").take(o.device)
     if o.precision == "f16" and place == "cpu" then error("--precision f16 is for CUDA devices, on the CPU there is bf16", 0) end
@@ -316,13 +336,14 @@ local function tools_of(o)
       error(("--mask %s: want eyes, face, head or person, or a class of a network that --weights names"):format(o.mask), 0)
     end
     tools.finder = finder.new {
-      detector = o.detector, confidence = o.confidence, target = target, tile = o.tile >= 0 and o.tile or nil, adapter = o.weights ~= "" and brought(o.weights, target) or nil,
-      device = place, fallback = fallback, precision = o.precision, batch = o.batch,
+      detector = o.detector, confidence = o.confidence, target = target, margin = require("libration.pose.masks").margin(o.margin),
+      tile = o.tile >= 0 and o.tile or nil, adapter = o.weights ~= "" and brought(o.weights, target) or nil, precision = o.precision, batch = o.batch,
+      device = place, fallback = fallback,
     }
   end
-  if o.verify then
+  if again then
     tools.verifier = finder.new {
-      detector = "face", range = "short", turned = false, confidence = o.verify_confidence, tile = o.tile > 0 and o.tile or nil,
+      detector = "face", range = "short", turned = false, edges = false, confidence = o.verify_confidence, tile = o.tile > 0 and o.tile or nil,
       adapter = o.verify_weights ~= "" and brought(o.verify_weights, "face") or nil, device = place, fallback = fallback,
     }
   end
@@ -343,7 +364,7 @@ options.main(function()
       end
     end
   end
-  if o.strict and not o.verify then error("--strict says what --verify does with what is left: give both", 0) end
+  if o.strict and not o.verify then error("--strict says what the second look does with what is left: leave --no-verify out", 0) end
   if o.threads > 0 then lr.core.C.lbr_set_threads(o.threads) end
   local ok, why = files.writable(folder)
   if not ok then error(why, 0) end
@@ -352,9 +373,9 @@ options.main(function()
   if not lock then error(why, 0) end
   if o.region ~= "" then assert(require("libration.pose.sidecar").read_regions(o.region)) end
 
-  local tools = tools_of(o)
+  local tools = tools_of(o, given)
 
-  local table_rows, failed, left = {}, 0, 0
+  local table_rows, failed, doubts = {}, 0, 0
   for i, item in ipairs(list) do
     local row = {input = item.path, output = item.output, link = files.name(item.output), frames = 0, masked = 0, tracks = 0, kept = 0, blanked = {}, faults = {},
       pictures = {}, notes = {}, stages = {}, seconds = 0}
@@ -371,9 +392,10 @@ options.main(function()
         log.warn("%s", row.reason)
       elseif not o.preview then
         log.info("%s: %d of %d frames masked, %d blank, %d tracks%s -> %s", item.path, row.masked, row.frames, #row.blanked, row.tracks,
-          row.verified and (", second look: %d seen, %d left"):format(row.verified.seen, row.verified.left) or "", item.output)
+          row.verified and (", second look: faces in %d of %d frames of the source, %d seen in the result and covered"):format(row.verified.control, row.verified.looked,
+            row.verified.seen) or "", item.output)
       end
-      left = left + (row.verified and row.verified.left or 0) + #row.faults
+      doubts = doubts + #row.faults + (row.verified and row.tracks > 0 and row.verified.control == 0 and 1 or 0)
       table_rows[#table_rows + 1] = row
     end
     if i == #list and #table_rows > 0 and not o.preview then
@@ -384,5 +406,7 @@ options.main(function()
   end
   lock:release()
   if failed > 0 then error(("%d of %d inputs could not be masked"):format(failed, #list), 0) end
-  if o.strict and left > 0 then error(("--strict: %d things are left to be seen or could not be looked at; report.html in %s names them"):format(left, folder), 0) end
+  if o.strict and doubts > 0 then
+    error(("--strict: %d frames could not be looked at or recordings not verified; report.html in %s names them"):format(doubts, folder), 0)
+  end
 end)

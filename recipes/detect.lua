@@ -17,7 +17,7 @@ local rows = require("libration.data.rows").of {
   "two-sided", "unit", "block",
   {"overlay", false, "write overlay.mp4: the frames with skeleton, error and flag"},
   {"frames", true, "show key frames in the report; --no-frames: skeletons alone, nothing of the picture leaves the recording"},
-  {"mask-faces", false, "cover the head in overlay and key frames"},
+  {"mask-faces", false, "cover heads in overlay and key frames: the followed person's, and whatever the anonymiser finds in a pass of its own, which takes time"},
   "model", "precision", "smooth", "person", "weights", "fps",
   {"skeleton", "", "skeleton of the landmark files; empty: the detector's"},
   "size",
@@ -79,7 +79,7 @@ local function inputs_of(o)
 end
 
 -- Decodes once more and draws what was found and judged.
-local function write_overlay(input, recording, scored, verdict, o, path)
+local function write_overlay(input, recording, scored, verdict, o, path, hide)
   local media, draw, cairo = require "libration.media", require "libration.pose.draw", require "libration.report.cairo"
   local extract, progress, lr = require "libration.pose.extract", require "libration.progress", require "libration"
   local paint = require "libration.anomaly.overlay"
@@ -89,7 +89,7 @@ local function write_overlay(input, recording, scored, verdict, o, path)
   })
   if not writer then error(reason, 0) end
   local overlay = draw.overlay(source.width, source.height, cairo.over)
-  local covers = o.mask_faces and paint.covers(recording.landmarks) or {}
+  local covers = hide and paint.covers(recording.landmarks) or {}
   local bar = progress.new {label = input.id .. " overlay", total = recording.frames, unit = "frames"}
   local ok, err = pcall(function()
     for t = 1, recording.frames do
@@ -98,6 +98,7 @@ local function write_overlay(input, recording, scored, verdict, o, path)
         if not frame then error(time or input.path .. ": fewer frames than before", 0) end
         -- scores may stand at another rate than the video
         local k = math.min(scored.frames, math.max(1, math.floor((time - scored.begin) * scored.fps + .5) + 1))
+        if hide then hide(frame, t) end
         overlay:paint(frame, function(canvas)
           paint.paint(canvas, {
             points = recording.landmarks:select(1, t), width = source.width, height = source.height, cover = covers[t],
@@ -117,6 +118,19 @@ local function write_overlay(input, recording, scored, verdict, o, path)
     writer:abort()
     error(err, 0)
   end
+end
+
+-- What covers every head in the recording's frames.
+local function hider_of(input, o)
+  local progress, extract = require "libration.progress", require "libration.pose.extract"
+  local bar
+  local hide = require("libration.pose.anonymiser").hider(input.path, extract.source_options(setmetatable({fps = o.fps}, {__index = extract.defaults})), {
+    threads = o.threads > 0 and o.threads or nil,
+    on_open = function(count) bar = progress.new {label = input.id .. " faces", total = count > 0 and count or nil, unit = "frames"} end,
+    on_frame = function(n) bar:update(n) end,
+  })
+  bar:finish()
+  return hide
 end
 
 -- Scores one input and writes its files; gives a row for the summary.
@@ -194,11 +208,12 @@ local function detect(input, detector, o, folder, facts)
     kinematics.write(files.join(folder, "kinematics.csv"), rows_of_motion)
     result.stats[#result.stats + 1] = {"kinematics", ("in %s, smoothed by %s"):format(rows_of_motion.unit, rows_of_motion.smoothing)}
   end
+  local hide = o.mask_faces and recording and verdict.abnormal ~= nil and (o.overlay or o.frames) and hider_of(input, o) or nil
   if verdict.abnormal ~= nil then
     outputs.frames(files.join(folder, "anomaly.csv"), scored, verdict)
     require("libration.anomaly.attribution").write(files.join(folder, "attribution.csv"), result.attribution)
     if o.overlay and recording then
-      write_overlay(input, recording, scored, verdict, o, files.join(folder, "overlay.mp4"))
+      write_overlay(input, recording, scored, verdict, o, files.join(folder, "overlay.mp4"), hide)
     end
   end
   outputs.json(files.join(folder, "anomaly.json"), detector, scored, verdict, {
@@ -215,7 +230,7 @@ local function detect(input, detector, o, folder, facts)
     local keyframes, extract = require "libration.report.keyframes", require "libration.pose.extract"
     if o.frames and recording then
       local how = extract.source_options(setmetatable({fps = o.fps}, {__index = extract.defaults}))
-      result.pictures = keyframes.pictures(input.path, how, recording, scored, verdict, o.mask_faces)
+      result.pictures = keyframes.pictures(input.path, how, recording, scored, verdict, hide)
     else
       result.poses = keyframes.poses(sequence, scored, verdict, not recording and detector.motion.coordinates or nil)
     end

@@ -144,16 +144,70 @@ describe("anonymiser", function()
     track.count = 12 -- what a detector lost for good
     local plan = plan_of(found)
     cover(plan)
-    local looked, hits = anonymiser.control(input, square_finder(), 8)
+    local looked, hits = anonymiser.control(input, plan, square_finder(), 8)
     assert.equal(8, looked)
     assert.equal(8, hits)
-    local left = anonymiser.verify(output, plan, square_finder(), OPTIONS)
+    local left, frames = anonymiser.verify(output, plan, square_finder(), OPTIONS)
     assert.equal(1, #left)
+    for i = 1, FRAMES do assert.equal(i >= 10, frames[i] == true, "frame " .. i) end -- the square is lost from 13 on, the lead is 3
     assert.equal("box", plan.tracks[2].style)
     assert.equal(2, plan.tracks[2].id)
     cover(plan)
     assert.equal(0, #anonymiser.verify(output, plan, square_finder(), OPTIONS))
     for i, share in ipairs(seen(output)) do assert.is_true(share < .02, "frame " .. i) end
+  end)
+
+  it("looks again only where it is told to, covers more of it there, and leaves alone what is to stay visible", function()
+    local plan = plan_of(assert(anonymiser.find(input, square_finder(), OPTIONS)))
+    plan.tracks[1].count = 2
+    cover(plan)
+    local looks, look = 0, square_finder()
+    local inner = look.look
+    function look.look(...)
+      looks = looks + 1
+      return inner(...)
+    end
+    local left = anonymiser.verify(output, plan, look, { gap = 1, lead = 0, evidence = 0, threads = 1, only = { [6] = true, [7] = true }, grow = 2 })
+    assert.equal(2, looks)
+    assert.equal(1, #left)
+    assert.equal(6, left[1].samples[0].frame)
+    assert.is_true(left[1].samples[0].width > 1.8 * SIDE)
+    plan = plan_of(assert(anonymiser.find(input, square_finder(), OPTIONS)))
+    plan.tracks[1].keep = true
+    cover(plan)
+    assert.equal(0, #anonymiser.verify(output, plan, square_finder(), OPTIONS))
+    plan.tracks[1].keep, plan.regions = false, { { mask = "never", points = { { 0, 0 }, { W, 0 }, { W, H }, { 0, H } } } }
+    cover(plan)
+    assert.equal(0, #anonymiser.verify(output, plan, square_finder(), OPTIONS))
+    plan.tracks, plan.regions, plan.blocks = {}, {}, nil
+    assert.is_true(#anonymiser.verify(output, plan, square_finder(), OPTIONS) > 0)
+  end)
+
+  it("tests the second look at frames that have a hit, and all over the recording where none has", function()
+    local plan = plan_of(assert(anonymiser.find(input, square_finder(), OPTIONS)))
+    local looked, hits = anonymiser.control(input, plan, square_finder(nil, { [1] = true }), 5)
+    assert.same({ 5, 4 }, { looked, hits })
+    for i = 0, FRAMES - 1 do plan.tracks[1].samples[i].score = i == 6 and .9 or 0 end
+    assert.same({ 1, 1 }, { anonymiser.control(input, plan, square_finder(), 5) })
+    plan.tracks = {}
+    assert.same({ 8, 8 }, { anonymiser.control(input, plan, square_finder(), 8) })
+  end)
+
+  it("covers frames that are shown elsewhere, also of a folder of pictures, at their numbers", function()
+    local hide = anonymiser.hider(input, {}, { finder = square_finder(nil, { [9] = true }) })
+    for i = 0, FRAMES - 1, 4 do
+      local frame, left, top = frame_of(i), place(i)
+      hide(frame, i + 1)
+      for y = top, top + SIDE - 1, 3 do
+        for x = left, left + SIDE - 1, 3 do assert.equal(0, frame:ptr()[(y * W + x) * 3]) end
+      end
+      assert.equal(50, frame:ptr()[((H - 1) * W + W - 1) * 3])
+    end
+    files.mkdirs(folder .. "/rgb")
+    for i = 0, 3 do media.write_png(("%s/rgb/%02d.png"):format(folder, i), frame_of(i)) end
+    local frame, left, top = frame_of(2), place(2)
+    anonymiser.hider(folder .. "/rgb", { fps = 12 }, { finder = square_finder() })(frame, 3)
+    assert.equal(0, frame:ptr()[((top + 5) * W + left + 5) * 3])
   end)
 
   it("does not take its own masks for what is left", function()
@@ -188,7 +242,7 @@ describe("anonymiser", function()
     local same = { x = 51, y = 41, width = 24, height = 24, angle = 0, score = .9, points = {} }
     local function look(target, persons)
       local f = finder.new {
-        target = target, faces = { search = function() return { face } end },
+        target = target, edges = false, faces = { search = function() return { face } end },
         people = { process = function() return persons end, reset = function() end },
       }
       return (f:look(frame_of(1)))
@@ -227,7 +281,7 @@ describe("recipes/anonymise #process", function()
     end
     writer:close()
     local out = folder .. "/out"
-    local text, code = run(("%s %s --output %s --verify --strict"):format(quote(folder .. "/film.mp4"), quote(picture), quote(out)))
+    local text, code = run(("%s %s --output %s --strict"):format(quote(folder .. "/film.mp4"), quote(picture), quote(out)))
     assert.equal(0, code, text)
     for _, name in ipairs { "film.anonymised.mp4", "film.anonymised.json", "grace_hopper.anonymised.png", "grace_hopper.anonymised.json", "report.html" } do
       assert.is_true(files.exists(out .. "/" .. name), name)
@@ -242,6 +296,7 @@ describe("recipes/anonymise #process", function()
     assert.equal(0, #detector:detect(assert(media.read_picture(out .. "/grace_hopper.anonymised.png"))))
     local page = files.read(out .. "/report.html")
     assert.is_truthy(page:find("data:image/png", 1, true) and page:find("film.anonymised.mp4", 1, true))
+    assert.is_truthy(page:find("faces in 10 of 10 frames looked at", 1, true))
 
     text, code = run(("%s --apply %s --output %s"):format(quote(folder .. "/film.mp4"), quote(out .. "/film.anonymised.json"), quote(folder .. "/b.mp4")))
     assert.equal(0, code, text)
@@ -269,7 +324,7 @@ describe("recipes/anonymise #process", function()
       [("%s --apply %s --output %s"):format(quote(picture), quote(folder .. "/edited.json"), quote(folder .. "/n"))] = "edited.json, line 2, inputs: unknown field",
       [("%s --style blur --strength .05"):format(quote(picture))] = "a blur or mosaic that weak can be undone",
       [("%s --keep-audio --distort-voice"):format(quote(picture))] = "--keep-audio, --drop-audio and --distort-voice exclude each other",
-      [("%s --strict --output %s"):format(quote(picture), quote(folder .. "/n"))] = "give both",
+      [("%s --strict --no-verify --output %s"):format(quote(picture), quote(folder .. "/n"))] = "leave --no-verify out",
       [("%s --mask dog --output %s"):format(quote(picture), quote(folder .. "/n"))] = "want eyes, face, head or person",
       [("%s --margin 3cm"):format(quote(picture))] = "want a share of the face such as .3",
       ["/none/such.mp4 --output " .. quote(folder .. "/n")] = "/none/such.mp4: No such file or directory",

@@ -153,7 +153,7 @@ describe("face", function()
   end)
 
   -- A network that answers one face in the middle of every view that is brighter at its upper edge than at its lower one.
-  local function upright_only(seen)
+  local function upright_only(seen, width)
     return { run = function(_, input)
       local n = input:size(1)
       local boxes, scores = lr.zeros({ n, 2304, 16 }), lr.full({ n, 2304, 1 }, -50)
@@ -163,7 +163,7 @@ describe("face", function()
         if p[(3 * 192 + 96) * 3] > p[(188 * 192 + 96) * 3] then
           local row = k * 2304 + 24 * 48 + 24
           local b = boxes:ptr() + row * 16
-          b[2], b[3], b[4], b[5] = 19.2, 38.4, 0, -19.2
+          b[2], b[3], b[4], b[5] = width or 19.2, 38.4, 0, -19.2
           scores:ptr()[row] = 3
         end
       end
@@ -195,6 +195,27 @@ describe("face", function()
       assert.near(({ [0] = -10, 0, 10, 0 })[quarter], dy, 1e-4)
       assert.equal(0, #detector:search(lr.zeros({ 8, 8, 3 }, "u8")))
     end
+  end)
+
+  it("looks closer at the left and right edge, and takes only faces that it cuts", function()
+    local frame, seen = lr.zeros({ 240, 320, 3 }, "u8"), { views = 0 }
+    for y = 0, 119 do
+      for x = 0, 319 do frame:ptr()[(y * 320 + x) * 3] = 250 end
+    end
+    local detector = face.detector { network = upright_only(seen, 60), batch = 3 }
+    local found = detector:edges(frame, 160)
+    assert.is_true(seen.views >= 12 and #found >= 2)
+    for _, f in ipairs(found) do assert.is_true(math.min(f.x, 320 - f.x) < f.width) end
+    assert.equal(0, #face.detector { network = upright_only { views = 0 } }:edges(frame, 160)) -- too narrow
+    assert.equal(0, #detector:edges(lr.zeros({ 8, 8, 3 }, "u8")))
+    local asked = 0
+    local function ask(self, picture, views, least, rim)
+      asked = asked + #views
+      assert.is_true(rim > 0 and picture:size(2) == 320 + 2 * rim)
+      return self:look(picture, views, least)
+    end
+    assert.equal(#found, #detector:edges(frame, 160, ask))
+    assert.is_true(asked >= 12)
   end)
 
   it("finds a face that the edge cuts in half, by its mirror image", function()

@@ -1,4 +1,4 @@
--- Specs of the anonymiser's sidecar: what is written reads back to the same bytes, what is edited wrongly is refused by line and field; masks from its samples.
+-- Specs of the anonymiser's sidecar: what is written reads back to the same bytes, a wrong edit is refused by line and field; masks of samples, outlines of persons.
 local helper = require "helper"
 require "libration"
 local files = require "libration.files"
@@ -19,6 +19,7 @@ local function plan_of()
   end
   local s = other:append()
   s.frame, s.time, s.x, s.y, s.width, s.height, s.angle, s.score = 7, .5, -20, 10, 300, 500, .25, 0
+  other.outlines[7] = "-5,0 20.5,0 20,90;40,50 60,50 60,80 40,80"
   track.id, other.id, other.keep, track.style = 1, 2, true, "box"
   return {
     input = { file = 'a "b"\\ü.mp4', frames = 100, width = 640, height = 480, sha256 = ("0"):rep(64) },
@@ -47,6 +48,7 @@ describe("sidecar", function()
     assert.is_true(plan.tracks[1]:at(4).points[0] ~= plan.tracks[1]:at(4).points[0])
     assert.is_true(plan.tracks[2].keep)
     assert.equal("box", plan.tracks[1].style)
+    assert.equal("-5,0 20.5,0 20,90;40,50 60,50 60,80 40,80", plan.tracks[2].outlines[7])
     assert.same({ 9 }, plan.blank)
     local before = files.read(path)
     sidecar.write(path, plan)
@@ -87,6 +89,8 @@ describe("sidecar", function()
       { '"version": 1', '"version": 2', "line 2, version: 2, want at most 1" },
       { "]\n}\n$", "]\n", "'the end of the file'", plain = "the end of the file, want ',' or '}'" },
       { "]\n}\n$", "]\n}\nmore", "line 35: 'more' after the end" },
+      { "-5,0 20.5,0 20,90", "-5,0 20.5,0", "tracks[2].samples[1].outline: a polygon of 2 corners, want at least 3" },
+      { "20,90", "20,1e9", "tracks[2].samples[1].outline: '20,1e9', want points such as 12,30 in pixels" },
       { "a \\\"b", "a \\x", "input.file: unknown escape \\x" },
     } do
       local from = case[1]:find "%$$" and case[1] or case[1]:gsub("%p", "%%%0")
@@ -161,7 +165,8 @@ describe("masks", function()
   it("cover the box of the face with its margin; the head covers the face", function()
     local f, h = masks.of(sample(POINTS), "face", "face", margin), masks.of(sample(POINTS), "face", "head", margin)
     assert.equal("ellipse", f.shape)
-    -- corners of the detector's box lie inside the head's ellipse, its sides' middles inside the face's
+    assert.equal("box", h.shape)
+    -- corners of the detector's box lie inside the head's box even without its corners, its sides' middles inside the face's ellipse
     local function within(m, x, y) return ((x - m.x) / (m.width / 2)) ^ 2 + ((y - m.y) / (m.height / 2)) ^ 2 <= 1 end
     for _, p in ipairs { { 80, 100 }, { 120, 100 }, { 100, 80 }, { 100, 120 } } do assert.is_true(within(f, p[1], p[2])) end
     for _, p in ipairs { { 80, 80 }, { 120, 80 }, { 80, 120 }, { 120, 120 } } do assert.is_true(within(h, p[1], p[2])) end
@@ -188,7 +193,7 @@ describe("masks", function()
 
   it("say which share of a detection they cover", function()
     local list = { { shape = "ellipse", x = 50, y = 50, width = 40, height = 80, angle = math.pi / 2 }, { shape = "box", x = 200, y = 50, width = 20, height = 20, angle = 0 },
-      { shape = "polygon", points = {}, corners = { { 300, 0 }, { 400, 0 }, { 300, 100 } } } }
+      { shape = "polygon", points = { 300, 0, 400, 0, 300, 100 } } }
     local function at(x, y, size) return masks.covered(list, { x = x, y = y, width = size, height = size }) end
     assert.equal(1, at(50, 50, 20))
     assert.equal(1, at(80, 50, 5)) -- turned: it reaches 40 pixels to the side, 20 down
@@ -207,6 +212,77 @@ describe("masks", function()
     plan.regions[2] = { mask = "never", points = { { 90, 40 }, { 130, 40 }, { 130, 60 }, { 90, 60 } } }
     assert.equal(1, #masks.of_frame(plan, 5))
     plan.tracks[2].keep = false
-    assert.equal(2, #masks.of_frame(plan, 7))
+    local list = masks.of_frame(plan, 7) -- a person's outline in place of the box
+    assert.same({ "polygon", "polygon", "polygon" }, { list[1].shape, list[2].shape, list[3].shape })
+    assert.same({ 40, 50, 60, 50, 60, 80, 40, 80 }, list[2].points)
+    plan.tracks[2].keep, plan.mask = true, "eyes"
+    list = masks.of_frame(plan, 7, true) -- what is known: kept ones, never-regions, and faces whole
+    assert.equal(5, #list)
+    assert.equal("ellipse", list[1].shape)
+  end)
+end)
+
+describe("silhouette", function()
+  local ffi = require "ffi"
+  local silhouette = require "libration.pose.silhouette"
+  local mask = require "libration.media".mask
+  local lr = require "libration"
+  local logits = ffi.new("float[65536]")
+  local head = { x = 130, y = 60, width = 12 }
+
+  -- Landmarks on a line downwards from the head, and a body that the segmentation sees: a box of the region, in shares of its side.
+  local function outline(angle, margin, x0, y0, x1, y1)
+    local points = ffi.new("float[99]")
+    for i = 0, 32 do points[3 * i], points[3 * i + 1] = 130, 60 + 2 * i end
+    for j = 0, 255 do
+      for i = 0, 255 do logits[j * 256 + i] = i >= 256 * x0 and i < 256 * x1 and j >= 256 * y0 and j < 256 * y1 and 3 or -9 end
+    end
+    return silhouette.outline(logits, { x = 100, y = 90, width = 128, angle = angle }, points, head, margin)
+  end
+
+  local function covered(text)
+    local frame, list = lr.full({ 200, 200, 3 }, 200, "u8"), {}
+    for i, flat in ipairs(assert(silhouette.read(text))) do list[i] = { shape = "polygon", points = flat } end
+    mask.apply(frame, list, { style = "box" })
+    return function(x, y) return frame:ptr()[(math.floor(y) * 200 + math.floor(x)) * 3] == 0 end, #list
+  end
+
+  it("holds what the segmentation calls body, turned as the region is, with the margin and no more than a few cells beyond", function()
+    for _, angle in ipairs { 0, .5, -2 } do
+      local at, n = covered(outline(angle, 4, .3, .25, .5, .8))
+      assert.is_true(n >= 1)
+      local c, s = math.cos(angle), math.sin(angle)
+      for u = -.19, -.01, .03 do
+        for v = -.24, .29, .05 do
+          local x, y = 128 * u, 128 * v
+          assert.is_true(at(100 + c * x - s * y, 90 + s * x + c * y), ("%g %g %g"):format(angle, u, v))
+        end
+      end
+      for _, p in ipairs { { -.31, 0 }, { -.1, -.36 }, { -.1, .41 } } do
+        local x, y = 128 * p[1], 128 * p[2]
+        local px, py = 100 + c * x - s * y, 90 + s * x + c * y
+        if math.abs(px - 130) > 20 then assert.is_false(at(px, py), ("%g %g %g"):format(angle, p[1], p[2])) end
+      end
+    end
+  end)
+
+  it("holds the limbs and the head round the landmarks where the segmentation sees nothing", function()
+    local at, n = covered(outline(0, 0, 0, 0, 0, 0))
+    assert.equal(1, n)
+    for y = 54, 122, 4 do assert.is_true(at(130, y), "at " .. y) end
+    assert.is_false(at(160, 90))
+    local parts = select(2, covered(outline(0, 0, .05, .05, .2, .2)))
+    assert.equal(2, parts)
+  end)
+
+  it("is the same text again, and text that is no outline is refused", function()
+    assert.equal(outline(.3, 5, .2, .2, .6, .9), outline(.3, 5, .2, .2, .6, .9))
+    for text, want in pairs { ["1,2 3,4"] = "a polygon of 2 corners", ["1,2 3,x 4,5"] = "'3,x'", [""] = "0 corners", ["0,0 1,1 2,0;"] = "0 corners",
+      ["0,0 1,1 2,2000001"] = "2000001",
+      [("1,1 "):rep(4097)] = "more than 4096" } do
+      local list, why = silhouette.read(text)
+      assert.is_nil(list)
+      assert.is_truthy(why:find(want, 1, true), why)
+    end
   end)
 end)

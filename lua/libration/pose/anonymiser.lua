@@ -68,13 +68,15 @@ end
 ---@param path string video or picture
 ---@param finder table with :look(frame, at) and :reset(), as pose/finder.lua makes them
 ---@param options {gap: number, lead: integer, evidence: number, threads: integer, every: number, queue: integer, on_open: fun(count: integer),
----  on_frame: fun(n: integer, found: integer, busy: table?, looks: table)}
----  every: seconds between two looks at most, where those agree (0: every frame is looked at); queue: frames held at most
+---  on_frame: fun(n: integer, found: integer, busy: table?, looks: table), source: table?}
+---  every: seconds between two looks at most, where those agree (0: every frame is looked at); queue: frames held at most; source: instead of the
+---  file's own frames, as media.open gives them in another rate or size
 ---@return table|nil found {frames, looks, busy, width, height, blank, tracks, warning, faults = {{frame, reason}, ...}}, or nil and one line that names the file;
 ---  looks: as looks.run gives it; busy: as the transcode's. Raises the error of a CUDA device that fails under a finder without a fallback
 function anonymiser.find(path, finder, options)
   local every = options.every or 0
-  local source, why = open(path, { threads = options.threads, queue = options.queue, convert = every == 0, coarse = true })
+  local source, why = options.source, nil
+  if not source then source, why = open(path, { threads = options.threads, queue = options.queue, convert = every == 0, coarse = true }) end
   if not source then return nil, why end
   if options.on_open then options.on_open(source.count) end
   -- one frame is all there is of a picture: nothing to add up, to smooth or to lead
@@ -270,18 +272,60 @@ function anonymiser.preview(path, output, plan, count)
   if not ok then error(err, 0) end
 end
 
---- The second look's own test: in how many frames of the source it sees something, which it must where there are faces.
+--- Covers heads in frames that are drawn over and shown elsewhere: finds them in the whole recording first, by the same pass.
+---@param path string video or folder of pictures
+---@param source_options table of media.open
+---@param options {finder: table?, threads: integer, on_open: fun(count: integer), on_frame: fun(n: integer, found: integer)} finder: instead of the anonymiser's own
+---@return fun(frame: Tensor, index: integer) hide covers frame u8 [H,W,3], the index-th (from 1) that media.open gives with those options, in place
+function anonymiser.hider(path, source_options, options)
+  local video = assert(media.open(path, source_options))
+  local source = { width = video.width, height = video.height, count = video.frames or 0 }
+  function source.frames()
+    local index = 0
+    return function()
+      local frame, time = video:next()
+      if not frame then return nil end
+      index = index + 1
+      return { index = index, time = time, rgb = function() return frame end }
+    end
+  end
+  function source.close() video:close() end
+  source.abort = source.close
+  local confidence = .3
+  local found = assert(anonymiser.find(path, options.finder or require "libration.pose.finder".new { confidence = confidence }, {
+    gap = 1, lead = 5, evidence = 2 * confidence, source = source, threads = options.threads, on_open = options.on_open, on_frame = options.on_frame,
+  }))
+  local cover = masker {
+    input = { frames = found.frames }, settings = { mask = "head", style = "box", margin = ".3" }, blank = found.blank, regions = {}, tracks = found.tracks,
+  }
+  return function(frame, index) paint(frame, cover.list { index = index }, cover.style) end
+end
+
+--- The second look's own test: in how many frames of the source it sees something, which it must where there are faces. Looks at frames all over the recording,
+--- of those that have a hit where there are any.
 ---@param path string the recording before masking
+---@param plan Sidecar
 ---@param finder table with :look(frame)
 ---@param count integer frames looked at, at most
 ---@return integer looked
 ---@return integer seen frames of these with a detection
-function anonymiser.control(path, finder, count)
-  local source = assert(open(path, {}))
-  local step, looked, seen = math.max(1, math.floor(source.count / count)), 0, 0
+function anonymiser.control(path, plan, finder, count)
+  local hit, frames = {}, {}
+  for _, track in ipairs(plan.tracks) do
+    for i = 0, track.count - 1 do
+      if track.samples[i].score > 0 then hit[track.samples[i].frame] = true end
+    end
+  end
+  local any = next(hit) ~= nil
+  for frame = 1, plan.input.frames do
+    if hit[frame] or not any then frames[#frames + 1] = frame end
+  end
+  local wanted = {}
+  for k = 1, math.min(count, #frames) do wanted[frames[math.floor((k - .5) * #frames / math.min(count, #frames)) + 1]] = true end
+  local source, looked, seen = assert(open(path, {})), 0, 0
   local ok, err = pcall(function()
     for frame in source:frames() do
-      if looked < count and (frame.index - 1) % step == 0 and not frame.damaged then
+      if wanted[frame.index] and not frame.damaged then
         looked, seen = looked + 1, seen + (#finder:look(frame:rgb()) > 0 and 1 or 0)
       end
     end
@@ -292,35 +336,43 @@ function anonymiser.control(path, finder, count)
 end
 
 --- Looks at a result with another detector: what it sees beside the masks, as tracks, joined to the plan, each to be covered by a solid ellipse. What it takes for a
---- face under a mask is the mask: nothing of the face is left there.
+--- face under a mask is the mask: nothing of the face is left there; what was to stay visible is not reported.
 ---@param output string the covered recording or picture
 ---@param plan Sidecar that the result was made of; joined in place
 ---@param finder table with :look(frame), another one than the plan was made with
----@param options table as anonymiser.find
+---@param options table as anonymiser.find; and only: set of frames, the others are not looked at again; grow: factor of the solid ellipses (1)
 ---@return Track[] left what was seen
+---@return table<integer, boolean> frames that have new masks
 function anonymiser.verify(output, plan, finder, options)
-  local hidden = {}
+  local hidden, only, grow = {}, options.only, options.grow or 1
   for _, frame in ipairs(plan.blank) do hidden[frame] = true end
   plan.mask, plan.margin = plan.settings.mask, assert(masks.margin(plan.settings.margin))
   local beside = setmetatable({}, { __index = finder })
   function beside.reset() finder:reset() end
   function beside.look(_, frame, at)
-    local list, left = masks.of_frame(plan, at.index), {}
+    if hidden[at.index] or only and not only[at.index] then return {} end
+    local list, left = masks.of_frame(plan, at.index, true), {}
     for _, d in ipairs(finder:look(frame, at)) do
-      if not hidden[at.index] and masks.covered(list, d) < .6 then left[#left + 1] = d end
+      if masks.covered(list, d) < .6 then
+        d.width, d.height = grow * d.width, grow * d.height
+        left[#left + 1] = d
+      end
     end
     return left
   end
-  local seen = assert(anonymiser.find(output, beside, options))
-  local id = 0
+  local seen, id, frames = assert(anonymiser.find(output, beside, options)), 0, {}
   for _, track in ipairs(plan.tracks) do id = math.max(id, track.id) end
   for i, track in ipairs(seen.tracks) do
     track.id, track.style = id + i, "box"
     plan.tracks[#plan.tracks + 1] = track
+    for k = 0, track.count - 1 do frames[track.samples[k].frame] = true end
   end
-  for _, frame in ipairs(seen.blank) do plan.blank[#plan.blank + 1] = frame end
+  for _, frame in ipairs(seen.blank) do
+    plan.blank[#plan.blank + 1] = frame
+    frames[frame] = true
+  end
   plan.blocks = nil
-  return seen.tracks
+  return seen.tracks, frames
 end
 
 return anonymiser

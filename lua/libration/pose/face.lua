@@ -202,6 +202,37 @@ local function inside(lists, w, h)
   return lists
 end
 
+-- Views round the left and right edge, half of each beyond it, .8 and .5 of a tile wide.
+local function edge_views(w, h, tile, rim)
+  local views = {}
+  for _, share in ipairs { .8, .5 } do
+    local side = math.min(share * tile, 2 * rim)
+    local n = math.max(1, math.ceil((h - side) / (.6 * side)) + 1)
+    for i = 0, n - 1 do
+      local y = n > 1 and side / 2 + (h - side) * i / (n - 1) or h / 2
+      for _, x in ipairs { side / 4, w - side / 4 } do views[#views + 1] = { x = x, y = y, side = side, angle = 0 } end
+    end
+  end
+  return views
+end
+
+--- Faces that the left or right edge of a frame cuts, at which people sit and pass: closer views, mirrored beyond the edge.
+---@param frame Tensor u8 [H,W,3] RGB, here or on the detector's device
+---@param tile number|nil side of the tiles of the search in pixels (the longer side of the frame)
+---@param ask? function called in place of look, as of search
+---@return Face[] faces best first, of an eighth of the rest more than the detector's least score
+function FaceDetector:edges(frame, tile, ask)
+  local h, w = frame:size(1), frame:size(2)
+  tile, ask = tile or math.max(w, h), ask or self.look
+  local rim = math.min(math.ceil(.4 * tile), w, h)
+  local lists = ask(self, frame:contiguous(), edge_views(w, h, tile, rim), self.confidence + (1 - self.confidence) / 8, rim)
+  local kept = {}
+  for _, f in ipairs(face.merge(inside(lists, w, h))) do
+    if math.min(f.x, w - f.x) < f.width then kept[#kept + 1] = f end
+  end
+  return kept
+end
+
 --- Faces in a frame, wherever they are: the whole frame, and with a rim in which it is mirrored (the half of a face that the edge cuts off is there again, and the
 --- network finds it) its tiles or the whole again; where that finds none, the same turned by 90, 180 and 270 degrees.
 ---@param frame Tensor u8 [H,W,3] RGB, here or on the detector's device

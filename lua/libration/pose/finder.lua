@@ -26,15 +26,16 @@ end
 --- A finder for one recording.
 ---@param options? table detector "auto" (BlazeFace full range and BlazePose), "face" (BlazeFace alone), "pose" (BlazePose's heads and bodies alone);
 ---  confidence: least score, .3; target "face" (faces and heads), "person"; tile: side of tiles in pixels, 0: none, nil: finder.tile's; range: of BlazeFace,
----  "full" or "short"; turned: false never looks at turned views; adapter: a brought network as adapters.detector gives it, instead of BlazeFace; target may be one of
----  its classes, too; precision: of BlazeFace and BlazePose; batch: views of a frame that BlazeFace takes at once; device "cpu" (default), "cuda", "cuda:N": where the
+---  "full" or "short"; turned: false never looks at turned views; edges: false never looks closer at the left and right edge; adapter: a brought
+---  network as adapters.detector gives it, instead of BlazeFace; target may be one of its classes, too; margin: as masks.margin gives it, for outlines of persons
+---  (boxes without); precision: of BlazeFace and BlazePose; batch: views of a frame that BlazeFace takes at once; device "cpu" (default), "cuda", "cuda:N": where the
 ---  networks run; fallback(err): is called when that device fails, and the CPU goes on with the same frame (without it the error goes on)
 ---@return Finder
 function finder.new(options)
   options = options or {}
   local self = setmetatable({
     confidence = options.confidence or .3, target = options.target or "face", tile = options.tile, turned = options.turned ~= false,
-    adapter = options.adapter, device = device.name(device.id(options.device)),
+    adapter = options.adapter, edges = options.edges ~= false, device = device.name(device.id(options.device)),
   }, Finder)
   self.options, self.memory = options, changes.memory()
   self:build(self.device)
@@ -55,8 +56,9 @@ function Finder:build(to)
   end
   if detector ~= "face" and not class and not (self.adapter and self.target == "person") then
     local known = self.people
-    self.people = options.people or
-      require "libration.pose.people".finder { confidence = math.max(.3, math.min(.5, self.confidence)), precision = precision, device = to }
+    self.people = options.people or require "libration.pose.people".finder {
+      confidence = math.max(.3, math.min(.5, self.confidence)), precision = precision, margin = self.target == "person" and options.margin or nil, device = to,
+    }
     if known then self.people:inherit(known) end
   end
 end
@@ -77,7 +79,7 @@ local function body_of(f)
 end
 
 local function as(kind, d)
-  return { kind = kind, x = d.x, y = d.y, width = d.width, height = d.height, angle = d.angle, score = d.score, points = d.points }
+  return { kind = kind, x = d.x, y = d.y, width = d.width, height = d.height, angle = d.angle, score = d.score, points = d.points, outline = d.outline }
 end
 
 -- Faces and persons as detections of the target.
@@ -135,6 +137,7 @@ local function find(self, frame, at, steps)
     if not self.people then return faces end
   elseif self.faces then
     faces = self.faces:search(frame, { tile = tile, turned = false, ask = ask })
+    if self.edges then faces = face.merge { faces, self.faces:edges(frame, tile, ask) } end
   end
   local persons = self.people and self.people:process(frame, faces, { steps = steps }) or {}
   if self.faces and self.turned and #faces == 0 and #persons == 0 then faces = self.faces:search(frame, { tile = tile, upright = false, ask = ask }) end

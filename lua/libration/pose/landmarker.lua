@@ -13,6 +13,7 @@ local f32 = blazepose.f32
 ---@class Pose one frame's answer, before any smoothing: 33 landmarks and the two points that give the next region
 ---@field landmarks ffi.cdata* float[35*5] x, y, z as fractions (x and z of the picture's width, y of its height), visibility, presence
 ---@field world ffi.cdata* float[35*3] x, y, z metres
+---@field body ffi.cdata*|nil float[256*256] of the region: greater than 0 where the body is; only of landmarkers that segment
 
 ---@class Landmarker
 ---@field device string where it runs: "cpu", "cuda:N"
@@ -38,7 +39,7 @@ local defaults = { model = "full", precision = "f32", kernel = 9, smooth = "one-
 
 local function read_options(options)
   local o = {}
-  local others = { weights = true, threads = true, static = true, networks = true, device = true }
+  local others = { weights = true, threads = true, static = true, networks = true, device = true, segment = true }
   for name, value in pairs(options) do
     if choices[name] then
       local known = false
@@ -47,7 +48,8 @@ local function read_options(options)
         error(("pose.landmarker: %s is %s, want %s"):format(name, tostring(value), table.concat(choices[name], ", ")), 3)
       end
     elseif not others[name] then
-      error(("pose.landmarker: unknown option %s; there are clock, device, kernel, model, networks, person, precision, smooth, static, threads, weights"):format(tostring(name)), 3)
+      local known = "clock, device, kernel, model, networks, person, precision, segment, smooth, static, threads, weights"
+      error(("pose.landmarker: unknown option %s; there are %s"):format(tostring(name), known), 3)
     end
     o[name] = value
   end
@@ -60,6 +62,7 @@ end
 -- Outputs by their number of elements: their names differ between versions of the files.
 local detector_outputs = { [2254 * 12] = "boxes", [2254] = "scores" }
 local landmark_outputs = { [195] = "ld_3d", [1] = "flag", [64 * 64 * 39] = "heatmap", [117] = "world" }
+local segment_outputs = { [195] = "ld_3d", [1] = "flag", [64 * 64 * 39] = "heatmap", [117] = "world", [256 * 256] = "body" }
 
 local function by_size(outputs, sizes, what)
   local found = {}
@@ -73,7 +76,7 @@ local function by_size(outputs, sizes, what)
   return found
 end
 
--- Names of the landmark network's outputs that are read; the fifth, a segmentation, costs a fifth of the time and is left out.
+-- Names of the landmark network's outputs that are read; the fifth, a segmentation, costs a fifth of the time and is left out where it is not asked for.
 local wanted = { "Identity", "Identity_1", "Identity_3", "Identity_4" }
 
 local function load_network(path, precision, name, outputs)
@@ -113,7 +116,8 @@ end
 ---  package uses, 7 what its graph file says); smooth "one-euro" (as MediaPipe), "none" or "offline" (raw here; filter the whole sequence with smoothing.offline
 ---  afterwards); clock "video" (the times given to process) or "mediapipe" (33333 us a frame); person "best" (highest score, as MediaPipe), "largest" or
 ---  "central": whom to follow where the detector finds several; static: true runs the detector on every frame and tracks nothing;
----  weights: file of the landmark network, folder with both, or {detector = file, landmark = file}; threads; device "cpu" (default), "cuda", "cuda:N";
+---  segment: true: mark also tells where the body is; weights: file of the landmark network, folder with both, or {detector = file, landmark = file};
+---  threads; device "cpu" (default), "cuda", "cuda:N";
 ---  networks: {detector =, landmark =, files =}, ready objects with :run on that device, and the files that they were made of
 ---@return Landmarker
 local function landmarker(options)
@@ -126,14 +130,14 @@ local function landmarker(options)
   else
     self.files = Landmarker.weight_files(o)
     self.detector = load_network(self.files.detector, o.precision, self.device)
-    self.marker = load_network(self.files.landmark, o.precision, self.device, wanted)
+    self.marker = load_network(self.files.landmark, o.precision, self.device, not o.segment and wanted or nil)
   end
   self.following = regions.following(blazepose.landmarks, self.device)
   self.place = pair({ 2, 5 }, "f32", self.device) -- rect and region of a mark
   self.whole = pair({ 1, 5 }, "f32", self.device) -- region of the detector
   self.time = pair({ 1 }, "f64", self.device)
   local n = blazepose.landmarks + 2
-  self.pose = { landmarks = ffi.new("float[?]", 5 * n), world = ffi.new("float[?]", 3 * n) }
+  self.pose = { landmarks = ffi.new("float[?]", 5 * n), world = ffi.new("float[?]", 3 * n), body = o.segment and ffi.new("float[65536]") or nil }
   self.square, self.rect, self.next_rect = ffi.new("lbr_region"), ffi.new("float[5]"), ffi.new("float[5]")
   self:reset()
   return self
@@ -184,13 +188,13 @@ local function look(self, place)
   local picture, h, w = see(self)
   local size = blazepose.landmark_size
   local input = regions.crop(picture, place:narrow(1, 2, 1), { size = { size, size }, border = "replicate", scale = f32(1 / 255) })
-  local out = by_size(self.marker:run(input), landmark_outputs, "landmark")
-  return blazepose.project(out, place:narrow(1, 1, 1), w, h, self.options.kernel), out.flag
+  local out = by_size(self.marker:run(input), self.options.segment and segment_outputs or landmark_outputs, "landmark")
+  return blazepose.project(out, place:narrow(1, 1, 1), w, h, self.options.kernel), out.flag, out.body
 end
 
 local function mark(self, frame, rect)
   local _, h, w = see(self, frame)
-  local points, flag = look(self, look_at(self, rect, w, h))
+  local points, flag, body = look(self, look_at(self, rect, w, h))
   flag = flag:to("cpu"):ptr()[0]
   if not (flag > .5) then return nil, flag end
   local p, pose = points:to("cpu"):ptr(), self.pose
@@ -198,6 +202,7 @@ local function mark(self, frame, rect)
     ffi.copy(pose.landmarks + 5 * i, p + 8 * i, 20)
     ffi.copy(pose.world + 3 * i, p + 8 * i + 5, 12)
   end
+  if body then ffi.copy(pose.body, body:to("cpu"):ptr(), 65536 * 4) end
   return pose, flag
 end
 

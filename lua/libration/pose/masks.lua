@@ -1,4 +1,5 @@
 -- What is covered of a found face, head or person: shapes in pixels for media's compositing. Finds nothing and draws nothing.
+local silhouette = require "libration.pose.silhouette"
 
 local masks = {}
 
@@ -11,7 +12,7 @@ masks.kinds = { "eyes", "face", "head", "person" }
 ---@field width number
 ---@field height number
 ---@field angle number radians clockwise
----@field points number[]|nil corners of a polygon: x1, y1, x2, y2, ...; corners: the same as {{x, y}, ...}
+---@field points number[]|nil corners of a polygon: x1, y1, x2, y2, ...
 
 --- A margin from its text.
 ---@param text string ".3" (share of the size of a face) or "12px"
@@ -63,26 +64,25 @@ function masks.of(s, kind, mask, margin)
   local up, across, along = .06, 1.1, 1.3
   if mask == "head" then up, across, along = .2, 1.5, 1.9 end
   return {
-    shape = "ellipse", x = s.x + up * s.height * ux, y = s.y + up * s.height * uy, width = across * s.width * grow + rim, height = along * s.height * grow + rim, angle = roll,
+    shape = mask == "head" and "box" or "ellipse", x = s.x + up * s.height * ux, y = s.y + up * s.height * uy,
+    width = across * s.width * grow + rim, height = along * s.height * grow + rim, angle = roll,
   }
 end
 
--- True where a point lies in a polygon.
-local function inside(points, x, y)
-  local odd, n = false, #points
-  local j = n
-  for i = 1, n do
-    local a, b = points[i], points[j]
-    if (a[2] > y) ~= (b[2] > y) and x < (b[1] - a[1]) * (y - a[2]) / (b[2] - a[2]) + a[1] then odd = not odd end
+-- True where a point lies in a polygon x1, y1, x2, y2, ...
+local function inside(flat, x, y)
+  local odd, j = false, #flat - 1
+  for i = 1, #flat, 2 do
+    local ax, ay, bx, by = flat[i], flat[i + 1], flat[j], flat[j + 1]
+    if (ay > y) ~= (by > y) and x < (bx - ax) * (y - ay) / (by - ay) + ax then odd = not odd end
     j = i
   end
   return odd
 end
-masks.inside = inside
 
 -- True where a point lies under a mask.
 local function under(mask, x, y)
-  if mask.shape == "polygon" then return inside(mask.corners, x, y) end
+  if mask.shape == "polygon" then return inside(mask.points, x, y) end
   local c, s, dx, dy = math.cos(mask.angle), math.sin(mask.angle), x - mask.x, y - mask.y
   local u, v = (c * dx + s * dy) / (mask.width / 2), (c * dy - s * dx) / (mask.height / 2)
   if mask.shape == "ellipse" then return u * u + v * v <= 1 end
@@ -125,27 +125,36 @@ local function tracks_near(plan, frame)
   return blocks[math.floor(frame / BLOCK)] or {}
 end
 
+-- Corners {{x, y}, ...} as x1, y1, x2, y2, ...
+local function flat_of(corners)
+  local flat = {}
+  for _, p in ipairs(corners) do flat[#flat + 1], flat[#flat + 2] = p[1], p[2] end
+  return flat
+end
+
 --- All masks of a frame.
 ---@param plan {tracks: Track[], regions: table[], mask: string, margin: table} as pose/sidecar.lua reads it; regions: {mask = "always" | "never", points = {{x, y}, ...}}
 ---@param frame integer from 1
+---@param known? boolean true: what is known of, also where it stays visible; faces whole where only their eyes are covered
 ---@return Mask[] with style = "box" where a track asks for it by its own style
-function masks.of_frame(plan, frame)
-  local list = {}
+function masks.of_frame(plan, frame, known)
+  local list, what = {}, known and plan.mask == "eyes" and "face" or plan.mask
   for _, track in ipairs(tracks_near(plan, frame)) do
-    local s = not track.keep and track:at(frame)
+    local s = (known or not track.keep) and track:at(frame)
     local never = false
-    for _, region in ipairs(s and plan.regions or {}) do never = never or region.mask == "never" and inside(region.points, s.x, s.y) end
-    if s and not never then
-      local mask = masks.of(s, track.kind, plan.mask, plan.margin)
+    for _, region in ipairs(s and not known and plan.regions or {}) do never = never or region.mask == "never" and inside(flat_of(region.points), s.x, s.y) end
+    local outline = s and track.kind == "person" and track.outlines[frame]
+    if s and not never and outline then
+      for _, flat in ipairs(assert(silhouette.read(outline))) do list[#list + 1] = { shape = "polygon", points = flat, style = track.style } end
+    elseif s and not never then
+      local mask = masks.of(s, track.kind, what, plan.margin)
       mask.style = track.style
       list[#list + 1] = mask
     end
   end
   for _, region in ipairs(plan.regions) do
-    if region.mask == "always" then
-      local flat = {}
-      for _, p in ipairs(region.points) do flat[#flat + 1], flat[#flat + 2] = p[1], p[2] end
-      list[#list + 1] = { shape = "polygon", points = flat, corners = region.points }
+    if known or region.mask == "always" then
+      list[#list + 1] = { shape = "polygon", points = flat_of(region.points) }
     end
   end
   return list

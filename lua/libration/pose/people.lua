@@ -2,6 +2,7 @@
 local ffi = require "ffi"
 local blazepose = require "libration.pose.blazepose"
 local face = require "libration.pose.face"
+local silhouette = require "libration.pose.silhouette"
 
 local people = {}
 
@@ -16,6 +17,7 @@ local SURE = .5   -- of the detector, to be believed against the landmark networ
 ---@field score number probability, by the landmark network, that somebody is there
 ---@field landmarks ffi.cdata*|nil float[33*3] x, y in pixels, visibility; nil where the detector alone saw somebody
 ---@field head Face the head, in the terms of a face detector
+---@field outline string|nil polygons as pose/silhouette.lua writes them, where the finder was given a margin
 ---@field rect ffi.cdata* float[5] region of the landmark network, as blazepose.rect gives it
 
 local function middle(p, a, b)
@@ -55,15 +57,16 @@ local Finder = {}
 Finder.__index = Finder
 
 --- A finder for one stream of frames.
----@param options? {landmarker: Landmarker, confidence: number, precision: string, device: string} landmarker: a ready one (by default one of its own: model full, of that
----  precision, on that device);
----  confidence: least score of the detector, .5
+---@param options? {landmarker: Landmarker, confidence: number, precision: string, margin: {share: number, pixels: number}, device: string} landmarker: a ready one (by
+---  default one of its own: model full, of that precision, on that device); confidence: least score of the detector, .5; margin: persons have outlines that are larger by
+---  a quarter of the share of their boxes' smaller side
 ---@return PeopleFinder
 function people.finder(options)
   options = options or {}
-  local landmarker = options.landmarker or
-    require "libration.pose.landmarker" { static = true, smooth = "none", precision = options.precision, device = options.device }
-  local self = setmetatable({ landmarker = landmarker, confidence = options.confidence or .5 }, Finder)
+  local landmarker = options.landmarker or require "libration.pose.landmarker" {
+    static = true, smooth = "none", precision = options.precision, segment = options.margin ~= nil, device = options.device,
+  }
+  local self = setmetatable({ landmarker = landmarker, confidence = options.confidence or .5, margin = options.margin }, Finder)
   self:reset()
   return self
 end
@@ -96,6 +99,11 @@ local function mark(self, frame, rect)
   local rim = .5 * person.head.width
   x0, y0, x1, y1 = x0 - rim, y0 - rim, x1 + rim, y1 + rim
   person.x, person.y, person.width, person.height = (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
+  local margin = self.margin
+  if margin and pose.body then
+    person.outline = silhouette.outline(pose.body, blazepose.square(rect, w, h), p, person.head,
+      margin.share / 4 * math.min(person.width, person.height) + margin.pixels)
+  end
   return person
 end
 
@@ -164,6 +172,9 @@ function Finder:process(frame, faces, at)
   if steps == 1 or near then follow() end
   if near then return found end
   local views, squares = { false }, face.tiles(w, h, 1.2 * math.min(w, h))
+  if self.margin then -- whole persons are wanted: also those who are small or turn their backs, whom the detector sees in smaller squares
+    for _, square in ipairs(face.tiles(w, h, .6 * math.min(w, h))) do squares[#squares + 1] = square end
+  end
   if self.turn == 0 then
     for _, square in ipairs(squares) do views[#views + 1] = square end
   elseif #squares > 0 then

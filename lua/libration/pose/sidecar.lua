@@ -2,6 +2,7 @@
 local files = require "libration.files"
 local json = require "libration.formats.json"
 local json_reader = require "libration.formats.json_reader"
+local silhouette = require "libration.pose.silhouette"
 local tracks = require "libration.pose.tracks"
 
 local sidecar = {}
@@ -16,7 +17,7 @@ local LARGEST = 1073741824 -- bytes of a file that is read
 ---@field regions {mask: string, points: number[][]}[] polygons that are covered "always" or "never", pixels
 ---@field tracks Track[]
 
-local function sample_line(s)
+local function sample_line(s, outline)
   local parts = { ('{"frame": %d, "time": %.6f, "x": %.2f, "y": %.2f, "width": %.2f, "height": %.2f'):format(s.frame, s.time, s.x, s.y, s.width, s.height) }
   if s.angle ~= 0 then parts[#parts + 1] = (', "angle": %.4f'):format(s.angle) end
   parts[#parts + 1] = (', "confidence": %.3f'):format(s.score)
@@ -25,6 +26,7 @@ local function sample_line(s)
     for k = 0, 11 do list[k + 1] = ("%.1f"):format(s.points[k]) end
     parts[#parts + 1] = ', "points": [' .. table.concat(list, ", ") .. "]"
   end
+  if outline then parts[#parts + 1] = ', "outline": "' .. outline .. '"' end
   parts[#parts + 1] = "}"
   return (table.concat(parts):gsub("%-0%.0+([,}%]])", "0.0%1"))
 end
@@ -40,7 +42,7 @@ function sidecar.write(path, plan)
     for t, track in ipairs(plan.tracks) do
       out:write(t > 1 and "," or "", ('\n{"id": %d, "kind": %s, "keep": %s%s, "samples": ['):format(track.id, json.encode(track.kind), tostring(track.keep),
         track.style and (', "style": ' .. json.encode(track.style)) or ""))
-      for i = 0, track.count - 1 do out:write(i > 0 and ",\n " or "\n ", sample_line(track.samples[i])) end
+      for i = 0, track.count - 1 do out:write(i > 0 and ",\n " or "\n ", sample_line(track.samples[i], track.outlines[track.samples[i].frame])) end
       out:write("\n]}")
     end
     out:write("\n]\n}\n")
@@ -102,7 +104,7 @@ end
 local function read_samples(r, track, frames)
   local before = 0
   r:list(function()
-    local s, points = track:append(), nil
+    local s, points, outline = track:append(), nil, nil
     local function number(name, least, most) return function() s[name] = r:number(least, most) end end
     r:object({
       frame = function()
@@ -112,8 +114,14 @@ local function read_samples(r, track, frames)
       end,
       time = number("time", -1e9, 1e9), x = number("x", -1e6, 1e6), y = number("y", -1e6, 1e6), width = number("width", .01, 1e6), height = number("height", .01, 1e6),
       angle = number("angle", -100, 100), confidence = number("score", 0, 1), points = function() points = read_points(r, 12) end,
+      outline = function()
+        outline = r:string()
+        local known, why = silhouette.read(outline)
+        if not known then r:fail(why) end
+      end,
     }, { "frame", "x", "y", "width", "height" })
     for k = 1, points and 12 or 0 do s.points[k - 1] = points[k] end
+    track.outlines[s.frame] = outline
   end)
 end
 

@@ -16,6 +16,7 @@ typedef struct lbr_track_sample { int32_t frame; float time, x, y, width, height
 ---@field keep boolean true: never masked
 ---@field samples ffi.cdata* lbr_track_sample[room]
 ---@field count integer samples in use, one a frame without holes, in order
+---@field outlines table<integer, string> of frames in which a person's outline is known, as pose/silhouette.lua writes it
 local Track = {}
 Track.__index = Track
 
@@ -23,7 +24,7 @@ Track.__index = Track
 ---@param kind string
 ---@return Track
 function tracks.new_track(kind)
-  return setmetatable({ kind = kind, keep = false, count = 0, room = 8, samples = ffi.new("lbr_track_sample[8]") }, Track)
+  return setmetatable({ kind = kind, keep = false, count = 0, room = 8, outlines = {}, samples = ffi.new("lbr_track_sample[8]") }, Track)
 end
 
 --- Room for one more sample; its points are NaN, its other numbers 0.
@@ -145,6 +146,7 @@ function Tracker:update(time, detections)
       local n, x, y = frame - last.frame, last.x, last.y
       bridge(track, frame, time, d)
       put(track:append(), frame, time, d)
+      track.outlines[frame] = d.outline
       track.vx, track.vy = .5 * track.vx + .5 * (d.x - x) / n, .5 * track.vy + .5 * (d.y - y) / n
     end
   end
@@ -153,6 +155,7 @@ function Tracker:update(time, detections)
       local track = tracks.new_track(d.kind)
       track.vx, track.vy, track.least = 0, 0, self.first
       put(track:append(), frame, time, d)
+      track.outlines[frame] = d.outline
       self.open[#self.open + 1] = track
     end
   end
@@ -199,6 +202,7 @@ local function extend(track, lead, times, most)
   local before = math.max(0, math.min(lead, first.frame - track.least))
   local after = math.max(0, math.min(lead, (track.most or most) - last.frame))
   local whole = tracks.new_track(track.kind)
+  whole.outlines = track.outlines
   local function copy(s, frame, k)
     local new = whole:append()
     ffi.copy(new, s, ffi.sizeof "lbr_track_sample")

@@ -16,7 +16,8 @@ local anonymisation = {}
 ---@field faults {frame: integer, reason: string}[]
 ---@field pictures table[] masked thumbnails, as html's gallery takes them
 ---@field notes string[] sound, dropped streams, warnings
----@field verified {rounds: integer, seen: integer, left: integer}|nil
+---@field verified {seen: integer, whole: integer, looked: integer, control: integer}|nil what the second look saw and what was covered for it; frames
+---  that it left no other way than to cover whole; frames of the source that it looked at, and in which it saw something
 ---@field stages table[] passes over it: name, frames, elapsed (seconds), looks; decode, convert, networks, mask, encode: shares of that time in which each was at work;
 ---  processor: share of the cores' time
 ---@field seconds number
@@ -26,8 +27,8 @@ local function verdict(row)
   if row.reason then return { text = "not masked", tone = "flag" } end
   local v = row.verified
   if not v then return { text = "not verified", tone = "muted" } end
-  if v.left > 0 then return { text = ("%d left"):format(v.left), tone = "flag" } end
-  return { text = v.seen > 0 and ("%d covered on second look"):format(v.seen) or "nothing seen", tone = "good" }
+  if v.seen > 0 then return { text = ("%d covered on second look"):format(v.seen), tone = "good" } end
+  return { text = v.control > 0 and "nothing seen" or "nothing seen, nor in the source", tone = v.control > 0 and "good" or "muted" }
 end
 
 -- "3, 7 to 12"

@@ -86,13 +86,13 @@ end
 ---@param recording Recording
 ---@param scored Scored
 ---@param verdict Verdict
----@param mask_faces boolean
+---@param hide fun(frame: Tensor, index: integer)|nil covers the faces of the index-th frame, as anonymiser.hider makes it; then the followed head is covered, too
 ---@return { data: string, type: string, caption: string }[]
-function keyframes.pictures(path, source_options, recording, scored, verdict, mask_faces)
+function keyframes.pictures(path, source_options, recording, scored, verdict, hide)
   local times = keyframes.times(scored, verdict, 4)
   local source = assert(media.open(path, source_options))
   local room = draw.overlay(source.width, source.height, cairo.over)
-  local covers = mask_faces and overlay.covers(recording.landmarks) or {}
+  local covers = hide and overlay.covers(recording.landmarks) or {}
   local pictures, t = {}, 0
   local half = .5 / recording.fps
   local temporary = files.temporary_folder()
@@ -105,6 +105,7 @@ function keyframes.pictures(path, source_options, recording, scored, verdict, ma
       t = t + 1
       if time >= times[#pictures + 1].time - half then
         local k = math.min(scored.frames, math.max(1, math.floor((time - scored.begin) * scored.fps + .5) + 1))
+        if hide then hide(frame, t) end
         room:paint(frame, function(canvas)
           overlay.paint(canvas, {
             points = recording.landmarks:select(1, math.min(t, recording.frames)), width = source.width, height = source.height, cover = covers[t],
