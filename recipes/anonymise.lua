@@ -312,7 +312,9 @@ local function tools_of(o, given)
   local finder, adapters = require "libration.pose.finder", require "libration.pose.adapters"
   local target, tools = (o.mask == "eyes" or o.mask == "head") and "face" or o.mask, {}
   local log, place, fallback = require "libration.log", "cpu", nil
-  if o.apply == "" or o.verify then
+  -- an edited sidecar is its editor's decision, and of plates and the like a look for faces says nothing
+  local again = o.verify and (o.apply == "" and (target == "face" or target == "person") or given.verify)
+  if o.apply == "" or again then
     local which
     place, which = require("libration.device").take(o.device)
     if o.precision == "f16" and place == "cpu" then error("--precision f16 is for CUDA devices, on the CPU there is bf16", 0) end
@@ -345,8 +347,7 @@ local function tools_of(o, given)
       device = place, fallback = fallback,
     }
   end
-  -- an edited sidecar is its editor's decision, and of plates and the like a look for faces says nothing
-  if o.verify and (o.apply == "" and (target == "face" or target == "person") or given.verify) then
+  if again then
     tools.verifier = finder.new {
       detector = "face", range = "short", turned = false, edges = false, confidence = o.verify_confidence, tile = o.tile > 0 and o.tile or nil,
       adapter = o.verify_weights ~= "" and brought(o.verify_weights, "face") or nil, device = place, fallback = fallback,
