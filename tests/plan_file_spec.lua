@@ -124,6 +124,22 @@ describe("plan files", function()
     assert.is_false(files.exists(folder .. "/none.plan"))
   end)
 
+  it("survive a change of each of their bytes: a run or one line", function()
+    for _, kind in ipairs(require "hostile".kinds) do
+      local bytes, refused = kind.name:find "^plan" and kind.bytes() or "", 0
+      for at = 1, #bytes do
+        for _, value in ipairs { bit.bxor(bytes:byte(at), 1), bit.bxor(bytes:byte(at), 128), helper.full() and 255 or nil } do
+          local ok, err = kind.read(bytes:sub(1, at - 1) .. string.char(value) .. bytes:sub(at + 1))
+          if not ok then
+            refused = refused + 1
+            assert.is_true(type(err) == "string" and not err:find "\n", err)
+          end
+        end
+      end
+      assert.is_true(bytes == "" or refused > #bytes)
+    end
+  end)
+
   it("run in a C program without Lua, to the same bytes; a picture and made-up numbers too #process #slow", function()
     if os.execute "cc --version >/dev/null 2>&1" ~= 0 then return pending "needs a C compiler" end
     local program, library = folder .. "/run_plan", (lr.core.find_library "libration_core"):match "^(.*)/"
