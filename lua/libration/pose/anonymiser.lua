@@ -296,7 +296,7 @@ function anonymiser.hider(path, source_options, options)
     gap = 1, lead = 5, evidence = 2 * confidence, source = source, threads = options.threads, on_open = options.on_open, on_frame = options.on_frame,
   }))
   local cover = masker {
-    input = { frames = found.frames }, settings = { mask = "head", style = "box", margin = ".3" }, blank = found.blank, regions = {}, tracks = found.tracks,
+    input = { frames = found.frames }, settings = { mask = "head", style = "box", margin = ".6" }, blank = found.blank, regions = {}, tracks = found.tracks,
   }
   return function(frame, index) paint(frame, cover.list { index = index }, cover.style) end
 end
@@ -335,12 +335,12 @@ function anonymiser.control(path, plan, finder, count)
   return looked, seen
 end
 
---- Looks at a result with another detector: what it sees beside the masks, as tracks, joined to the plan, each to be covered by a solid ellipse. What it takes for a
+--- Looks at a result with another detector: what it sees beside the masks, as tracks, joined to the plan, each to be covered solidly. What it takes for a
 --- face under a mask is the mask: nothing of the face is left there; what was to stay visible is not reported.
 ---@param output string the covered recording or picture
 ---@param plan Sidecar that the result was made of; joined in place
 ---@param finder table with :look(frame), another one than the plan was made with
----@param options table as anonymiser.find; and only: set of frames, the others are not looked at again; grow: factor of the solid ellipses (1)
+---@param options table as anonymiser.find; and only: set of frames, the others are not looked at again; grow: factor of what is covered (1)
 ---@return Track[] left what was seen
 ---@return table<integer, boolean> frames that have new masks
 function anonymiser.verify(output, plan, finder, options)
