@@ -311,14 +311,12 @@ end
 local function tools_of(o, given)
   local finder, adapters = require "libration.pose.finder", require "libration.pose.adapters"
   local target, tools = (o.mask == "eyes" or o.mask == "head") and "face" or o.mask, {}
-  local log, place, fallback = require "libration.log", "cpu", nil
+  local log, place, which, fallback = require "libration.log", "cpu", nil, nil
   -- an edited sidecar is its editor's decision, and of plates and the like a look for faces says nothing
   local again = o.verify and (o.apply == "" and (target == "face" or target == "person") or given.verify)
   if o.apply == "" or again then
-    local which
     place, which = require("libration.device").take(o.device)
     if o.precision == "f16" and place == "cpu" then error("--precision f16 is for CUDA devices, on the CPU there is bf16", 0) end
-    log.info("device: %s", which)
   end
   if o.device == "auto" then
     function fallback(err)
@@ -353,6 +351,7 @@ local function tools_of(o, given)
       adapter = o.verify_weights ~= "" and brought(o.verify_weights, "face") or nil, device = place, fallback = fallback,
     }
   end
+  if which then log.info("device: %s", which) end
   return tools
 end
 
