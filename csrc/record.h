@@ -1,4 +1,4 @@
-/* record.h: what a plan is made of; shared by record.c, which makes and runs plans, and plan_file.c, which keeps them in files. Not part of the ABI. */
+/* record.h: what a plan is made of; shared by record.c, which makes and runs plans, and plan_file.c and plan_write.c, which keep them in files. Not part of the ABI. */
 #ifndef LBR_RECORD_H
 #define LBR_RECORD_H
 

@@ -23,18 +23,24 @@ function finder.tile(width, height)
   return long < 480 and 0 or math.max(320, math.ceil(long / 3))
 end
 
+--- Side of the tiles of a second look, that sees what the first one is too far away for: a twelfth of the longer side, 160 pixels at least.
+---@param width integer pixels of the frame
+---@param height integer
+---@return integer
+function finder.close_tile(width, height) return math.max(160, math.ceil(math.max(width, height) / 12)) end
+
 --- A finder for one recording.
 ---@param options? table detector "auto" (BlazeFace full range and BlazePose), "face" (BlazeFace alone), "pose" (BlazePose's heads and bodies alone);
----  confidence: least score, .3; target "face" (faces and heads), "person"; tile: side of tiles in pixels, 0: none, nil: finder.tile's; range: of BlazeFace,
----  "full" or "short"; turned: false never looks at turned views; edges: false never looks closer at the left and right edge; adapter: a brought
----  network as adapters.detector gives it, instead of BlazeFace; target may be one of its classes, too; margin: as masks.margin gives it, for outlines of persons
----  (boxes without); precision: of BlazeFace and BlazePose; batch: views of a frame that BlazeFace takes at once; device "cpu" (default), "cuda", "cuda:N": where the
----  networks run; fallback(err): is called when that device fails, and the CPU goes on with the same frame (without it the error goes on)
+---  confidence: least score, .3; target "face" (faces and heads), "person"; tile: side of tiles in pixels, 0: none, or a function that gives it as finder.tile does
+---  (the default); range: of BlazeFace, "full" or "short"; turned: false never looks at turned views; edges: false never looks closer at the left and right edge;
+---  adapter: a brought network as adapters.detector gives it, instead of BlazeFace; target may be one of its classes, too; margin: as masks.margin gives it, for
+---  outlines of persons (boxes without); precision: of BlazeFace and BlazePose; batch: views of a frame that BlazeFace takes at once; device "cpu" (default), "cuda",
+---  "cuda:N": where the networks run; fallback(err): is called when that device fails, and the CPU goes on with the same frame (without it the error goes on)
 ---@return Finder
 function finder.new(options)
   options = options or {}
   local self = setmetatable({
-    confidence = options.confidence or .3, target = options.target or "face", tile = options.tile, turned = options.turned ~= false,
+    confidence = options.confidence or .3, target = options.target or "face", tile = options.tile or finder.tile, turned = options.turned ~= false,
     adapter = options.adapter, edges = options.edges ~= false, options = options, memory = changes.memory(),
   }, Finder)
   self:build(device.name(device.id(options.device)))
@@ -105,7 +111,7 @@ end
 
 -- What is to be covered in a whole frame that the networks' device has.
 local function look_all(self, frame, at, steps)
-  local tile = self.tile or finder.tile(frame:size(2), frame:size(1))
+  local tile = type(self.tile) == "number" and self.tile or self.tile(frame:size(2), frame:size(1))
   tile = tile > 0 and tile or nil
   local faces, ask = {}, nil
   if at and at.coarse and at.cell then

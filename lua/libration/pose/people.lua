@@ -7,6 +7,8 @@ local silhouette = require "libration.pose.silhouette"
 local people = {}
 
 local UNSEEN = 30 -- frames over which somebody is followed whom the detector does not see: the landmark network keeps to what it once took for a body
+local ROUND = 4   -- looks in which all squares of a frame have been looked at
+local LEAST_SQUARE = 320 -- pixels of the side of a smaller square
 local SURE = .5   -- of the detector, to be believed against the landmark network
 
 ---@class Person
@@ -74,12 +76,12 @@ end
 
 --- Forgets everybody: the next frame is a first one.
 function Finder:reset()
-  self.known, self.turn = {}, 0
+  self.known, self.next = {}, nil
 end
 
 --- Goes on with those whom another finder follows: where its device failed.
 ---@param other PeopleFinder
-function Finder:inherit(other) self.known, self.turn = other.known, other.turn end
+function Finder:inherit(other) self.known, self.next = other.known, other.next end
 
 -- Landmarks in a region: a person, or nil where the network says that nobody is there. next: region of the same person in the frame after.
 local function mark(self, frame, rect)
@@ -161,7 +163,7 @@ local function is_near(head, boxes)
 end
 
 --- Every person in a frame: those followed from the frame before, those that the detector sees in the whole frame and in squares of it (all of them in the first
---- frame, then one a frame, in turn), and those below faces.
+--- frame, then a quarter of them a look, in turn), and those below faces.
 ---@param frame Tensor u8 [H,W,3] RGB; on the landmarker's device already, or it goes there for each look
 ---@param faces? Face[] faces found in the same frame
 ---@param at? {steps: integer, near: table[], heads: boolean} steps: frames since the one before (1), when it is many the detector is asked first and believed; near: only who
@@ -200,18 +202,18 @@ function Finder:process(frame, faces, at)
   end
   if steps == 1 or near then follow() end
   if near then return found end
-  local views, squares = { false }, face.tiles(w, h, 1.2 * math.min(w, h))
-  if self.margin then -- whole persons are wanted: also those who are small or turn their backs, whom the detector sees in smaller squares
-    for _, square in ipairs(face.tiles(w, h, .6 * math.min(w, h))) do squares[#squares + 1] = square end
+  local views, squares, close = { false }, face.tiles(w, h, 1.2 * math.min(w, h)), .6 * math.min(w, h)
+  if self.margin or close >= LEAST_SQUARE then -- those who are small or turn their backs the detector sees in smaller squares
+    for _, square in ipairs(face.tiles(w, h, close)) do
+      square.close = true
+      squares[#squares + 1] = square
+    end
   end
-  if self.turn == 0 then
-    for _, square in ipairs(squares) do views[#views + 1] = square end
-  elseif #squares > 0 then
-    views[2] = squares[(self.turn - 1) % #squares + 1]
-  end
-  self.turn = self.turn + 1
+  local first = self.next or 1
+  self.next = first + (self.next and math.ceil(#squares / ROUND) or #squares)
+  for k = first, self.next - 1 do views[#views + 1] = squares[(k - 1) % #squares + 1] end
   for _, view in ipairs(views) do
-    for _, d in ipairs(self.landmarker:detect(frame, self.confidence, view or nil)) do
+    for _, d in ipairs(self.landmarker:detect(frame, view and view.close and math.max(SURE, self.confidence) or self.confidence, view or nil)) do
       local rect = blazepose.rect(d[5], d[6], d[7], d[8], w, h)
       local known = owner(found, rect, w, h)
       if known then
