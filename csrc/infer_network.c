@@ -228,7 +228,7 @@ static int pool(lbr_call *c, const int32_t *kernel, const int32_t *stride, const
 {
     const lbr_tensor *x = &c->in[0];
     int32_t shape[4];
-    bool bytes = c->op == LBR_OP_max_pool2d && c->device == LBR_CPU && x->ndim == 4 && x->dtype == LBR_U8;
+    bool bytes = c->op == LBR_OP_max_pool2d && x->ndim == 4 && x->dtype == LBR_U8;
     int rc = bytes ? 0 : image(c, x, "x");
     if (rc || (rc = pool_padding(c, x, kernel, pad))) return rc;
     shape[0] = x->shape[0], shape[3] = x->shape[3];

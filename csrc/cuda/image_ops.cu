@@ -154,6 +154,7 @@ template <class S> static int pool_run(lbr_call *c, const Pool &p, bool mean, bo
 
 static int pools(lbr_call *c, const int32_t *kernel, const int32_t *stride, const int32_t *pad, bool mean, bool back)
 {
+    if (c->out[0].dtype == LBR_U8) return lbr_fail(LBR_EUNSUPPORTED, "%s: %s on a CUDA device, want floating point", lbr_op_name(c->op), lbr_describe(&c->in[0]));
     if (!lbr_tensor_numel(&c->out[0])) return 0;
     const Pool p = back ? pool_of(&c->in[1], &c->in[0], kernel, stride, pad) : pool_of(&c->in[0], &c->out[0], kernel, stride, pad);
 #define CASE(S) pool_run<S>(c, p, mean, back)
