@@ -109,9 +109,9 @@ describe("pose on a device", function()
     for _ = 1, 3 do collectgarbage() end
     local before = lr.memory "cuda"
     for i = 3, 9 do l:process(frame, i / 30) end
-    for _ = 1, 3 do collectgarbage() end
-    local after = lr.memory "cuda"
-    assert.same({ before.live, before.storages }, { after.live, after.storages })
+    helper.storages "cuda"
+    local after = lr.memory "cuda" -- less where the compiler held what an earlier spec left
+    assert.is_true(after.live <= before.live and after.storages <= before.storages, ("%d bytes before, %d after"):format(before.live, after.live))
   end)
 
   it("one BlazePose frame, detector and landmark network: within .02 px and 1e-5 m of the CPU; the landmark network's graph again, the same bits; f16 within 1 px", function()
@@ -246,16 +246,16 @@ describe("pose on a device that fails", function()
   it("has no room for the networks: one line with the sizes, nothing kept", function()
     local why = cases.missing()
     if why then return pending(why) end
-    for _ = 1, 3 do collectgarbage() end
+    helper.storages "cuda"
     lr.core.C.lbr_memory_trim(device.id "cuda")
     local before = lr.memory "cuda"
     emulator.lbr_emu_memory(emulator.lbr_emu_in_use() + 3e6)
     local ok, message = pcall(pose.landmarker, { device = "cuda" })
     assert.is_false(ok)
     one_line(message, "out of memory on cuda:0: ", " live, ")
-    for _ = 1, 3 do collectgarbage() end
-    local after = lr.memory "cuda"
-    assert.same({ before.live, before.storages }, { after.live, after.storages })
+    helper.storages "cuda"
+    local after = lr.memory "cuda" -- less where the compiler held what an earlier spec left
+    assert.is_true(after.live <= before.live and after.storages <= before.storages, ("%d bytes before, %d after"):format(before.live, after.live))
   end)
 
   -- The recipe on made-up networks and pictures; what: Lua that runs before it.

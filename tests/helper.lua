@@ -92,13 +92,13 @@ function helper.check_gradient(f, inputs, tolerance)
   end
 end
 
---- Storages alive after a full collection.
-function helper.storages()
+--- Storages alive after a full collection, on the CPU or a named device.
+function helper.storages(device)
   local count, last
   repeat -- what a finalizer lets go may be held by another that the collector comes to next time
     last = count
     collectgarbage()
-    count = lr.memory().storages
+    count = lr.memory(device).storages
   until count == last
   return count
 end
