@@ -95,6 +95,7 @@ end
 --- Storages alive after a full collection, on the CPU or a named device.
 function helper.storages(device)
   local count, last
+  if device then jit.flush() end -- compiled traces hold the networks that they were made for
   repeat -- what a finalizer lets go may be held by another that the collector comes to next time
     last = count
     collectgarbage()
