@@ -72,7 +72,7 @@ describe("face", function()
     end)
   end
 
-  it("finds the same faces in pictures turned by 90, 180 and 270 degrees, within .01 px", function()
+  it("finds the same faces in pictures turned by 90, 180 and 270 degrees, within .01 px #slow", function()
     local why = missing "full"
     if why then return pending(why) end
     local detector, worst, count = face.detector { confidence = .6 }, 0, 0

@@ -20,10 +20,10 @@ local function chain(name, most, folder, kernel) return cases.chain(name, most, 
 describe("landmarks", function()
   after_each(cases.forget)
 
-  it("bound: golden regions ta_chi, 64 frames: mean <= .02 px, 99th percentile <= .3, .1 % above .5, found alike", function()
+  it("bound: golden regions ta_chi, 12 frames: mean <= .02 px, 99th percentile <= .3, .1 % above .5, found alike", function()
     local why = missing()
     if why then return pending(why) end
-    from_golden_regions("ta_chi", 64)
+    from_golden_regions("ta_chi", 12)
   end)
 
   for _, name in ipairs(names) do
@@ -51,10 +51,10 @@ describe("landmarks", function()
     assert.is_true(median <= 1 and p95 <= 5)
   end)
 
-  it("bound: whole chain again: median <= .5 px, 95th percentile <= 3 px, the same frames", function()
+  it("bound: whole chain again, 12 frames: median <= .5 px, 95th percentile <= 3 px, the same frames", function()
     local why = missing()
     if why then return pending(why) end
-    local median, p95, different = chain("again", 40)
+    local median, p95, different = chain("again", 12)
     assert.is_true(median <= .5 and p95 <= 3 and different == 0)
   end)
 

@@ -81,7 +81,7 @@ describe("people", function()
     assert.equal(0, with(7.6, false))
   end)
 
-  it("finds the persons of footballers.jpg and of the photos, one of them by his face alone", function()
+  it("finds the persons of footballers.jpg and of the photos, one of them by his face alone #slow", function()
     local weights = require "libration.weights"
     local path = helper.shared "data/stills/footballers.jpg"
     if not path then return pending("needs ../shared") end

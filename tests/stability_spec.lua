@@ -79,7 +79,7 @@ describe("stability", function()
     files.remove(folder)
   end)
 
-  it("grows with blur on real frames, and twice gives the same", function()
+  it("grows with blur on real frames, and twice gives the same #slow", function()
     local video = helper.shared("data/video/ta_chi.mp4")
     if not video then return pending("needs ../shared") end
     local weights = require "libration.weights"

@@ -94,7 +94,7 @@ describe("recordings at once", function()
     check "cuda"
   end)
 
-  it("BlazePose itself: the landmarks of two videos at once are those of each alone", function()
+  it("BlazePose itself: the landmarks of two videos at once are those of each alone #slow", function()
     local why = cases.missing() or helper.emulator() and "the plain pass asks this of the CPU"
     if why then return pending(why) end
     local list, o = { helper.shared "data/video/ta_chi.mp4", helper.shared "data/video/sports2d_walk.mp4" }, { cache = false, stop = .3 }
