@@ -2,22 +2,10 @@
 -- bit for bit against a slow twin that calls fmaf.
 local ffi = require "ffi"
 local lr = require "libration"
-local core = require "libration.core"
 local helper = require "helper"
 
 ffi.cdef "float fmaf(float, float, float);"
-local C, libm = core.C, ffi.load "m"
-local best = C.lbr_cpu_isa()
-
--- Calls fn(isa) under each instruction set that this processor has.
-local function each_set(fn)
-  for isa = 0, best do
-    C.lbr_cpu_limit(isa)
-    local ok, err = pcall(fn, isa)
-    C.lbr_cpu_limit(C.LBR_ISA_AVX512)
-    if not ok then error(err, 0) end
-  end
-end
+local libm = ffi.load "m"
 
 -- Number of elements whose bits differ; NaN equals NaN.
 local function differing(a, b)
@@ -88,7 +76,7 @@ describe("convolve", function()
   it("adds the bias first, then channel by channel", function()
     -- 1 is lost beside 1e8; a sum in any other order would keep it or the bias
     local x = lr.tensor({ 1e8, 1, -1e8, 0 }):view(1, 1, 1, 4)
-    each_set(function() assert.equal(0, lr.conv2d(x, lr.ones({ 1, 1, 1, 4 }), lr.full({ 1 }, .5)):item()) end)
+    helper.each_isa(function() assert.equal(0, lr.conv2d(x, lr.ones({ 1, 1, 1, 4 }), lr.full({ 1 }, .5)):item()) end)
   end)
 
   it("goes through a window in rows, depthwise in columns", function()
@@ -96,14 +84,14 @@ describe("convolve", function()
     x:set(1e8, 1, 1, 1, 1)
     x:set(1, 1, 1, 2, 1)
     x:set(-1e8, 1, 2, 1, 1)
-    each_set(function() assert.equal(0, lr.conv2d(x, one, lr.zeros({ 1 })):item()) end) -- 1e8, 1, ..., -1e8: the 1 is lost
+    helper.each_isa(function() assert.equal(0, lr.conv2d(x, one, lr.zeros({ 1 })):item()) end) -- 1e8, 1, ..., -1e8: the 1 is lost
     local pair = lr.zeros({ 1, 3, 3, 2 })
     for c = 1, 2 do
       pair:set(1e8, 1, 1, 1, c)
       pair:set(1, 1, 1, 2, c)
       pair:set(-1e8, 1, 2, 1, c)
     end
-    each_set(function()
+    helper.each_isa(function()
       assert.equal(1, lr.depthwise(pair, lr.ones({ 3, 3, 2 }), lr.zeros({ 2 })):get(1, 1, 1, 1)) -- 1e8, -1e8, ..., 1: the 1 stays
     end)
   end)
@@ -119,7 +107,7 @@ describe("convolve", function()
     local x, w, d = noise({ 1, 6, 7, 19 }, 1), noise({ 21, 3, 3, 19 }, 2), noise({ 3, 3, 21 }, 3)
     local plan = lr.record(function(v) return lr.depthwise(lr.conv2d(v, w, nil, { pad = 1 }), d, nil, { pad = 1 }) end)
     local first = plan(x):clone()
-    each_set(function(isa) assert.equal(0, differing(first, plan(x)), "instruction set " .. isa) end)
+    helper.each_isa(function(isa) assert.equal(0, differing(first, plan(x)), "instruction set " .. isa) end)
   end)
 
   it("multiplies and adds with one rounding under every instruction set: 4096 sums of any bit patterns, infinities and NaN among them", function()
@@ -145,7 +133,7 @@ describe("convolve", function()
       -- a bias near one of the products, half of the time: cancellation, halves and what lies just beside them
       b:ptr()[0] = round % 2 == 0 and -w:ptr()[0] * x:ptr()[round] or x:ptr()[round]
       for i = 0, n - 1 do want:ptr()[i] = libm.fmaf(x:ptr()[i], w:ptr()[0], b:ptr()[0]) end
-      each_set(function(isa) assert.equal(0, differing(lr.conv2d(x, w, b), want), ("instruction set %d, round %d"):format(isa, round)) end)
+      helper.each_isa(function(isa) assert.equal(0, differing(lr.conv2d(x, w, b), want), ("instruction set %d, round %d"):format(isa, round)) end)
     end
   end)
 
@@ -217,7 +205,7 @@ describe("convolve", function()
         o.slope = o.act == "prelu" and noise({ depthwise and I or O }, seed + 4) or nil
         if draw(1, 2) == 1 then o.residual = noise(twin(x, w, b, o, depthwise).shape, seed + 3) end
         local want = twin(x, w, b, o, depthwise)
-        each_set(function(isa)
+        helper.each_isa(function(isa)
           local off = differing(lr[depthwise and "depthwise" or "conv2d"](x, w, b, o), want)
           local text = ("call %d, instruction set %d: x [%s] w [%s] stride %s pad %s dilation %s %s"):format(call, isa, table.concat(x.shape, ","),
             table.concat(w.shape, ","), table.concat(o.stride, ","), table.concat(o.pad, ","), table.concat(o.dilation, ","), o.act)

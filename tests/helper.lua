@@ -44,6 +44,17 @@ end
 --- True where LIBRATION_FULL=1 asks for campaigns in full size; they are samples otherwise.
 function helper.full() return os.getenv "LIBRATION_FULL" == "1" end
 
+--- Calls fn(isa) under each instruction set that this processor has, the portable one first.
+function helper.each_isa(fn)
+  local C = lr.core.C
+  for isa = 0, C.lbr_cpu_isa() do
+    C.lbr_cpu_limit(isa)
+    local ok, err = pcall(fn, isa)
+    C.lbr_cpu_limit(C.LBR_ISA_AVX512)
+    if not ok then error(err, 0) end
+  end
+end
+
 --- Largest absolute difference of two tensors (NaN equal to NaN), and the largest absolute value of the first.
 function helper.difference(a, b)
   assert(table.concat(a.shape, ",") == table.concat(b.shape, ","), "shapes " .. table.concat(a.shape, ",") .. " and " .. table.concat(b.shape, ","))

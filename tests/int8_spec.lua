@@ -1,22 +1,12 @@
 -- Specs of convolutions in any order of sums (Winograd's algorithm) and in 8 bits: against the f64 twins, instruction sets against each other, networks against f32,
 -- what calibration refuses.
 local files = require "libration.files"
+local helper = require "helper"
 local lr = require "libration"
 local graph = require "libration.graph"
 local int8 = require "libration.graph.int8"
 local limits = require "libration.graph.limits"
 local made = require "helper_onnx"
-
-local C = lr.core.C
-
-local function each_set(fn)
-  for isa = 0, C.lbr_cpu_isa() do
-    C.lbr_cpu_limit(isa)
-    local ok, err = pcall(fn, isa)
-    C.lbr_cpu_limit(C.LBR_ISA_AVX512)
-    if not ok then error(err, 0) end
-  end
-end
 
 local function noise(shape, seed, scale) return lr.randn(shape, { seed = seed }) * (scale or 1) end
 
@@ -34,7 +24,7 @@ describe("conv2d, loose", function()
       options.residual = residual and residual:to "f64"
       local want = lr.conv2d(x:to "f64", w:to "f64", b:to "f64", options)
       options.residual = residual
-      each_set(function()
+      helper.each_isa(function()
         local have = lr.conv2d(x, w, b, options)
         assert.is_true((have:to "f64" - want):abs():max():item() <= 5e-5 * want:abs():max():item(), ("case %d"):format(n))
       end)
@@ -45,7 +35,7 @@ describe("conv2d, loose", function()
     local x, w = noise({ 1, 16, 16, 16 }, 1), noise({ 16, 3, 3, 16 }, 2)
     local recorded = lr.record(function(v) return lr.conv2d(v, w, nil, { pad = 1, loose = true }) end)
     for round = 1, 2 do
-      each_set(function()
+      helper.each_isa(function()
         local want = lr.conv2d(x, w, nil, { pad = 1 })
         assert.is_true((recorded(x) - want):abs():max():item() <= 1e-4 * want:abs():max():item())
       end)
@@ -72,7 +62,7 @@ describe("conv2d_int8", function()
         local bytes = lr.conv2d_int8(x, w, b, options)
         local near = ((want + (other:to "f32" - r[2]) * r[1]) / .1 + 90):to "u8"
         assert.is_true((bytes:to "i32" - near:to "i32"):abs():max():item() <= 1)
-        each_set(function()
+        helper.each_isa(function()
           assert.is_true((lr.conv2d_int8(x, w, b, options):to "i32" - bytes:to "i32"):abs():max():item() <= 1)
         end)
       end

@@ -26,21 +26,10 @@ local function region(r)
   return ffi.new("lbr_region", r[1], r[2], r[3], r[4], r[5])
 end
 
--- Runs fn on every kernel this processor has.
-local function each_isa(fn)
-  local best = C.lbr_cpu_isa()
-  for isa = 0, best do
-    C.lbr_cpu_limit(isa)
-    local ok, err = pcall(fn, isa)
-    C.lbr_cpu_limit(C.LBR_ISA_AVX512)
-    if not ok then error(err, 0) end
-  end
-end
-
 describe("warp", function()
   it("answers OpenCV's bytes: odd sizes, turned, half outside, both borders, every instruction set", function()
     local src = picture()
-    each_isa(function(isa)
+    helper.each_isa(function(isa)
       for k, g in ipairs(goldens()) do
         local n = g.rows * g.cols * 3
         local out = ffi.new("uint8_t[?]", n + 8)
@@ -59,7 +48,7 @@ describe("warp", function()
   it("writes floats that are the bytes scaled, with one rounding", function()
     local src, g = picture(), goldens()[2]
     local n = g.rows * g.cols * 3
-    each_isa(function()
+    helper.each_isa(function()
       local bytes, floats = ffi.new("uint8_t[?]", n), ffi.new("float[?]", n)
       for _, range in ipairs { { 1 / 255, 0 }, { 2 / 255, -1 } } do
         assert.equal(0, C.lbr_crop_u8(src, HEIGHT, WIDTH, WIDTH * 3, region(g.region), g.border, bytes, g.rows, g.cols))
@@ -84,7 +73,7 @@ describe("warp", function()
 
   it("crops pictures of a single pixel, row or column", function()
     local src, out = ffi.new("uint8_t[15]", { 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120, 130, 140, 150 }), ffi.new("uint8_t[48]")
-    each_isa(function()
+    helper.each_isa(function()
       assert.equal(0, C.lbr_crop_u8(src, 1, 1, 3, region { .5, .5, 9, 9, .4 }, C.LBR_BORDER_REPLICATE, out, 4, 4))
       for i = 0, 47 do assert.equal(src[i % 3], out[i]) end
       assert.equal(0, C.lbr_crop_u8(src, 1, 5, 15, region { 2.5, .5, 5, 5, 0 }, C.LBR_BORDER_REPLICATE, out, 3, 5))

@@ -2,18 +2,9 @@
  * multiply-add into one accumulator; depthwise taps run in columns. That is the order of XNNPACK's kernels, so imported networks answer what
  * TensorFlow Lite answers, to the last bit, on every processor. The inner loops are in convolve_kernel.h; groups and other types are declined. */
 #include "convolve.h"
+#include "vectors.h"
 
 #include <stdlib.h>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 24")
-#endif
 
 enum { MOST_TILE = 12, MOST_WIDE = 4, MOST_TAPS = 64, PITCH = 16, RING = 65536, ROW_TILE = 8 }; /* ROW_TILE: pixels of a depthwise tile */
 enum { CACHED = 1 << 17, PARTIAL = 1 << 14 }; /* floats: weights of a group that stay in the second-level cache; sums of its tiles beside them */

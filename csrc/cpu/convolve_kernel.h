@@ -4,9 +4,7 @@
  * SOME(p, n) and PUT_SOME(p, v, n) (the first n < CV_VL floats), RAISE(v) and LIMIT(v) (max with 0, min with 6; NaN and -0 pass), SLOPED(v, s) (v * s where v < 0).
  * Each output is one accumulator that takes its products in the same order whatever the width, so every instruction set gives the same bits. */
 
-#define CV_JOIN2(a, b) a##b
-#define CV_JOIN(a, b) CV_JOIN2(a, b)
-#define FN(name) CV_JOIN(name, CV_SUFFIX)
+#define FN(name) JOIN(name, CV_SUFFIX)
 #define V FN(cv_v)
 #define VU FN(cv_vu)
 #define INLINE static inline __attribute__((always_inline)) CV_TARGET
@@ -154,8 +152,6 @@ ROW_OF(row52, 2, 5)
 ROW_OF(row_any, j->stride[1], 0)
 #undef ROW_OF
 
-#undef CV_JOIN2
-#undef CV_JOIN
 #undef FN
 #undef V
 #undef VU

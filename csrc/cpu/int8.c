@@ -1,18 +1,9 @@
 /* int8.c: convolutions of 8-bit numbers: unsigned inputs with a scale and a zero, weights rounded per output channel to signed ones, sums in i32, the rest of the layer in f32.
  * Four products at a time (VNNI) where the processor has them; elsewhere it only answers the same. Sums are exact, so the order of them is free. */
 #include "cpu.h"
+#include "vectors.h"
 
 #include <stdlib.h>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 24")
-#endif
 
 enum { LANES = 16, MOST_TILE = 12, MOST_WIDE = 4, MOST_TAPS = 64, MOST_ROW = 64 }; /* MOST_ROW: bytes of a row of taps that is read as one */
 

@@ -5,18 +5,9 @@
  * multiplied once. Backward: a chunk goes back through time in spans; a span's gate gradients stay in the second-level cache while dx and the chunk's own sums of
  * weight gradients take them up. Chunks depend on the sizes alone, and their sums are added in order, so that bits do not depend on the threads. */
 #include "lstm.h"
+#include "vectors.h"
 
 #include "../core.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
 
 enum lstm_mode { LSTM_FUSED, LSTM_BY_STEP, LSTM_FRAMES, LSTM_CONSTANT };
 

@@ -5,9 +5,7 @@
  * KEEP (the value stays in a register). VMIN and VMAX(limit, x) keep a NaN x. All products go through `multiply`: tile rows x 4 vectors of accumulators, one weight row of
  * up to 64 floats a step. A panel of 64 columns is one block of 16 units with its 4 gates [4][16]; where LSTM_VL < 16 it is walked in slices of LSTM_VL units. */
 
-#define LSTM_JOIN2(a, b) a##b
-#define LSTM_JOIN(a, b) LSTM_JOIN2(a, b)
-#define FN(name) LSTM_JOIN(name, LSTM_SUFFIX)
+#define FN(name) JOIN(name, LSTM_SUFFIX)
 #define V FN(lstm_v)
 #define VU FN(lstm_vu)
 #define VI FN(lstm_vi)
@@ -495,8 +493,6 @@ static LSTM_TARGET void FN(backward_rows)(const lstm_backward_job *j, int64_t b0
     }
 }
 
-#undef LSTM_JOIN2
-#undef LSTM_JOIN
 #undef FN
 #undef V
 #undef VU

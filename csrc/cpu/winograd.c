@@ -2,18 +2,9 @@
  * anywhere else, so only calls that say `loose` come here. The inner loops are in winograd_kernel.h.
  * Source: Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016. */
 #include "convolve.h"
+#include "vectors.h"
 
 #include <stdlib.h>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 24")
-#endif
 
 enum { PLACES = 36, SIDE = 4, MOST_ROWS = 12, MOST_VECTORS = 4 };
 

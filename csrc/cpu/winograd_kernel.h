@@ -3,9 +3,7 @@
  * winograd.c sets before: WG_SUFFIX, WG_TARGET (function attribute), WG_VL (floats a vector), WG_SHAPES (the register tiles: most rows x vectors), SPLAT, FMA,
  * SOME(p, n) and PUT_SOME(p, v, n) (the first n < WG_VL floats). */
 
-#define WG_JOIN2(a, b) a##b
-#define WG_JOIN(a, b) WG_JOIN2(a, b)
-#define FN(name) WG_JOIN(name, WG_SUFFIX)
+#define FN(name) JOIN(name, WG_SUFFIX)
 #define V FN(wg_v)
 #define VU FN(wg_vu)
 #define INLINE static inline __attribute__((always_inline)) WG_TARGET
@@ -99,8 +97,6 @@ INLINE void FN(product)(const float *v, int64_t pitch, const float *u, int64_t b
 WG_SHAPES(PRODUCT_OF)
 #undef PRODUCT_OF
 
-#undef WG_JOIN2
-#undef WG_JOIN
 #undef FN
 #undef V
 #undef VU
