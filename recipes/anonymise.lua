@@ -371,10 +371,7 @@ options.main(function()
   end
   if o.strict and not o.verify then error("--strict says what the second look does with what is left: leave --no-verify out", 0) end
   if o.threads > 0 then lr.core.C.lbr_set_threads(o.threads) end
-  local ok, why = files.writable(folder)
-  if not ok then error(why, 0) end
-  local lock
-  lock, why = files.lock(folder)
+  local lock, why = files.lock(folder)
   if not lock then error(why, 0) end
   if o.region ~= "" then assert(require("libration.pose.sidecar").read_regions(o.region)) end
 
