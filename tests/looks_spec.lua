@@ -193,4 +193,26 @@ describe("changes", function()
     look(changed)
     assert.same({ 64, 400 }, asked)
   end)
+
+  it("do not take a noisy cell for a change of a large view, but a thing of a tenth of it, dark or bright", function()
+    local memory, asked = changes.memory(), 0
+    local function look(coarse)
+      asked = 0
+      memory:of({ { x = W * 8, y = W * 4, side = W * 16, angle = 0 } }, 0, coarse, 16, function()
+        asked = 1
+        return { {} }
+      end)
+      return asked
+    end
+    local block = math.floor(W / 10 + .5)
+    assert.equal(1, look(grey(50)))
+    for _, level in ipairs { 62, 38 } do
+      local noisy, thing = grey(50), grey(50)
+      for i = 0, W * 8 - 1 do noisy:ptr()[3 * i] = i % 2 == 0 and level or 100 - level end
+      for y = 3, 2 + block do ffi.fill(thing:ptr() + (y * W + 5) * 3, 3 * block, level) end
+      assert.equal(0, look(noisy))
+      assert.equal(1, look(thing))
+      assert.equal(1, look(grey(50)))
+    end
+  end)
 end)

@@ -58,20 +58,33 @@ function changes.novelty(a, b, between, least)
   return n / (h * w)
 end
 
--- Largest difference of a colour in a rectangle of cells, ends included.
-local function largest(a, b, left, top, right, bottom)
+-- Largest difference of a colour in a rectangle of cells, ends included, between the means of blocks of `side` cells: what coding and noise do to single cells is
+-- none of a thing of a block's size.
+local function largest(a, b, left, top, right, bottom, side)
   local p, h, w = pixels(a)
   local q, most = b:ptr(), 0
-  for y = math.max(0, top), math.min(h - 1, bottom) do
-    for i = (y * w + math.max(0, left)) * 3, (y * w + math.min(w - 1, right)) * 3 + 2 do most = math.max(most, math.abs(p[i] - q[i])) end
+  left, top, right, bottom = math.max(0, left), math.max(0, top), math.min(w - 1, right), math.min(h - 1, bottom)
+  side = math.max(1, math.min(side, right - left + 1, bottom - top + 1))
+  local step = math.max(1, math.floor(side / 2))
+  for y = top, bottom - side + 1, step do
+    for x = left, right - side + 1, step do
+      local red, green, blue = 0, 0, 0
+      for v = y, y + side - 1 do
+        for i = (v * w + x) * 3, (v * w + x + side - 1) * 3, 3 do
+          red, green, blue = red + p[i] - q[i], green + p[i + 1] - q[i + 1], blue + p[i + 2] - q[i + 2]
+        end
+      end
+      most = math.max(most, math.abs(red), math.abs(green), math.abs(blue))
+    end
   end
-  return most
+  return most / side ^ 2
 end
 
 -- What a stretch that reaches into a mirrored rim shows of a frame.
 local function folded(from, to, length) return math.min(from, 2 * length - to), math.max(to, -from) end
 
-local ALIKE = 6 -- of 255: what coding and noise make of a mean of at least 16 pixels
+local ALIKE = 8 -- of 255: what coding and noise make of the mean of a block
+local BLOCK = .1 -- of a view's side: a block, and the smallest face that is found surely
 local OLDEST = 8 -- looks after which an answer is asked for anew
 
 ---@class ViewMemory answers about square views of frames, for as long as nothing changes in them
@@ -114,7 +127,7 @@ function Memory:of(views, rim, coarse, cell, ask)
     local left, right = folded(x - r, x + r, coarse:size(2) * cell)
     local top, bottom = folded(y - r, y + r, coarse:size(1) * cell)
     if known and known.age < OLDEST and largest(known.coarse, coarse, math.floor(left / cell), math.floor(top / cell), math.floor(right / cell),
-        math.floor(bottom / cell)) <= ALIKE then
+        math.floor(bottom / cell), math.floor(view.side * BLOCK / cell + .5)) <= ALIKE then
       lists[i] = copied(known.list)
     else
       missing[#missing + 1], places[#places + 1], keys[i] = view, i, key
