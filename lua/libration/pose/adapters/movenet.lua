@@ -1,14 +1,14 @@
 -- MoveNet's single-person head: [1,1,17,3] with y, x in parts of the input and score.
 local boxes = require "libration.pose.adapters.boxes"
 
-local M = { name = "movenet", input = { fit = "letterbox", fill = 0, scale = 1 }, joints = boxes.coco, one = true }
+local M = { name = "movenet", input = { fit = "letterbox", fill = 0, scale = 1 }, joints = boxes.coco, class = "person", one = true }
 
 function M.recognise(outputs)
   return #outputs == 1 and boxes.shape(outputs[1]) == "17x3"
 end
 
 function M.decode(outputs, least, size)
-  local p, d, sum = outputs[1].data, { class = 0, points = {} }, 0
+  local p, d, sum = outputs[1].tensor:ptr(), { class = 0, points = {} }, 0
   local x0, y0, x1, y1 = math.huge, math.huge, -math.huge, -math.huge
   for k = 0, 16 do
     local x, y, score = p[3 * k + 1] * size.width, p[3 * k] * size.height, p[3 * k + 2]
@@ -21,7 +21,5 @@ function M.decode(outputs, least, size)
   d[1], d[2], d[3], d[4] = x0, y0, x1, y1
   return { d }
 end
-
-function M.class() return "person" end
 
 return M

@@ -2,7 +2,8 @@
 local boxes = require "libration.pose.adapters.boxes"
 
 local M = {
-  name = "rtmpose", input = { fit = "letterbox", fill = 0, mean = { 123.675, 116.28, 103.53 }, deviation = { 58.395, 57.12, 57.375 }, scale = 1 }, joints = boxes.coco, one = true,
+  name = "rtmpose", input = { fit = "letterbox", fill = 0, mean = { 123.675, 116.28, 103.53 }, deviation = { 58.395, 57.12, 57.375 }, scale = 1 },
+  joints = boxes.coco, class = "person", one = true,
 }
 
 local SPLIT = 2 -- places a pixel
@@ -18,7 +19,7 @@ function M.decode(outputs, least)
   local x0, y0, x1, y1 = math.huge, math.huge, -math.huge, -math.huge
   for k = 0, x.shape[2] - 1 do
     local function top(out)
-      local p, best, at = out.data + k * out.shape[3], -math.huge, 0
+      local p, best, at = out.tensor:ptr() + k * out.shape[3], -math.huge, 0
       for i = 0, out.shape[3] - 1 do
         if p[i] > best then best, at = p[i], i end
       end
@@ -36,7 +37,5 @@ function M.decode(outputs, least)
   d[1], d[2], d[3], d[4] = x0, y0, x1, y1
   return { d }
 end
-
-function M.class() return "person" end
 
 return M
