@@ -59,12 +59,26 @@ function boxes.centred(q, score)
   return { q[0] - w, q[1] - h, q[0] + w, q[1] + h, score = score, class = 0, points = {} }
 end
 
---- The first of the largest of n probabilities, from 0.
+--- One person by its points: the box of those that are seen, their mean score.
+---@param points number[] x, y, score of each
+---@param least number score of a point that is seen
+---@return table[] detections one, or none where no point is seen
+function boxes.person(points, least)
+  local x0, y0, x1, y1, sum = math.huge, math.huge, -math.huge, -math.huge, 0
+  for k = 1, #points, 3 do
+    local x, y, score = points[k], points[k + 1], points[k + 2]
+    if score >= least then x0, y0, x1, y1 = math.min(x0, x), math.min(y0, y), math.max(x1, x), math.max(y1, y) end
+    sum = sum + score
+  end
+  return x0 <= x1 and { { x0, y0, x1, y1, score = math.max(0, math.min(1, sum * 3 / #points)), class = 0, points = points } } or {}
+end
+
+--- The first of the largest of n numbers, from 0.
 ---@param q ffi.cdata* float*
 ---@param n integer
 ---@return integer
 function boxes.best(q, n)
-  local best, class = -1, 0
+  local best, class = -math.huge, 0
   for c = 0, n - 1 do
     if q[c] > best then best, class = q[c], c end
   end
