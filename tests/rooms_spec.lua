@@ -22,7 +22,7 @@ end
 
 -- A room may require rooms of its own floor's number or lower; the ground floor's helpers serve all.
 local floors = {
-  core = 0, sha256 = 0, files = 0, log = 0, progress = 0, options = 0, config = 0, weights = 0, models = 0,
+  core = 0, sha256 = 0, files = 0, lazy = 0, log = 0, progress = 0, options = 0, config = 0, weights = 0, models = 0,
   device = 1, tensor = 1, view = 1, ops = 2, autograd = 3, record = 3, regions = 3,
   formats = 4, nn = 5, optim = 5, train = 7, media = 8, graph = 9, pose = 10, motion = 11, data = 12, anomaly = 13, report = 14,
 }

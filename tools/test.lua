@@ -54,7 +54,7 @@ end
 
 local DEVICE = "tests/device_spec.lua tests/device_sizes_spec.lua tests/device_tiles_spec.lua tests/lstm_device_spec.lua tests/device_training_spec.lua " ..
   "tests/device_train_spec.lua tests/device_pose_spec.lua tests/device_find_spec.lua tests/device_graph_spec.lua tests/device_faults_spec.lua " ..
-  "tests/together_spec.lua tests/cudnn_spec.lua tests/ops_spec.lua"
+  "tests/together_spec.lua tests/adapters_spec.lua tests/cudnn_spec.lua tests/ops_spec.lua"
 
 -- apart: a process for each file.
 local PASSES = {

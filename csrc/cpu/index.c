@@ -40,10 +40,11 @@ static void move_rows(void *ctx, int64_t begin, int64_t end, int thread)
 {
     (void)thread;
     const struct rows *k = ctx;
-    for (int64_t i = begin; i < end; i++) {
-        const char *from = k->x + (i / k->n * k->places + k->index[i % k->n]) * k->bytes;
+    for (int64_t i = begin, at = begin % k->n, first = begin / k->n * k->places; i < end; i++) {
+        const char *from = k->x + (first + k->index[at]) * k->bytes;
         if (k->bytes == 4) memcpy(k->y + i * 4, from, 4);
         else memcpy(k->y + i * k->bytes, from, (size_t)k->bytes);
+        if (++at == k->n) at = 0, first += k->places;
     }
 }
 
@@ -222,23 +223,35 @@ int lbr_cpu_topk(lbr_call *c)
     return 0;
 }
 
+static bool blank(const char *p, int64_t bytes)
+{
+    char any = 0;
+    for (int64_t i = 0; i < bytes; i++) any |= p[i];
+    return !any;
+}
+
 int lbr_cpu_nonzero(lbr_call *c)
 {
+    enum { BLOCK = 64 };
     const lbr_tensor *x = &c->in[0];
-    int64_t n = lbr_tensor_numel(x);
+    int64_t n = lbr_tensor_numel(x), size = lbr_dtype_size(x->dtype);
     int32_t *index = (int32_t *)c->out[0].data, count = 0;
-    memset(index, 0, (size_t)(n * x->ndim) * sizeof *index);
-    for (int64_t i = 0; i < n; i++) {
-        double v;
-        lbr_load_f64(x->dtype, x->data + i * lbr_dtype_size(x->dtype), 1, 1, &v);
-        if (v == 0) continue;
-        int64_t rest = i;
-        for (int d = x->ndim - 1; d >= 0; d--) {
-            index[(int64_t)count * x->ndim + d] = (int32_t)(rest % x->shape[d]);
-            rest /= x->shape[d];
+    for (int64_t first = 0; first < n; first += BLOCK) {
+        double block[BLOCK];
+        int64_t m = n - first < BLOCK ? n - first : BLOCK;
+        if (blank(x->data + first * size, m * size)) continue;
+        lbr_load_f64(x->dtype, x->data + first * size, 1, m, block);
+        for (int64_t i = 0; i < m; i++) {
+            if (block[i] == 0) continue;
+            int64_t rest = first + i;
+            for (int d = x->ndim - 1; d >= 0; d--) {
+                index[(int64_t)count * x->ndim + d] = (int32_t)(rest % x->shape[d]);
+                rest /= x->shape[d];
+            }
+            count++;
         }
-        count++;
     }
+    memset(index + (int64_t)count * x->ndim, 0, (size_t)((n - count) * x->ndim) * sizeof *index);
     *(int32_t *)c->out[1].data = count;
     return 0;
 }

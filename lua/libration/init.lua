@@ -27,15 +27,7 @@ libration.record, libration.compare, libration.debug_nan = record.record, record
 libration.tape, libration.close_tape, libration.requires_grad, libration.no_grad = autograd.tape, autograd.close_tape, autograd.requires_grad, autograd.no_grad
 
 -- Rooms and the interactive parts load when they are first touched.
-local lazy = {help = "libration.help", nn = "libration.nn", optim = "libration.optim", train = "libration.train", formats = "libration.formats", media = "libration.media",
-  graph = "libration.graph", pose = "libration.pose", motion = "libration.motion", data = "libration.data", anomaly = "libration.anomaly", report = "libration.report"}
-
-setmetatable(libration, {__index = function(self, key)
-  local room = lazy[key]
-  if not room then return nil end
-  self[key] = require(room)
-  return self[key]
-end})
+require "libration.lazy"("libration.", "help nn optim train formats media graph pose motion data anomaly report", libration)
 
 -- `luajit -l libration -i`: no script stands at arg[0]
 if type(arg) == "table" and not arg[0] then require("libration.repl").attach(libration) end

@@ -1,9 +1,11 @@
--- What the heads of detection networks share: arrays by shape, hard suppression, points of COCO's body. Knows no network.
+-- What the heads of detection networks share: candidates among many anchors, hard suppression, points of COCO's body. Knows no network.
+local ops = require "libration.ops"
+local tensor = require "libration.tensor"
 local ssd = require "libration.pose.ssd"
 
 local boxes = {}
 
----@class HeadOutput one output of a network: name, shape (integer[]), data (float*, row-major)
+---@class HeadOutput one output of a network: name, shape (integer[]), tensor (f32, contiguous, where the network ran)
 
 --- COCO's 17 joints, in order.
 boxes.coco = {
@@ -23,13 +25,64 @@ function boxes.shape(output)
   return table.concat(output.shape, "x", from)
 end
 
---- Numbers of an output's elements.
----@param output HeadOutput
+--- Detections of a head with many anchors. Which anchors can be detections is found where the outputs lie; only the numbers of those come to the CPU.
+---@param bound Tensor f32, a number for each of n anchors that its score does not exceed
+---@param least number smallest score
+---@param parts Tensor[] f32, what is known of the anchors, [n,k] each, or [k,n] transposed
+---@param detection fun(q: ffi.cdata*, i: integer): table of the numbers of all parts (float*) of anchor i (from 0): x0, y0, x1, y1, score, class, points
+---@return table[] detections of at least that score, in order
+function boxes.above(bound, least, parts, detection)
+  return tensor.scope(function()
+    local index, count = ops.nonzero(ops.ge(bound:reshape(-1), least))
+    local n, found, rows = count:item(), {}, {}
+    if n == 0 then return found end
+    index = index:narrow(1, 1, n):reshape(-1)
+    for k, part in ipairs(parts) do
+      rows[k] = part:is_contiguous() and ops.gather(part, index) or ops.gather(part:transpose(1, 2), index, 2):transpose(1, 2)
+    end
+    local numbers = ops.concat(rows, 2):to "cpu"
+    local q, at, width = numbers:ptr(), index:to("cpu"):ptr(), numbers:size(2)
+    for i = 0, n - 1 do
+      local d = detection(q + i * width, at[i])
+      if d.score >= least then found[#found + 1] = d end
+    end
+    return found
+  end)
+end
+
+--- A box of one class around a centre: x, y, width, height.
+---@param q ffi.cdata* float*
+---@param score number
+---@return table detection without points so far
+function boxes.centred(q, score)
+  local w, h = q[2] / 2, q[3] / 2
+  return { q[0] - w, q[1] - h, q[0] + w, q[1] + h, score = score, class = 0, points = {} }
+end
+
+--- One person by its points: the box of those that are seen, their mean score.
+---@param points number[] x, y, score of each
+---@param least number score of a point that is seen
+---@return table[] detections one, or none where no point is seen
+function boxes.person(points, least)
+  local x0, y0, x1, y1, sum = math.huge, math.huge, -math.huge, -math.huge, 0
+  for k = 1, #points, 3 do
+    local x, y, score = points[k], points[k + 1], points[k + 2]
+    if score >= least then x0, y0, x1, y1 = math.min(x0, x), math.min(y0, y), math.max(x1, x), math.max(y1, y) end
+    sum = sum + score
+  end
+  return x0 <= x1 and { { x0, y0, x1, y1, score = math.max(0, math.min(1, sum * 3 / #points)), class = 0, points = points } } or {}
+end
+
+--- The first of the largest of n numbers, from 0.
+---@param q ffi.cdata* float*
+---@param n integer
 ---@return integer
-function boxes.count(output)
-  local n = 1
-  for _, d in ipairs(output.shape) do n = n * d end
-  return n
+function boxes.best(q, n)
+  local best, class = -math.huge, 0
+  for c = 0, n - 1 do
+    if q[c] > best then best, class = q[c], c end
+  end
+  return class
 end
 
 --- Hard suppression: of boxes of one class that overlap by more than `iou` the best stays.

@@ -1,7 +1,7 @@
 -- CenterFace's head: a heat map of face centres [1,1,H,W], sizes [1,2,H,W], offsets [1,2,H,W] and points [1,10,H,W] at a quarter of the input.
 local boxes = require "libration.pose.adapters.boxes"
 
-local M = { name = "centerface", input = { fit = "stretch", multiple = 32, scale = 1 }, iou = .3, points = boxes.face }
+local M = { name = "centerface", input = { fit = "stretch", multiple = 32, scale = 1 }, points = boxes.face, class = "face" }
 
 function M.recognise(outputs)
   if #outputs ~= 4 then return false end
@@ -15,30 +15,21 @@ function M.recognise(outputs)
 end
 
 function M.decode(outputs, least)
-  local heat, scale, offset, points
-  for _, out in ipairs(outputs) do -- sizes stand before offsets
+  local parts, h, w = {}, nil, nil -- heat, sizes, offsets, points, in whatever order they come; sizes stand before offsets
+  for _, out in ipairs(outputs) do
     local c = out.shape[2]
-    if c == 1 then heat = out elseif c == 10 then points = out elseif scale then offset = out else scale = out end
+    h, w = out.shape[3], out.shape[4]
+    parts[c == 1 and 1 or c == 10 and 4 or parts[2] and 3 or 2] = out.tensor:reshape(c, h * w):transpose(1, 2)
   end
-  local h, w, found = heat.shape[3], heat.shape[4], {}
-  local n = h * w
-  for i = 0, n - 1 do
-    local score = heat.data[i]
-    if score > least then
-      local r, c = math.floor(i / w), i % w
-      local tall, wide = math.exp(scale.data[i]) * 4, math.exp(scale.data[n + i]) * 4
-      local x = math.max(0, (c + offset.data[n + i] + .5) * 4 - wide / 2)
-      local y = math.max(0, (r + offset.data[i] + .5) * 4 - tall / 2)
-      local d = { x, y, math.min(x + wide, 4 * w), math.min(y + tall, 4 * h), score = score, class = 0, points = {} }
-      for k = 0, 4 do
-        d.points[3 * k + 1], d.points[3 * k + 2], d.points[3 * k + 3] = points.data[(2 * k + 1) * n + i] * wide + x, points.data[2 * k * n + i] * tall + y, score
-      end
-      found[#found + 1] = d
+  return boxes.suppress(boxes.above(parts[1], least, parts, function(q, i)
+    local score, tall, wide = q[0], math.exp(q[1]) * 4, math.exp(q[2]) * 4
+    local x, y = math.max(0, (i % w + q[4] + .5) * 4 - wide / 2), math.max(0, (math.floor(i / w) + q[3] + .5) * 4 - tall / 2)
+    local d = { x, y, math.min(x + wide, 4 * w), math.min(y + tall, 4 * h), score = score, class = 0, points = {} }
+    for k = 0, 4 do
+      d.points[3 * k + 1], d.points[3 * k + 2], d.points[3 * k + 3] = q[6 + 2 * k] * wide + x, q[5 + 2 * k] * tall + y, score
     end
-  end
-  return boxes.suppress(found, M.iou)
+    return d
+  end), .3)
 end
-
-function M.class() return "face" end
 
 return M

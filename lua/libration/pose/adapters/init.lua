@@ -17,7 +17,8 @@ local FILES = { "yolo_pose", "yolo_face", "scrfd", "centerface", "ultraface", "s
 ---@field recognise fun(outputs: HeadOutput[]): boolean
 ---@field decode fun(outputs: HeadOutput[], least: number, size: {width: number, height: number}): table[] detections in input pixels: x0, y0, x1, y1, score, class (from 0),
 ---  points (x, y, score of each)
----@field class fun(index: integer, count: integer): string
+---@field class string|nil "face" or "person" where it finds nothing else
+---@field classes fun(outputs: HeadOutput[]): integer where it finds several: how many
 ---@field joints string[]|nil names of body points
 ---@field points string[]|nil names of face points
 ---@field one boolean|nil true where it answers for one person in its input
@@ -107,14 +108,14 @@ function Detector:to(name)
   return self
 end
 
--- Outputs in the network's order as arrays.
+-- Outputs in the network's order, where it ran; those for one person are small and come to the CPU.
 local function outputs_of(self, named)
   local list = {}
   for i, out in ipairs(self.network.outputs) do
     local t = named[out.name]
     if t.dtype ~= "f32" then t = t:to "f32" end
-    t = t:contiguous():to "cpu"
-    list[i] = { name = out.name, shape = t.shape, data = t:ptr(), tensor = t }
+    if self.adapter and self.adapter.one then t = t:to "cpu" end
+    list[i] = { name = out.name, shape = t.shape, tensor = t:contiguous() }
   end
   return list
 end
@@ -187,12 +188,12 @@ function Detector:see(frame, least, box)
   local picture, sx, sy, left, top = prepare(frame, box, size, how)
   local outputs, err = self:run(picture)
   if not outputs then error(err, 0) end
-  local count = self.adapter.classes and self.adapter.classes(outputs) or 1
+  local class, count = self.adapter.class, self.adapter.classes and self.adapter.classes(outputs)
   local found = self.adapter.decode(outputs, least, size)
   for _, d in ipairs(found) do
     for k = 1, 3, 2 do d[k], d[k + 1] = (d[k] - left) / sx + box.x, (d[k + 1] - top) / sy + box.y end
     for k = 1, d.points and #d.points or 0, 3 do d.points[k], d.points[k + 1] = (d.points[k] - left) / sx + box.x, (d.points[k + 1] - top) / sy + box.y end
-    d.class = self.adapter.class(d.class, count)
+    d.class = class or count == 80 and d.class == 0 and "person" or ("class%d"):format(d.class) -- COCO's first; what others are called the file does not say
   end
   return found
 end
@@ -261,9 +262,8 @@ end
 ---@return boolean|nil ok, or nil and one line
 function Detector:offers(target)
   local a, can = self.adapter, {}
-  if a.class(0, 80) == "face" then can.face = true end
-  if a.joints then can.face, can.person = true, true end
-  if a.class(0, 80) == "person" then can.person = true end
+  can[a.class or "person"] = true
+  if a.joints then can.face = true end
   if can[target] or a.classes and target:find "^class%d+$" then return true end
   local names = {}
   for name in pairs(can) do names[#names + 1] = name end

@@ -1,4 +1,6 @@
 -- RTMDet with suppression inside, as mmdeploy exports it: [1,N,5] corners and score, [1,N] classes.
+local boxes = require "libration.pose.adapters.boxes"
+
 local M = { name = "rtmdet", input = { fit = "corner", fill = 114, mean = { 103.53, 116.28, 123.675 }, deviation = { 57.375, 57.12, 58.395 }, scale = 1, bgr = true } }
 
 local function pair(outputs)
@@ -13,14 +15,10 @@ function M.recognise(outputs) return #outputs == 2 and pair(outputs) ~= nil end
 
 function M.decode(outputs, least)
   local corners, classes = pair(outputs)
-  local found = {}
-  for i = 0, corners.shape[2] - 1 do
-    local q = corners.data + 5 * i
-    if q[4] >= least then found[#found + 1] = { q[0], q[1], q[2], q[3], score = q[4], class = tonumber(classes.data[i]) } end
-  end
-  return found
+  local y = corners.tensor:select(1, 1)
+  return boxes.above(y:select(2, 5), least, { y, classes.tensor:reshape(-1, 1) }, function(q) return { q[0], q[1], q[2], q[3], score = q[4], class = q[5] } end)
 end
 
-function M.class(index) return index == 0 and "person" or ("class%d"):format(index) end
+function M.classes() return 80 end
 
 return M

@@ -1,7 +1,7 @@
 -- SCRFD face heads: for strides 8, 16 and 32 scores [n,1], distances to the sides [n,4] and, in the networks with points, points [n,10], two anchors a cell.
 local boxes = require "libration.pose.adapters.boxes"
 
-local M = { name = "scrfd", input = { fit = "corner", mean = { 127.5, 127.5, 127.5 }, scale = 1 / 128 }, iou = .4, points = boxes.face }
+local M = { name = "scrfd", input = { fit = "corner", mean = { 127.5, 127.5, 127.5 }, scale = 1 / 128 }, points = boxes.face, class = "face" }
 
 local WIDTHS = { [1] = "scores", [4] = "sides", [10] = "points" }
 
@@ -30,28 +30,22 @@ function M.decode(outputs, least, size)
   local by, found = sorted(outputs), {}
   for level = 1, 3 do
     local stride = 4 * 2 ^ level
-    local scores, sides, points = by.scores[level].data, by.sides[level].data, by.points[level] and by.points[level].data
-    local columns = math.ceil(size.width / stride)
-    for i = 0, boxes.count(by.scores[level]) - 1 do
-      local score = scores[i]
-      if score >= least then
-        local cell = math.floor(i / 2)
-        local x, y = cell % columns * stride, math.floor(cell / columns) * stride
-        local s = sides + 4 * i
-        local d = { x - s[0] * stride, y - s[1] * stride, x + s[2] * stride, y + s[3] * stride, score = score, class = 0 }
-        if points then
-          d.points = {}
-          for k = 0, 4 do
-            d.points[3 * k + 1], d.points[3 * k + 2], d.points[3 * k + 3] = x + points[10 * i + 2 * k] * stride, y + points[10 * i + 2 * k + 1] * stride, score
-          end
-        end
-        found[#found + 1] = d
-      end
+    local columns, parts = math.ceil(size.width / stride), {}
+    for i, kind in ipairs { "scores", "sides", "points" } do
+      local out = by[kind][level]
+      parts[i] = out and out.tensor:reshape(-1, out.shape[#out.shape])
     end
+    for _, d in ipairs(boxes.above(parts[1], least, parts, function(q, i)
+      local cell = math.floor(i / 2)
+      local x, y = cell % columns * stride, math.floor(cell / columns) * stride
+      local d = { x - q[1] * stride, y - q[2] * stride, x + q[3] * stride, y + q[4] * stride, score = q[0], class = 0, points = parts[3] and {} }
+      for k = 0, parts[3] and 4 or -1 do
+        d.points[3 * k + 1], d.points[3 * k + 2], d.points[3 * k + 3] = x + q[5 + 2 * k] * stride, y + q[6 + 2 * k] * stride, q[0]
+      end
+      return d
+    end)) do found[#found + 1] = d end
   end
-  return boxes.suppress(found, M.iou)
+  return boxes.suppress(found, .4)
 end
-
-function M.class() return "face" end
 
 return M

@@ -2,7 +2,8 @@
 local boxes = require "libration.pose.adapters.boxes"
 
 local M = {
-  name = "rtmpose", input = { fit = "letterbox", fill = 0, mean = { 123.675, 116.28, 103.53 }, deviation = { 58.395, 57.12, 57.375 }, scale = 1 }, joints = boxes.coco, one = true,
+  name = "rtmpose", input = { fit = "letterbox", fill = 0, mean = { 123.675, 116.28, 103.53 }, deviation = { 58.395, 57.12, 57.375 }, scale = 1 },
+  joints = boxes.coco, class = "person", one = true,
 }
 
 local SPLIT = 2 -- places a pixel
@@ -13,30 +14,19 @@ function M.recognise(outputs)
 end
 
 function M.decode(outputs, least)
-  local x, y = outputs[1], outputs[2]
-  local d, sum = { class = 0, points = {} }, 0
-  local x0, y0, x1, y1 = math.huge, math.huge, -math.huge, -math.huge
-  for k = 0, x.shape[2] - 1 do
-    local function top(out)
-      local p, best, at = out.data + k * out.shape[3], -math.huge, 0
-      for i = 0, out.shape[3] - 1 do
-        if p[i] > best then best, at = p[i], i end
-      end
-      return at / SPLIT, best
-    end
-    local u, a = top(x)
-    local v, b = top(y)
-    local score = math.min(a, b)
-    d.points[3 * k + 1], d.points[3 * k + 2], d.points[3 * k + 3] = u, v, score
-    if score >= least then x0, y0, x1, y1 = math.min(x0, u), math.min(y0, v), math.max(x1, u), math.max(y1, v) end
-    sum = sum + score
+  local x, y, points = outputs[1], outputs[2], {}
+  local function top(out, k)
+    local width = out.shape[3]
+    local p = out.tensor:ptr() + k * width
+    local at = boxes.best(p, width)
+    return at / SPLIT, p[at]
   end
-  d.score = math.max(0, math.min(1, sum / x.shape[2]))
-  if x0 > x1 then return {} end
-  d[1], d[2], d[3], d[4] = x0, y0, x1, y1
-  return { d }
+  for k = 0, x.shape[2] - 1 do
+    local u, a = top(x, k)
+    local v, b = top(y, k)
+    points[3 * k + 1], points[3 * k + 2], points[3 * k + 3] = u, v, math.min(a, b)
+  end
+  return boxes.person(points, least)
 end
-
-function M.class() return "person" end
 
 return M

@@ -1,7 +1,7 @@
 -- UltraFace's head: scores [1,n,2] (background, face) and corners [1,n,4] in parts of the input, already decoded in the network.
 local boxes = require "libration.pose.adapters.boxes"
 
-local M = { name = "ultraface", input = { fit = "stretch", mean = { 127, 127, 127 }, scale = 1 / 128 }, iou = .3 }
+local M = { name = "ultraface", input = { fit = "stretch", mean = { 127, 127, 127 }, scale = 1 / 128 }, class = "face" }
 
 local function pair(outputs)
   local scores, corners
@@ -16,16 +16,10 @@ function M.recognise(outputs) return #outputs == 2 and pair(outputs) ~= nil end
 
 function M.decode(outputs, least, size)
   local scores, corners = pair(outputs)
-  local found = {}
-  for i = 0, scores.shape[2] - 1 do
-    local score, q = scores.data[2 * i + 1], corners.data + 4 * i
-    if score > least then
-      found[#found + 1] = { q[0] * size.width, q[1] * size.height, q[2] * size.width, q[3] * size.height, score = score, class = 0 }
-    end
-  end
-  return boxes.suppress(found, M.iou)
+  local y, w, h = scores.tensor:select(1, 1), size.width, size.height
+  return boxes.suppress(boxes.above(y:select(2, 2), least, { corners.tensor:select(1, 1), y }, function(q)
+    return { q[0] * w, q[1] * h, q[2] * w, q[3] * h, score = q[5], class = 0 }
+  end), .3)
 end
-
-function M.class() return "face" end
 
 return M

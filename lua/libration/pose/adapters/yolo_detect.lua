@@ -1,7 +1,8 @@
 -- YOLOv8 and YOLO11 detection heads: [1,4+C,A] with centres, sizes and scores, or [1,N,6] where suppression is inside the network.
+local ops = require "libration.ops"
 local boxes = require "libration.pose.adapters.boxes"
 
-local M = { name = "yolo-detect", input = { fit = "letterbox", fill = 114, scale = 1 / 255 }, iou = .45 }
+local M = { name = "yolo-detect", input = { fit = "letterbox", fill = 114, scale = 1 / 255 } }
 
 function M.recognise(outputs)
   local s = #outputs == 1 and outputs[1].shape
@@ -10,31 +11,15 @@ function M.recognise(outputs)
 end
 
 function M.decode(outputs, least)
-  local out, found = outputs[1], {}
-  local p, rows, n = out.data, out.shape[2], out.shape[3]
-  if n == 6 and rows <= 1000 then
-    for i = 0, rows - 1 do
-      local q = p + 6 * i
-      if q[4] >= least then found[#found + 1] = { q[0], q[1], q[2], q[3], score = q[4], class = q[5] } end
-    end
-    return found
+  local y, rows = outputs[1].tensor:select(1, 1), outputs[1].shape[2]
+  if outputs[1].shape[3] == 6 and rows <= 1000 then
+    return boxes.above(y:select(2, 5), least, { y }, function(q) return { q[0], q[1], q[2], q[3], score = q[4], class = q[5] } end)
   end
-  for i = 0, n - 1 do
-    local best, class = -1, 0
-    for c = 4, rows - 1 do
-      local v = p[c * n + i]
-      if v > best then best, class = v, c - 4 end
-    end
-    if best >= least then
-      local x, y, w, h = p[i], p[n + i], p[2 * n + i] / 2, p[3 * n + i] / 2
-      found[#found + 1] = { x - w, y - h, x + w, y + h, score = best, class = class }
-    end
-  end
-  return boxes.suppress(found, M.iou)
+  return boxes.suppress(boxes.above(ops.max(y:narrow(1, 5, rows - 4), 1), least, { y:transpose(1, 2) }, function(q)
+    local w, h, class = q[2] / 2, q[3] / 2, boxes.best(q + 4, rows - 4)
+    return { q[0] - w, q[1] - h, q[0] + w, q[1] + h, score = q[4 + class], class = class }
+  end), .45)
 end
-
--- COCO's first class is the person; what others are called the file does not say.
-function M.class(index, count) return count == 80 and index == 0 and "person" or ("class%d"):format(index) end
 
 function M.classes(outputs)
   local s = outputs[1].shape

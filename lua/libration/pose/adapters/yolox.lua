@@ -1,13 +1,7 @@
 -- YOLOX's head: [1,A,5+C] with centres and sizes in cells of strides 8, 16 and 32, objectness and classes.
 local boxes = require "libration.pose.adapters.boxes"
 
-local M = { name = "yolox", input = { fit = "corner", fill = 114, scale = 1, bgr = true }, iou = .45 }
-
-local function cells(size)
-  local n = 0
-  for _, stride in ipairs { 8, 16, 32 } do n = n + math.floor(size.width / stride) * math.floor(size.height / stride) end
-  return n
-end
+local M = { name = "yolox", input = { fit = "corner", fill = 114, scale = 1, bgr = true } }
 
 function M.recognise(outputs)
   local s = #outputs == 1 and outputs[1].shape
@@ -15,30 +9,22 @@ function M.recognise(outputs)
 end
 
 function M.decode(outputs, least, size)
-  local out, found = outputs[1], {}
-  local width = out.shape[3]
-  if cells(size) ~= out.shape[2] then error(("yolox: the head has %d cells, want %d for %dx%d"):format(out.shape[2], cells(size), size.width, size.height), 0) end
-  local q = out.data
-  for _, stride in ipairs { 8, 16, 32 } do
-    for r = 0, math.floor(size.height / stride) - 1 do
-      for c = 0, math.floor(size.width / stride) - 1 do
-        local best, class = -1, 0
-        for k = 5, width - 1 do
-          if q[k] > best then best, class = q[k], k - 5 end
-        end
-        local score = best * q[4]
-        if score >= least then
-          local x, y, w, h = (q[0] + c) * stride, (q[1] + r) * stride, math.exp(q[2]) * stride / 2, math.exp(q[3]) * stride / 2
-          found[#found + 1] = { x - w, y - h, x + w, y + h, score = score, class = class }
-        end
-        q = q + width
-      end
-    end
+  local y, cells, ends = outputs[1].tensor:select(1, 1), 0, {} -- of each stride: cells up to its last
+  for level = 1, 3 do
+    local stride = 4 * 2 ^ level
+    cells = cells + math.floor(size.width / stride) * math.floor(size.height / stride)
+    ends[level] = cells
   end
-  return boxes.suppress(found, M.iou)
+  if cells ~= y:size(1) then error(("yolox: the head has %d cells, want %d for %dx%d"):format(y:size(1), cells, size.width, size.height), 0) end
+  return boxes.suppress(boxes.above(y:select(2, 5), least, { y }, function(q, i) -- no probability of a class is above 1
+    local level = i < ends[1] and 1 or i < ends[2] and 2 or 3
+    local stride, cell = 4 * 2 ^ level, i - (ends[level - 1] or 0)
+    local columns, class = math.floor(size.width / stride), boxes.best(q + 5, y:size(2) - 5)
+    local u, v, w, h = (q[0] + cell % columns) * stride, (q[1] + math.floor(cell / columns)) * stride, math.exp(q[2]) * stride / 2, math.exp(q[3]) * stride / 2
+    return { u - w, v - h, u + w, v + h, score = q[5 + class] * q[4], class = class }
+  end), .45)
 end
 
-function M.class(index, count) return count == 80 and index == 0 and "person" or ("class%d"):format(index) end
 function M.classes(outputs) return outputs[1].shape[3] - 5 end
 
 return M
