@@ -268,15 +268,15 @@ describe("face", function()
   it("has an opinion of faces that another detector found: high of faces, low of what is none", function()
     local why = missing "short"
     if why then return pending(why) end
-    local detector = face.detector { range = "short" }
-    for _, name in ipairs { "footballers", "000000040083", "000000197388" } do
+    local detector, count = face.detector { range = "short" }, 0
+    for _, name in ipairs { "footballers", "000000000785", "grace_hopper" } do
       local picture = assert(require "libration.media".read_picture(helper.shared("data/" .. stills[name])))
       local h, w, faces = picture:size(1), picture:size(2), {}
       for i, g in ipairs(golden(name, "full")[1]) do
         faces[i] = { x = (g.box[1] + g.box[3] / 2) * w, y = (g.box[2] + g.box[4] / 2) * h, width = g.box[3] * w, height = g.box[4] * h, angle = 0 }
       end
       local n = #faces
-      assert.is_true(n > 0)
+      count = count + n
       -- the same boxes where there is sky, grass or a shirt
       for i = 1, n do faces[n + i] = { x = faces[i].x, y = faces[i].y + 2.5 * faces[i].height, width = faces[i].width, height = faces[i].height, angle = 0 } end
       local opinions = detector:opinions(picture, faces)
@@ -285,6 +285,7 @@ describe("face", function()
         assert.is_true(opinions[n + i] < opinions[i] - .2, ("%s: %.2f beside face %d"):format(name, opinions[n + i], i))
       end
     end
+    assert.is_true(count >= 3)
     assert.same({}, detector:opinions(lr.zeros({ 8, 8, 3 }, "u8"), {}))
     assert.same({ 0 }, detector:opinions(lr.zeros({ 80, 80, 3 }, "u8"), { { x = 2, y = 70, width = 30, height = 30, angle = 0 } }))
   end)
