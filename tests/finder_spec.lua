@@ -63,6 +63,12 @@ describe("finder", function()
     assert.equal(1, #made({ at(50, .9) }, { at(300, .2) }, {}, { target = "person" }):look(frame))
   end)
 
+  it("looks again in tiles of 160 pixels or a twelfth of the longer side, and a quarter of it where there are few pixels", function()
+    for _, case in ipairs { { 340, 256, 85 }, { 639, 480, 160 }, { 640, 480, 160 }, { 1080, 1920, 160 }, { 3840, 2160, 320 }, { 8, 3, 2 } } do
+      assert.equal(case[3], finder.close_tile(case[1], case[2]))
+    end
+  end)
+
   it("has every face that MediaPipe finds in the photos, by either of its networks", function()
     for _, name in ipairs { "face_detection_full_range_sparse", "face_detection_short_range" } do
       if not require "libration.weights".find(name) then return pending("needs the weights " .. name) end

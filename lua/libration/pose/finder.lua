@@ -26,11 +26,15 @@ function finder.tile(width, height)
   return long < 480 and 0 or math.max(320, math.ceil(long / 3))
 end
 
---- Side of the tiles of a second look, that sees what the first one is too far away for: a twelfth of the longer side, 160 pixels at least.
+--- Side of the tiles of a second look, that sees what the first one is too far away for: a twelfth of the longer side, 160 pixels at least, or a quarter of it in
+--- frames where that is less, as faces have few pixels there.
 ---@param width integer pixels of the frame
 ---@param height integer
 ---@return integer
-function finder.close_tile(width, height) return math.max(160, math.ceil(math.max(width, height) / 12)) end
+function finder.close_tile(width, height)
+  local long = math.max(width, height)
+  return math.ceil(math.max(math.min(160, long / 4), long / 12))
+end
 
 --- A finder for one recording.
 ---@param options? table detector "auto" (BlazeFace full range and BlazePose), "face" (BlazeFace alone), "pose" (BlazePose's heads and bodies alone);
