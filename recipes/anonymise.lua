@@ -347,7 +347,7 @@ local function tools_of(o, given)
   end
   if again then
     tools.verifier = finder.new {
-      detector = "face", range = "short", turned = false, edges = false, confidence = o.verify_confidence, tile = o.tile > 0 and o.tile or finder.close_tile,
+      detector = "face", range = "short", alone = true, turned = false, edges = false, confidence = o.verify_confidence, tile = o.tile > 0 and o.tile or finder.close_tile,
       adapter = o.verify_weights ~= "" and brought(o.verify_weights, "face") or nil, device = place, fallback = fallback,
     }
   end

@@ -239,6 +239,57 @@ describe("face", function()
     assert.same({ 200, 54, 100 }, { kept[1].x, kept[2].x, kept[3].x })
   end)
 
+  it("gives the weaker faces apart, those beside the others alone", function()
+    local detector, frame = face.detector { network = { run = function() return {} end }, confidence = .5 }, lr.zeros({ 100, 400, 3 }, "u8")
+    local function at(x, score) return { x = x, y = 50, width = 20, height = 20, angle = 0, score = score, points = {} } end
+    local asked = {}
+    local function ask(_, _, views, least)
+      asked[#asked + 1] = least
+      local lists = {}
+      for i in ipairs(views) do lists[i] = i == 1 and { at(50, .9), at(52, .4), at(200, .55), at(300, .3) } or {} end
+      return lists
+    end
+    local found, weaker = detector:search(frame, { turned = false, ask = ask, weak = .25 })
+    assert.same({ .25, .25 }, asked)
+    -- .55 is enough for the whole frame, not for the view with a rim
+    assert.same({ 2, 50, 200 }, { #found, found[1].x, found[2].x })
+    assert.same({ 1, 300 }, { #weaker, weaker[1].x })
+    found, weaker = detector:search(frame, { turned = false, ask = ask })
+    assert.same({ 2, 1 }, { #found, #weaker })
+    assert.same({ .5, .625 }, { asked[3], asked[4] })
+    found, weaker = detector:edges(frame, 160, function(...)
+      local lists = ask(...)
+      lists[1] = { at(4, .7), at(395, .5), at(200, .9) }
+      return lists
+    end, .25)
+    assert.same({ 1, 4, 1, 395 }, { #found, found[1].x, #weaker, weaker[1].x })
+  end)
+
+  it("has an opinion of faces that another detector found: high of faces, low of what is none", function()
+    local why = missing "short"
+    if why then return pending(why) end
+    local detector, count = face.detector { range = "short" }, 0
+    for _, name in ipairs { "footballers", "000000000785", "grace_hopper" } do
+      local picture = assert(require "libration.media".read_picture(helper.shared("data/" .. stills[name])))
+      local h, w, faces = picture:size(1), picture:size(2), {}
+      for i, g in ipairs(golden(name, "full")[1]) do
+        faces[i] = { x = (g.box[1] + g.box[3] / 2) * w, y = (g.box[2] + g.box[4] / 2) * h, width = g.box[3] * w, height = g.box[4] * h, angle = 0 }
+      end
+      local n = #faces
+      count = count + n
+      -- the same boxes where there is sky, grass or a shirt
+      for i = 1, n do faces[n + i] = { x = faces[i].x, y = faces[i].y + 2.5 * faces[i].height, width = faces[i].width, height = faces[i].height, angle = 0 } end
+      local opinions = detector:opinions(picture, faces)
+      for i = 1, n do
+        assert.is_true(opinions[i] > .5, ("%s: %.2f of face %d"):format(name, opinions[i], i))
+        assert.is_true(opinions[n + i] < opinions[i] - .2, ("%s: %.2f beside face %d"):format(name, opinions[n + i], i))
+      end
+    end
+    assert.is_true(count >= 3)
+    assert.same({}, detector:opinions(lr.zeros({ 8, 8, 3 }, "u8"), {}))
+    assert.same({ 0 }, detector:opinions(lr.zeros({ 80, 80, 3 }, "u8"), { { x = 2, y = 70, width = 30, height = 30, angle = 0 } }))
+  end)
+
   it("refuses unknown options, ranges and networks by name", function()
     helper.refuses("unknown option rnage; there are batch, confidence", face.detector, { rnage = "full" })
     helper.refuses("range is far, want full, short", face.detector, { range = "far" })

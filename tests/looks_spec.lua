@@ -81,6 +81,20 @@ describe("looks", function()
     end
   end)
 
+  it("fill between weak answers too, but look at no frame for their sake", function()
+    local function weak(x, score) return { kind = "face", x = x, y = 200, width = 20, height = 20, score = score or .2, weak = true } end
+    local list, asked, counts = run(source_of(65), function(i) return { face(100, 60), i % 16 == 1 and weak(300 + i / 8) or weak(500 * (i % 3)) } end)
+    assert.same({ 6, 0 }, { counts.looked, counts.glances })
+    for i, look in ipairs(list) do
+      assert.is_true(#look.detections >= 1 and not look.detections[1].weak)
+      assert.is_true(asked[i] ~= nil or #look.detections == 1 or look.detections[2].weak)
+    end
+    -- a sure answer that is a weak one at the next look is where both are
+    local short, _, few = run(source_of(9), function(i) return { i == 1 and face(300, 200, .5) or weak(301) } end)
+    assert.same({ 2, 0 }, { few.looked, few.glances })
+    for i = 2, 8 do assert.is_true(short[i].detections[1].weak and #short[i].detections == 1) end
+  end)
+
   it("take what moves fast for straight only where a third look says so, and look at every frame of what does not", function()
     local list, _, counts = run(source_of(33), function(i) return { face(100 + 6 * i, 60) } end)
     assert.same({ 5, 4 }, { counts.looked, counts.glances })

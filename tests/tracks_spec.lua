@@ -110,6 +110,22 @@ describe("tracks", function()
     assert.equal(3, #run({}, frames))
   end)
 
+  it("go on with weak hits before and after a sure one, none is made of weak hits alone, and the sure hits go first", function()
+    local weak, frames = { score = .2, weak = true }, {}
+    for i = 1, 30 do
+      frames[i] = { box(100 + i, 100, 40, i ~= 16 and weak or { score = .5 }) }
+      if i % 2 == 0 then frames[i][2] = box(300, 100, 40, weak) end
+    end
+    local all = run({ evidence = .6, lead = 0 }, frames)
+    assert.equal(1, #all)
+    assert.same({ 30, 1, 30 }, { all[1].count, all[1].samples[0].frame, all[1].samples[29].frame })
+    assert.equal(0, #run({}, { { box(100, 100, 40, weak) }, { box(100, 100, 40, weak) } }))
+    assert.equal(0, #run({ evidence = .8 }, { { box(100, 100, 40, weak) }, { box(100, 100, 40, { score = .5 }) } }))
+    -- the weak one lies where the track was, the sure one beside it
+    all = run({ lead = 0, smooth = 0 }, { { box(100, 100, 40) }, { box(100, 100, 40, weak), box(112, 100, 40) }, { box(112, 100, 40) } })
+    assert.same({ 1, 3, 112 }, { #all, all[1].count, all[1].samples[1].x })
+  end)
+
   it("gives the sample of a frame, also in a track with holes", function()
     local track = tracks.new_track "face"
     for _, frame in ipairs { 2, 3, 7, 8, 20 } do track:append().frame = frame end

@@ -18,6 +18,7 @@ local ranges = {
 }
 
 local IOU = .3 -- of the weighted suppression
+local LOWEST = .05 -- score that counts in an opinion
 
 ---@class Face a detected face; x, y in pixels of the frame, corners of the frame at 0 and its size
 ---@field x number centre of the box
@@ -189,6 +190,38 @@ function face.merge(lists)
   return kept
 end
 
+-- Faces of at least a score; the others.
+local function part(list, least)
+  local surer, weaker = {}, {}
+  for _, f in ipairs(list) do
+    local to = f.score >= least and surer or weaker
+    to[#to + 1] = f
+  end
+  return surer, weaker
+end
+
+-- The same of lists, each merged; what is among the surer ones is not among the weaker.
+local function sift(lists, least)
+  local surer, weaker = {}, {}
+  for i, list in ipairs(lists) do surer[i], weaker[i] = part(list, type(least) == "table" and least[i] or least) end
+  surer = face.merge(surer)
+  return surer, face.besides(face.merge(weaker), surer)
+end
+
+--- What is not in another list: shares no more than half of the smaller box with any of it.
+---@param list Face[]
+---@param others Face[]
+---@return Face[]
+function face.besides(list, others)
+  local kept = {}
+  for _, f in ipairs(list) do
+    local new = true
+    for _, other in ipairs(others) do new = new and shared(f, other) <= .5 end
+    if new then kept[#kept + 1] = f end
+  end
+  return kept
+end
+
 -- Without the faces that are mirror images alone.
 local function inside(lists, w, h)
   for i, list in ipairs(lists) do
@@ -220,26 +253,33 @@ end
 ---@param frame Tensor u8 [H,W,3] RGB, here or on the detector's device
 ---@param tile number|nil side of the tiles of the search in pixels (the longer side of the frame)
 ---@param ask? function called in place of look, as of search
+---@param weak? number smallest score of the weaker ones
 ---@return Face[] faces best first, of an eighth of the rest more than the detector's least score
-function FaceDetector:edges(frame, tile, ask)
+---@return Face[] weaker those that have less, but at least `weak`; none without it
+function FaceDetector:edges(frame, tile, ask, weak)
   local h, w = frame:size(1), frame:size(2)
   tile, ask = tile or math.max(w, h), ask or self.look
-  local rim = math.min(math.ceil(.4 * tile), w, h)
-  local lists = ask(self, frame:contiguous(), edge_views(w, h, tile, rim), self.confidence + (1 - self.confidence) / 8, rim)
-  local kept = {}
-  for _, f in ipairs(face.merge(inside(lists, w, h))) do
-    if math.min(f.x, w - f.x) < f.width then kept[#kept + 1] = f end
+  local rim, least = math.min(math.ceil(.4 * tile), w, h), self.confidence + (1 - self.confidence) / 8
+  local lists = ask(self, frame:contiguous(), edge_views(w, h, tile, rim), weak or least, rim)
+  local function cut(list)
+    local kept = {}
+    for _, f in ipairs(list) do
+      if math.min(f.x, w - f.x) < f.width then kept[#kept + 1] = f end
+    end
+    return kept
   end
-  return kept
+  local found, weaker = sift(inside(lists, w, h), least)
+  return cut(found), cut(weaker)
 end
 
 --- Faces in a frame, wherever they are: the whole frame, and with a rim in which it is mirrored (the half of a face that the edge cuts off is there again, and the
 --- network finds it) its tiles or the whole again; where that finds none, the same turned by 90, 180 and 270 degrees.
 ---@param frame Tensor u8 [H,W,3] RGB, here or on the detector's device
----@param options? {tile: number, upright: boolean, turned: boolean, least: number, ask: function} tile: side of the tiles in pixels (none without);
+---@param options? {tile: number, upright: boolean, turned: boolean, least: number, weak: number, ask: function} tile: side of the tiles in pixels (none without);
 ---  upright, turned: false leaves those views out; least: smallest score instead of the detector's own. All but the whole frame are asked for a quarter of the
----  rest more, as they show much that is no face. ask: is called in place of look
+---  rest more, as they show much that is no face. weak: smallest score of the weaker ones; ask: is called in place of look
 ---@return Face[] faces best first
+---@return Face[] weaker those of the same views that have less than is asked for, but at least `weak`; none without it
 function FaceDetector:search(frame, options)
   options = options or {}
   local h, w = frame:size(1), frame:size(2)
@@ -257,13 +297,44 @@ function FaceDetector:search(frame, options)
     return views
   end
   local function turned(quarters)
-    local lists = ask(self, frame, views_of(whole, quarters), least, 0)
-    for _, list in ipairs(inside(ask(self, frame, views_of(parts, quarters), least + (1 - least) / 4, rim), w, h)) do lists[#lists + 1] = list end
-    return face.merge(lists)
+    local lists, wanted = ask(self, frame, views_of(whole, quarters), options.weak or least, 0), {}
+    for i = 1, #lists do wanted[i] = least end
+    for _, list in ipairs(inside(ask(self, frame, views_of(parts, quarters), options.weak or least + (1 - least) / 4, rim), w, h)) do
+      lists[#lists + 1], wanted[#lists + 1] = list, least + (1 - least) / 4
+    end
+    return sift(lists, wanted)
   end
-  local found = options.upright ~= false and turned { 0 } or {}
-  if #found > 0 or options.turned == false then return found end
+  local found, weaker = {}, {}
+  if options.upright ~= false then found, weaker = turned { 0 } end
+  if #found > 0 or options.turned == false then return found, weaker end
   return turned { 1, 2, 3 }
+end
+
+-- Sides of the closer views, in sizes of a face.
+local CLOSER = { 1.5, 2, 2.6, 3.4, 4.5, 6 }
+
+--- How sure the detector is of faces that another one found: the mean of its scores in closer views round each; 0 where it sees none at that place and of that size.
+--- What only looks like a face in one view falls apart in others.
+---@param frame Tensor u8 [H,W,3] RGB, here or on the detector's device
+---@param faces Face[]
+---@return number[] scores 0..1, one a face
+function FaceDetector:opinions(frame, faces)
+  local h, w, opinions = frame:size(1), frame:size(2), {}
+  frame = frame:contiguous()
+  for i, f in ipairs(faces) do
+    local size, views, sum = math.max(f.width, f.height), {}, 0
+    for k, times in ipairs(CLOSER) do views[k] = { x = f.x, y = f.y, side = times * size, angle = f.angle } end
+    for _, list in ipairs(self:look(frame, views, LOWEST, math.min(math.ceil(CLOSER[#CLOSER] / 2 * size), w, h))) do
+      local best = 0
+      for _, d in ipairs(list) do
+        local both, ratio = (d.width + d.height + f.width + f.height) / 4, (d.width + d.height) / (f.width + f.height)
+        if math.sqrt((d.x - f.x) ^ 2 + (d.y - f.y) ^ 2) < both / 2 and ratio > .5 and ratio < 2 then best = math.max(best, d.score) end
+      end
+      sum = sum + best
+    end
+    opinions[i] = sum / #CLOSER
+  end
+  return opinions
 end
 
 return face

@@ -9,6 +9,9 @@ local finder = {}
 
 finder.detectors = { "auto", "face", "pose" }
 
+local SURE = .6 -- score of a face that is believed at once
+local WEAK = .5 -- of the least score: what goes on with a track, but makes none
+
 ---@class Finder
 local Finder = {}
 Finder.__index = Finder
@@ -23,19 +26,24 @@ function finder.tile(width, height)
   return long < 480 and 0 or math.max(320, math.ceil(long / 3))
 end
 
---- Side of the tiles of a second look, that sees what the first one is too far away for: a twelfth of the longer side, 160 pixels at least.
+--- Side of the tiles of a second look, that sees what the first one is too far away for: a twelfth of the longer side, 160 pixels at least, or a quarter of it in
+--- frames where that is less, as faces have few pixels there.
 ---@param width integer pixels of the frame
 ---@param height integer
 ---@return integer
-function finder.close_tile(width, height) return math.max(160, math.ceil(math.max(width, height) / 12)) end
+function finder.close_tile(width, height)
+  local long = math.max(width, height)
+  return math.ceil(math.max(math.min(160, long / 4), long / 12))
+end
 
 --- A finder for one recording.
 ---@param options? table detector "auto" (BlazeFace full range and BlazePose), "face" (BlazeFace alone), "pose" (BlazePose's heads and bodies alone);
 ---  confidence: least score, .3; target "face" (faces and heads), "person"; tile: side of tiles in pixels, 0: none, or a function that gives it as finder.tile does
 ---  (the default); range: of BlazeFace, "full" or "short"; turned: false never looks at turned views; edges: false never looks closer at the left and right edge;
----  adapter: a brought network as adapters.detector gives it, instead of BlazeFace; target may be one of its classes, too; margin: as masks.margin gives it, for
----  outlines of persons (boxes without); precision: of BlazeFace and BlazePose; batch: views of a frame that BlazeFace takes at once; device "cpu" (default), "cuda",
----  "cuda:N": where the networks run; fallback(err): is called when that device fails, and the CPU goes on with the same frame (without it the error goes on)
+---  alone: true asks no other detector about faces that are not sure, and gives no weak ones; adapter: a brought network as adapters.detector gives it, instead of
+---  BlazeFace; target may be one of its classes, too; margin: as masks.margin gives it, for outlines of persons (boxes without); precision: of BlazeFace and BlazePose;
+---  batch: views of a frame that BlazeFace takes at once; device "cpu" (default), "cuda", "cuda:N": where the networks run; fallback(err): is called when that device
+---  fails, and the CPU goes on with the same frame (without it the error goes on); faces, other, people: ready ones instead of the finder's own
 ---@return Finder
 function finder.new(options)
   options = options or {}
@@ -43,6 +51,7 @@ function finder.new(options)
     confidence = options.confidence or .3, target = options.target or "face", tile = options.tile or finder.tile, turned = options.turned ~= false,
     adapter = options.adapter, edges = options.edges ~= false, options = options, memory = changes.memory(),
   }, Finder)
+  if self.target == "face" and not options.alone then self.weak = WEAK * self.confidence end
   self:build(device.name(device.id(options.device)))
   self:reset()
   return self
@@ -59,6 +68,10 @@ function Finder:build(to)
   elseif detector ~= "pose" then
     self.faces = options.faces
       or face.detector { range = options.range, confidence = self.confidence, precision = precision, batch = options.batch, device = to }
+    self.other = options.other
+    if not (self.other or options.faces or options.alone) then
+      self.other = face.detector { range = options.range == "short" and "full" or "short", precision = precision, batch = options.batch, device = to }
+    end
   end
   if detector ~= "face" and not class and not (self.adapter and self.target == "person") then
     local known = self.people
@@ -88,8 +101,23 @@ local function as(kind, d)
   return { kind = kind, x = d.x, y = d.y, width = d.width, height = d.height, angle = d.angle, score = d.score, points = d.points, outline = d.outline }
 end
 
--- Faces and persons as detections of the target.
-local function gather(self, faces, persons)
+-- Faces as the other detector has its say, too: those that are not sure get the mean of both scores, and those that it brings below the least are no more than weak.
+local function believe(self, frame, faces)
+  if not self.other then return faces, {} end
+  local kept, weaker, doubtful = {}, {}, {}
+  for _, f in ipairs(faces) do
+    if f.score < SURE then doubtful[#doubtful + 1] = f end
+  end
+  for i, opinion in ipairs(self.other:opinions(frame, doubtful)) do doubtful[i].score = (doubtful[i].score + opinion) / 2 end
+  for _, f in ipairs(faces) do
+    local to = f.score >= self.confidence and kept or weaker
+    if f.score >= (self.weak or self.confidence) then to[#to + 1] = f end
+  end
+  return kept, weaker
+end
+
+-- Faces and persons as detections of the target; weaker faces beside those.
+local function gather(self, faces, persons, weaker)
   local found = {}
   if self.target == "person" then
     for _, person in ipairs(persons) do found[#found + 1] = as("person", person) end
@@ -106,6 +134,10 @@ local function gather(self, faces, persons)
     for _, f in ipairs(faces) do known = known or face.shared(person.head, f) > .5 end
     if not known then found[#found + 1] = as("face", person.head) end
   end
+  for _, f in ipairs(face.besides(weaker or {}, found)) do
+    found[#found + 1] = as("face", f)
+    found[#found].weak = true
+  end
   return found
 end
 
@@ -113,7 +145,7 @@ end
 local function look_all(self, frame, at, steps)
   local tile = type(self.tile) == "number" and self.tile or self.tile(frame:size(2), frame:size(1))
   tile = tile > 0 and tile or nil
-  local faces, ask = {}, nil
+  local faces, weaker, ask = {}, {}, nil
   if at and at.coarse and at.cell then
     function ask(detector, picture, views, least, rim)
       return self.memory:of(views, rim, at.coarse, at.cell, function(some) return detector:look(picture, some, least, rim) end)
@@ -123,12 +155,17 @@ local function look_all(self, frame, at, steps)
     faces = self.adapter:detect(frame, self.confidence, self.target)
     if not self.people then return faces end
   elseif self.faces then
-    faces = self.faces:search(frame, { tile = tile, turned = false, ask = ask })
-    if self.edges then faces = face.merge { faces, self.faces:edges(frame, tile, ask) } end
+    local cut, weakly, fallen = {}
+    faces, weaker = self.faces:search(frame, { tile = tile, turned = false, ask = ask, weak = self.weak })
+    if self.edges then cut, weakly = self.faces:edges(frame, tile, ask, self.weak) end
+    faces, fallen = believe(self, frame, face.merge { faces, cut })
+    weaker = self.weak and face.merge { weaker or {}, weakly or {}, fallen } or {}
   end
   local persons = self.people and self.people:process(frame, faces, { steps = steps, heads = self.target ~= "person" and steps > 1 }) or {}
-  if self.faces and self.turned and #faces == 0 and #persons == 0 then faces = self.faces:search(frame, { tile = tile, upright = false, ask = ask }) end
-  return gather(self, faces, persons)
+  if self.faces and self.turned and #faces == 0 and #persons == 0 then
+    faces = believe(self, frame, (self.faces:search(frame, { tile = tile, upright = false, ask = ask })))
+  end
+  return gather(self, faces, persons, weaker)
 end
 
 -- Side of a square round a detection in which the face network finds what is there, in its sizes.
@@ -140,7 +177,7 @@ local function look_near(self, frame, near, steps)
   local faces, views, missing = {}, {}, {}
   for i, d in ipairs(near) do views[i] = { x = d.x, y = d.y, side = math.max(ROUND * math.max(d.width, d.height), 96), angle = d.angle or 0 } end
   if self.adapter then faces = self.adapter:detect(frame, self.confidence, self.target) end
-  if self.faces then faces = face.merge(self.faces:look(frame, views, self.confidence + (1 - self.confidence) / 4)) end
+  if self.faces then faces = believe(self, frame, face.merge(self.faces:look(frame, views, self.confidence + (1 - self.confidence) / 4))) end
   for _, d in ipairs(near) do
     local seen = false
     for _, f in ipairs(faces) do seen = seen or self.target ~= "person" and math.sqrt((f.x - d.x) ^ 2 + (f.y - d.y) ^ 2) < (d.width + d.height) / 2 end
@@ -153,7 +190,8 @@ end
 ---@param frame Tensor u8 [H,W,3] RGB
 ---@param at? {index: integer, coarse: Tensor?, cell: integer?, near: table[]?} its number, if frames are left out between the looks; its coarse picture: views in which
 ---  nothing changed are not searched again; near: only what is near one of these detections is wanted
----@return table[] detections kind "face", "person" or the brought network's class; x, y, width, height (pixels, centre), angle, score, points (faces)
+---@return table[] detections kind "face", "person" or the brought network's class; x, y, width, height (pixels, centre), angle, score, points (faces); weak: true where
+---  the score is below the least, so that it only tells where something surer of a moment before or after is
 function Finder:look(frame, at)
   frame = frame:contiguous()
   local steps = at and self.index and math.abs(at.index - self.index) or 1

@@ -66,7 +66,7 @@ local function look(self, e, near, sure)
   return ok
 end
 
--- Detections of two looks one to one, the nearest first, as {a, b, distance in sizes}; and those of either that have no other.
+-- Detections of two looks one to one, the nearest first and weak ones last, as {a, b, distance in sizes}; and those of either that have no other, but for weak ones.
 local function match(a, b)
   local all, taken, list, alone = {}, {}, {}, {}
   for i, d in ipairs(a) do
@@ -75,7 +75,9 @@ local function match(a, b)
       if distance and distance <= FAR then all[#all + 1] = { d, e, distance, i, k } end
     end
   end
+  local function weakness(p) return (p[1].weak and 1 or 0) + (p[2].weak and 1 or 0) end
   table.sort(all, function(p, q)
+    if weakness(p) ~= weakness(q) then return weakness(p) < weakness(q) end
     if p[3] ~= q[3] then return p[3] < q[3] end
     if p[4] ~= q[4] then return p[4] < q[4] end
     return p[5] < q[5]
@@ -88,7 +90,7 @@ local function match(a, b)
   end
   for _, side in ipairs { a, b } do
     for _, d in ipairs(side) do
-      if not taken[d] then alone[#alone + 1] = d end
+      if not taken[d] and not d.weak then alone[#alone + 1] = d end
     end
   end
   return list, alone
@@ -100,7 +102,7 @@ local function between(a, b, u)
   local bow = 2 * u * (1 - u)
   local d = {
     kind = a.kind, x = a.x + u * (b.x - a.x), y = a.y + u * (b.y - a.y), angle = (a.angle or 0) + u * angle, score = math.min(a.score, b.score),
-    width = a.width + u * (b.width - a.width) + bow * math.abs(b.x - a.x), height = a.height + u * (b.height - a.height) + bow * math.abs(b.y - a.y),
+    weak = a.weak or b.weak, width = a.width + u * (b.width - a.width) + bow * math.abs(b.x - a.x), height = a.height + u * (b.height - a.height) + bow * math.abs(b.y - a.y),
   }
   if a.points and b.points and #a.points == #b.points then
     d.points = {}
@@ -137,7 +139,7 @@ local function settle(self, list, i, j, straight)
   for _, pair in ipairs(pairs_) do
     if pair[3] <= NEAR or straight and (straight[pair[1]] or straight[pair[2]]) then
       sure[#sure + 1] = pair
-    else
+    elseif not (pair[1].weak and pair[2].weak) then
       swift[#swift + 1] = pair
       loose[#loose + 1], loose[#loose + 2] = pair[1], pair[2]
     end

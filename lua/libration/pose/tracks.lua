@@ -76,7 +76,7 @@ Tracker.__index = Tracker
 --- A tracker of one recording.
 ---@param options? {gap: number, lead: integer, smooth: integer, evidence: number} gap: seconds between two hits over which a track goes on (1); lead: frames
 ---  covered before the first hit and after the last (5); smooth: frames on each side that a box is averaged over (2); evidence: what the scores of a track's hits
----  must add up to, else it is dropped (0)
+---  must add up to, else it is dropped (0); and one of them must not be weak
 ---@return Tracker
 function tracks.tracker(options)
   options = options or {}
@@ -122,16 +122,24 @@ local function bridge(track, frame, time, d)
   end
 end
 
+-- A track is over: what was never seen surely is not kept.
+local function close(self, track)
+  if track.seen and track.sum >= self.evidence then self.done[#self.done + 1] = track end
+end
+
+local AFTER = 100 -- larger than any misfit: weak detections and weak tracks get what the others leave
+
 --- The detections of the next frame.
 ---@param time number seconds
----@param detections table[] each x, y, width, height (pixels, centre), score, kind, and angle and points where there are any
+---@param detections table[] each x, y, width, height (pixels, centre), score, kind, and angle and points where there are any; weak: true for what goes on with a
+---  track but is none by itself (hysteresis: Canny 1986; with tracks: Zhang et al. 2022, ByteTrack)
 function Tracker:update(time, detections)
   self.frame = self.frame + 1
   local frame, pairs_, taken_track, taken = self.frame, {}, {}, {}
   for t, track in ipairs(self.open) do
     for i, d in ipairs(detections) do
       local cost = track.kind == d.kind and misfit(track, d, frame)
-      if cost then pairs_[#pairs_ + 1] = { cost, t, i } end
+      if cost then pairs_[#pairs_ + 1] = { cost + (d.weak and 2 * AFTER or 0) + (track.seen and 0 or AFTER), t, i } end
     end
   end
   table.sort(pairs_, function(a, b)
@@ -149,13 +157,14 @@ function Tracker:update(time, detections)
       bridge(track, frame, time, d)
       put(track:append(), frame, time, d)
       track.outlines[frame] = d.outline
+      track.sum, track.seen = track.sum + d.score, track.seen or not d.weak
       track.vx, track.vy = .5 * track.vx + .5 * (d.x - x) / n, .5 * track.vy + .5 * (d.y - y) / n
     end
   end
   for i, d in ipairs(detections) do
     if not taken[i] then
       local track = tracks.new_track(d.kind)
-      track.vx, track.vy, track.least = 0, 0, self.first
+      track.vx, track.vy, track.least, track.sum, track.seen = 0, 0, self.first, d.score, not d.weak
       put(track:append(), frame, time, d)
       track.outlines[frame] = d.outline
       self.open[#self.open + 1] = track
@@ -163,14 +172,14 @@ function Tracker:update(time, detections)
   end
   local still = {}
   for _, track in ipairs(self.open) do
-    if time - track.samples[track.count - 1].time > self.gap then self.done[#self.done + 1] = track else still[#still + 1] = track end
+    if time - track.samples[track.count - 1].time > self.gap then close(self, track) else still[#still + 1] = track end
   end
   self.open = still
 end
 
 --- The scene ends: tracks do not go on in the next frame, nor do their leads.
 function Tracker:cut()
-  for _, track in ipairs(self.open) do self.done[#self.done + 1] = track end
+  for _, track in ipairs(self.open) do close(self, track) end
   self.open, self.first = {}, self.frame + 1
   for _, track in ipairs(self.done) do track.most = track.most or self.frame end
 end
@@ -220,13 +229,6 @@ local function extend(track, lead, times, most)
   return whole
 end
 
--- Sum of the scores of a track's hits.
-local function evidence_of(track)
-  local sum = 0
-  for i = 0, track.count - 1 do sum = sum + track.samples[i].score end
-  return sum
-end
-
 --- Ends the recording.
 ---@param times fun(frame: integer): number seconds of a frame, from 1
 ---@return Track[] tracks in order of their first frame, numbered from 1
@@ -234,10 +236,8 @@ function Tracker:finish(times)
   self:cut()
   local all = {}
   for i, track in ipairs(self.done) do
-    if evidence_of(track) >= self.evidence then
-      smooth(track, self.smooth)
-      all[#all + 1] = extend(track, self.lead, times, self.frame)
-    end
+    smooth(track, self.smooth)
+    all[i] = extend(track, self.lead, times, self.frame)
     self.done[i] = nil -- an hour's samples are not kept twice
   end
   table.sort(all, function(a, b)
