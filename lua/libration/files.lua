@@ -140,24 +140,42 @@ end
 
 local PIECE = 65536
 
+--- A file piece by piece.
+---@param path string
+---@param limit? integer refuse files of more bytes
+---@return (fun(): string|nil, string|nil)|nil next gives the next piece; nil at the end, nil and the reason where it cannot be read; or nil and the reason
+---@return string|nil reason
+function files.pieces(path, limit)
+  if files.is_folder(path) then return nil, refusal("read", path, "it is a folder") end
+  local file, err = io.open(path, "rb")
+  if not file then return nil, refusal("read", path, err) end
+  local size = 0
+  return function()
+    local piece, reason = file:read(PIECE)
+    size = size + #(piece or "")
+    if not piece then file:close() end
+    if reason then return nil, refusal("read", path, reason) end
+    if limit and size > limit then
+      file:close()
+      return nil, refusal("read", path, ("it has more than %d bytes"):format(limit))
+    end
+    return piece
+  end
+end
+
 ---The whole file as a string.
 ---@param limit? integer refuse files of more bytes
 ---@return string|nil text, or nil and the reason
 function files.read(path, limit)
-  if files.is_folder(path) then return nil, refusal("read", path, "it is a folder") end
-  local file, err = io.open(path, "rb")
-  if not file then return nil, refusal("read", path, err) end
-  local parts, size = {}, 0
-  local piece, reason
+  local next_piece, why = files.pieces(path, limit)
+  if not next_piece then return nil, why end
+  local parts, piece, reason = {}
   repeat -- never a buffer of the limit's size: LuaJIT keeps it, and its collector rests until as much garbage again has come
-    piece, reason = file:read(PIECE)
-    parts[#parts + 1], size = piece, size + #(piece or "")
-  until not piece or limit and size > limit
-  file:close()
-  if reason then return nil, refusal("read", path, reason) end
-  local text = table.concat(parts)
-  if limit and size > limit then return nil, refusal("read", path, ("it has more than %d bytes"):format(limit)) end
-  return text
+    piece, reason = next_piece()
+    parts[#parts + 1] = piece
+  until not piece
+  if reason then return nil, reason end
+  return table.concat(parts)
 end
 
 local counter = 0

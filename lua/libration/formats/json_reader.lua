@@ -1,36 +1,76 @@
 -- Reads JSON piece by piece, for files that people edit: every refusal names file, line and field, and nothing is held but what the caller keeps.
+local files = require "libration.files"
+
 local json_reader = {}
 
 ---@class JsonReader
 ---@field path string file, for errors
+---@field text string a window of the file; `at` is the place in it
+---@field line integer of the file, at the place `counted` of the window
 local Reader = {}
 Reader.__index = Reader
 
---- A reader of a text.
----@param text string
----@param path string the file's name, for errors
----@return JsonReader
-function json_reader.new(text, path)
-  return setmetatable({ text = text, path = path, at = 1, trail = {} }, Reader)
+local AHEAD = 65536 -- bytes of the window before its end at which more is fetched: no word or number is longer
+
+--- A reader of a file.
+---@param path string
+---@param limit integer bytes that the file may have
+---@return JsonReader|nil reader, or nil and the reason
+---@return string|nil reason
+function json_reader.open(path, limit)
+  local more, why = files.pieces(path, limit)
+  if not more then return nil, why end
+  return setmetatable({ more = more, text = "", path = path, at = 1, line = 1, counted = 1, trail = {} }, Reader)
+end
+
+-- The line of the file at which the reader is.
+local function line_here(self)
+  local text, at = self.text, self.at
+  local stop = text:find("\n", self.counted, true)
+  while stop and stop < at do
+    self.line, self.counted = self.line + 1, stop + 1
+    stop = text:find("\n", stop + 1, true)
+  end
+  return self.line
 end
 
 --- Raises one line: file, line, field, what is wrong.
 ---@param what string
-function Reader:fail(what)
-  local line, from = 1, 1
-  while true do
-    local stop = self.text:find("\n", from, true)
-    if not stop or stop >= self.at then break end
-    line, from = line + 1, stop + 1
-  end
+---@param line? integer the line at which it is, where that is not where the reader is
+function Reader:fail(what, line)
   local field = table.concat(self.trail):gsub("^%.", "")
-  error(("%s, line %d%s: %s"):format(self.path, line, field ~= "" and ", " .. field or "", what), 0)
+  error(("%s, line %d%s: %s"):format(self.path, line or line_here(self), field ~= "" and ", " .. field or "", what), 0)
+end
+
+-- Moves the window on: what was read goes, more comes. False at the end of the file.
+local function fetch(self)
+  if not self.more then return false end
+  line_here(self)
+  local parts = { self.text:sub(self.at) }
+  for i = 2, 5 do
+    local piece, reason = self.more()
+    if reason then error(reason, 0) end
+    if not piece then
+      self.more = nil
+      break
+    end
+    parts[i] = piece
+  end
+  self.text, self.at, self.counted = table.concat(parts), 1, 1
+  return true
 end
 
 -- Goes to the next character that is no white space; returns it, "" at the end.
 local function peek(self)
-  self.at = self.text:find("[^ \t\r\n]", self.at) or #self.text + 1
-  return self.text:sub(self.at, self.at)
+  if self.more and #self.text - self.at < AHEAD then fetch(self) end
+  local at = self.text:find("[^ \t\r\n]", self.at)
+  while not at do
+    self.at = #self.text + 1
+    if not fetch(self) then return "" end
+    at = self.text:find "[^ \t\r\n]"
+  end
+  self.at = at
+  return self.text:sub(at, at)
 end
 
 local function shown(self)
@@ -59,6 +99,12 @@ function Reader:string()
   local parts, at = {}, self.at + 1
   while true do
     local stop = self.text:find('["\\%c]', at)
+    while self.more and (not stop or #self.text - stop < 12) do -- it, or an escape in it, goes on behind the window
+      self.at = stop or #self.text + 1
+      parts[#parts + 1] = self.text:sub(at, self.at - 1)
+      fetch(self)
+      at, stop = 1, self.text:find '["\\%c]'
+    end
     if not stop then self:fail "text without its closing quote" end
     parts[#parts + 1] = self.text:sub(at, stop - 1)
     local c = self.text:sub(stop, stop)
@@ -147,12 +193,11 @@ function Reader:object(fields, needed)
   expect(self, "{", ", the beginning of an object")
   local depth, seen = #self.trail + 1, {}
   if depth > 64 then self:fail "nested too deeply" end
-  local start = self.at
+  local start = line_here(self)
   if peek(self) == "}" then
     self.at = self.at + 1
   else
     while true do
-      local before = self.at
       local name = self:string()
       self.trail[depth] = "." .. name
       if seen[name] then self:fail "stands twice" end
@@ -161,7 +206,6 @@ function Reader:object(fields, needed)
         local known = {}
         for key in pairs(fields) do known[#known + 1] = key end
         table.sort(known)
-        self.at = before
         self:fail("unknown field; known are " .. table.concat(known, ", "))
       end
       expect(self, ":")
@@ -174,10 +218,7 @@ function Reader:object(fields, needed)
     end
   end
   for _, name in ipairs(needed or {}) do
-    if not seen[name] then
-      self.at = start
-      self:fail(("the field '%s' is missing"):format(name))
-    end
+    if not seen[name] then self:fail(("the field '%s' is missing"):format(name), start) end
   end
 end
 

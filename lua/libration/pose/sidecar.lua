@@ -89,10 +89,9 @@ end
 ---@param path string
 ---@return {mask: string, points: number[][]}[]|nil regions, or nil and one line that names file, line and field
 function sidecar.read_regions(path)
-  local text, why = files.read(path, 16777216)
-  if not text then return nil, why end
+  local r, why = json_reader.open(path, 16777216)
+  if not r then return nil, why end
   local ok, regions = pcall(function()
-    local r = json_reader.new(text, path)
     local list = read_regions(r)
     r:finish()
     return list
@@ -102,27 +101,29 @@ function sidecar.read_regions(path)
 end
 
 local function read_samples(r, track, frames)
-  local before = 0
+  local before, s, points, outline = 0, nil, nil, nil
+  local function number(name, least, most) return function() s[name] = r:number(least, most) end end
+  local fields, needed = {
+    frame = function()
+      s.frame = r:number(1, frames, true)
+      if s.frame <= before then r:fail(("%d after %d, want frames in order"):format(s.frame, before)) end
+      before = s.frame
+    end,
+    time = number("time", -1e9, 1e9), x = number("x", -1e6, 1e6), y = number("y", -1e6, 1e6), width = number("width", .01, 1e6), height = number("height", .01, 1e6),
+    angle = number("angle", -100, 100), confidence = number("score", 0, 1), points = function() points = read_points(r, 12) end,
+    outline = function()
+      outline = r:string()
+      local known, why = silhouette.read(outline)
+      if not known then r:fail(why) end
+    end,
+  }, { "frame", "x", "y", "width", "height" }
   r:list(function()
-    local s, points, outline = track:append(), nil, nil
-    local function number(name, least, most) return function() s[name] = r:number(least, most) end end
-    r:object({
-      frame = function()
-        s.frame = r:number(1, frames, true)
-        if s.frame <= before then r:fail(("%d after %d, want frames in order"):format(s.frame, before)) end
-        before = s.frame
-      end,
-      time = number("time", -1e9, 1e9), x = number("x", -1e6, 1e6), y = number("y", -1e6, 1e6), width = number("width", .01, 1e6), height = number("height", .01, 1e6),
-      angle = number("angle", -100, 100), confidence = number("score", 0, 1), points = function() points = read_points(r, 12) end,
-      outline = function()
-        outline = r:string()
-        local known, why = silhouette.read(outline)
-        if not known then r:fail(why) end
-      end,
-    }, { "frame", "x", "y", "width", "height" })
+    s, points, outline = track:append(), nil, nil
+    r:object(fields, needed)
     for k = 1, points and 12 or 0 do s.points[k - 1] = points[k] end
     track.outlines[s.frame] = outline
   end)
+  track = nil -- compiled traces hold the functions above, and what these hold
 end
 
 local STYLES = { blur = true, mosaic = true, box = true }
@@ -131,10 +132,10 @@ local STYLES = { blur = true, mosaic = true, box = true }
 ---@param path string
 ---@return Sidecar|nil plan, or nil and one line that names file, line and field
 function sidecar.read(path)
-  local text, why = files.read(path, LARGEST)
-  if not text then return nil, why end
+  local r, why = json_reader.open(path, LARGEST)
+  if not r then return nil, why end
+  local pause = collectgarbage("setpause", 110) -- an hour's samples are tens of megabytes; as much again for what reading them leaves behind is too much
   local plan = { blank = {}, regions = {}, tracks = {}, input = {}, settings = {} }
-  local r = json_reader.new(text, path)
   local function input_number(name, least) return function() plan.input[name] = r:number(least, 1e9, true) end end
   local function setting(name) return function() plan.settings[name] = r:string() end end
   local function setting_number(name, least, most) return function() plan.settings[name] = r:number(least, most) end end
@@ -155,7 +156,7 @@ function sidecar.read(path)
       end,
       samples = function() read_samples(r, track, plan.input.frames or 1e9) end,
     }, { "id", "kind", "samples" })
-    plan.tracks[i] = track
+    plan.tracks[i], track = track, nil
   end
   local ok, err = pcall(function()
     r:object({
@@ -188,8 +189,11 @@ function sidecar.read(path)
     }, { "format", "version", "input", "settings", "tracks" })
     r:finish()
   end)
+  collectgarbage("setpause", pause)
   if not ok then return nil, err end
-  return plan
+  local whole = plan
+  plan = nil -- as in read_samples
+  return whole
 end
 
 return sidecar
