@@ -289,6 +289,7 @@ end
 -- One input from its file to its result; fills the row of the report.
 local function work(item, o, given, tools, row)
   prepare(item, o, given, tools, row)
+  jit.flush() -- compiled traces hold what their functions held, here an hour's samples
   collectgarbage()
   if o.preview then
     require("libration.pose.anonymiser").preview(item.path, item.preview, assert(require("libration.pose.sidecar").read(item.sidecar)), 16)
