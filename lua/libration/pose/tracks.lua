@@ -93,10 +93,11 @@ local function misfit(track, d, frame)
   local damped = (1 - .8 ^ ahead) / (1 - .8) -- trust in the speed fades
   local x, y = s.x + track.vx * damped, s.y + track.vy * damped
   local size = (s.width + s.height + d.width + d.height) / 4
-  local ratio = (d.width * d.height + 1e-6) / (s.width * s.height + 1e-6)
-  if ratio > 5 or ratio < .2 then return nil end
+  local ratio, weak = (d.width * d.height + 1e-6) / (s.width * s.height + 1e-6), d.weak or not track.seen
+  local growth = weak and 2.2 or 5
+  if ratio > growth or ratio < 1 / growth then return nil end
   local far = math.sqrt((d.x - x) ^ 2 + (d.y - y) ^ 2) / math.max(size, 1e-6)
-  if far > .8 + .05 * math.min(ahead - 1, 14) then return nil end
+  if far > (weak and .5 or .8 + .05 * math.min(ahead - 1, 14)) then return nil end -- what is weak is there or is something else
   local w = math.min(x + s.width / 2, d.x + d.width / 2) - math.max(x - s.width / 2, d.x - d.width / 2)
   local h = math.min(y + s.height / 2, d.y + d.height / 2) - math.max(y - s.height / 2, d.y - d.height / 2)
   local both = math.max(0, w) * math.max(0, h)
