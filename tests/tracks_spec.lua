@@ -134,6 +134,9 @@ describe("tracks", function()
     -- the weak one lies where the track was, the sure one beside it
     all = run({ lead = 0, smooth = 0 }, { { box(100, 100, 40) }, { box(100, 100, 40, weak), box(112, 100, 40) }, { box(112, 100, 40) } })
     assert.same({ 1, 3, 112 }, { #all, all[1].count, all[1].samples[1].x })
+    -- a sure hit goes on with what was seen weakly in its own place, not with a surer one beside that
+    all = run({ lead = 0, smooth = 0 }, { { box(100, 100, 40, weak), box(130, 120, 30) }, { box(101, 100, 40) } })
+    assert.same({ 2, 2, 1 }, { #all, all[1].count, all[2].count })
   end)
 
   it("gives the sample of a frame, also in a track with holes", function()

@@ -128,7 +128,8 @@ local function close(self, track)
   if track.seen and track.sum >= self.evidence then self.done[#self.done + 1] = track end
 end
 
-local AFTER = 100 -- larger than any misfit: weak detections and weak tracks get what the others leave
+local AFTER = 100 -- larger than any misfit: weak detections get what the others leave
+local UNSURE = .5 -- by which a detection must fit a track better that was only seen weakly than one that was seen surely
 
 --- The detections of the next frame.
 ---@param time number seconds
@@ -140,7 +141,7 @@ function Tracker:update(time, detections)
   for t, track in ipairs(self.open) do
     for i, d in ipairs(detections) do
       local cost = track.kind == d.kind and misfit(track, d, frame)
-      if cost then pairs_[#pairs_ + 1] = { cost + (d.weak and 2 * AFTER or 0) + (track.seen and 0 or AFTER), t, i } end
+      if cost then pairs_[#pairs_ + 1] = { cost + (d.weak and AFTER or 0) + (track.seen and 0 or UNSURE), t, i } end
     end
   end
   table.sort(pairs_, function(a, b)
