@@ -32,7 +32,8 @@ local rows = {
   {"detector", "auto", "auto: BlazeFace full range, and heads and bodies by BlazePose; face, pose: one of them alone", choices = {"auto", "face", "pose"}},
   {"weights", "", "your own detection network (.onnx, .tflite) instead of BlazeFace; beside it BlazePose looks for heads unless --detector face", metavar = "FILE"},
   {"adapter", "", "how that network's answer is read, where its outputs do not tell: " .. table.concat(ADAPTERS, ", "), metavar = "NAME"},
-  {"confidence", .3, "least score of a face; a track counts when its scores add up to twice that", type = "number", above = 0, max = 1},
+  {"confidence", .3, "least score of a face (of two detectors together where one alone is not sure: .6); a track counts when its scores add up to twice that; half of it " ..
+    "is enough where the face was surer a moment before or after", type = "number", above = 0, max = 1},
   {"margin", ".6", "what is covered around a face: a share of its size, or pixels such as 12px; a quarter of the share around persons", metavar = "SHARE|PX", check = margin_of},
   {"tile", -1, "side in pixels of the squares in which small faces are looked for; 0: the whole frame only; -1: a third of its longer side, at least 320",
     min = -1, metavar = "PX"},

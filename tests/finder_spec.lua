@@ -42,7 +42,7 @@ describe("finder", function()
     for _, x in ipairs { 50, 150, 250, 450 } do assert.is_nil(found[x].weak) end
     -- what falls below is no more than weak
     assert.near(.275, found[350].score, 1e-9)
-    assert.is_true(found[350].weak)
+    assert.is_true(found[350].weak and found[350].doubted and not found[250].doubted)
     -- round a detection of a moment ago the same is asked
     f, asked = made({ at(50, .5), at(150, .5) }, {}, { [50] = .5 })
     found = by_place(f:look(frame, { index = 1, near = { at(50, .5), at(150, .5) } }))

@@ -72,7 +72,7 @@ end
 
 --- Writes files of two networks with the shapes of BlazePose's that see somebody in the top left corner of every picture, and one of BlazeFace's that takes what is
 --- bright for faces: what they cost is next to nothing.
----@param folder string where pose_detection.tflite, pose_landmark_full.tflite and face_detection_full_range_sparse.tflite go
+---@param folder string where pose_detection.tflite, pose_landmark_full.tflite, face_detection_full_range_sparse.tflite and face_detection_short_range.tflite go
 ---@param weight number|nil of the picture in the landmarks, 0
 function cases.write_networks(folder, weight)
   local function f32(list) return tflite.bytes("f32", list) end
@@ -116,6 +116,7 @@ function cases.write_networks(folder, weight)
   points[5 * 33 + 1], points[5 * 33 + 2], points[5 * 34 + 1], points[5 * 34 + 2] = 128, 128, 128, 26
   local box = { 0, 0, 40, 48, -8, -6, 8, -6, 0, 2, 0, 9, -18, 0, 18, 0 }
   write("face_detection_full_range_sparse", 192, { { "boxes", 48, 48, box, 0, true }, { "scores", 48, 48, { -2 }, 2, true } })
+  write("face_detection_short_range", 128, { { "boxes", 32, 28, box, 0, true }, { "scores", 32, 28, { -2 }, 2, true } })
   write("pose_landmark_full", 256, { { "Identity", 1, 1, points, weight }, { "Identity_1", 1, 1, { .9 } }, { "Identity_3", 64, 64, same(39, -20) },
     { "Identity_4", 1, 1, same(117, .5), weight } })
 end

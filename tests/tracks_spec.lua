@@ -121,9 +121,28 @@ describe("tracks", function()
     assert.same({ 30, 1, 30 }, { all[1].count, all[1].samples[0].frame, all[1].samples[29].frame })
     assert.equal(0, #run({}, { { box(100, 100, 40, weak) }, { box(100, 100, 40, weak) } }))
     assert.equal(0, #run({ evidence = .8 }, { { box(100, 100, 40, weak) }, { box(100, 100, 40, { score = .5 }) } }))
+    -- what one detector is sure of in most frames of a second stays, against the other's doubt
+    for _, case in ipairs { { 12, 1, 1 }, { 12, 2, 0 }, { 9, 1, 0 } } do
+      frames = {}
+      for i = 1, case[1] do frames[i] = { box(100, 100, 40, { score = .25, weak = true, doubted = i % case[2] == 0 }) } end
+      assert.equal(case[3], #run({ evidence = .6 }, frames))
+    end
+    -- what is weak must lie nearer than what is sure, and be of nearly the same size
+    for _, case in ipairs { { 128, 40, 1, 2 }, { 115, 40, 2, 2 }, { 105, 70, 1, 2 }, { 105, 56, 2, 2 } } do
+      for first = 1, 2 do
+        local pair = { { box(100, 100, 40) }, { box(case[1], 100, case[2], weak) } }
+        all = run({ lead = 0, smooth = 0 }, { pair[first], pair[3 - first] })
+        assert.same({ 1, case[3] }, { #all, all[1].count })
+      end
+      all = run({ lead = 0, smooth = 0 }, { { box(100, 100, 40) }, { box(case[1], 100, case[2]) } })
+      assert.same({ 1, case[4] }, { #all, all[1].count })
+    end
     -- the weak one lies where the track was, the sure one beside it
     all = run({ lead = 0, smooth = 0 }, { { box(100, 100, 40) }, { box(100, 100, 40, weak), box(112, 100, 40) }, { box(112, 100, 40) } })
     assert.same({ 1, 3, 112 }, { #all, all[1].count, all[1].samples[1].x })
+    -- a sure hit goes on with what was seen weakly in its own place, not with a surer one beside that
+    all = run({ lead = 0, smooth = 0 }, { { box(100, 100, 40, weak), box(130, 120, 30) }, { box(101, 100, 40) } })
+    assert.same({ 2, 2, 1 }, { #all, all[1].count, all[2].count })
   end)
 
   it("gives the sample of a frame, also in a track with holes", function()

@@ -98,10 +98,11 @@ local function body_of(f)
 end
 
 local function as(kind, d)
-  return { kind = kind, x = d.x, y = d.y, width = d.width, height = d.height, angle = d.angle, score = d.score, points = d.points, outline = d.outline }
+  return { kind = kind, x = d.x, y = d.y, width = d.width, height = d.height, angle = d.angle, score = d.score, points = d.points, outline = d.outline,
+    doubted = d.doubted }
 end
 
--- Faces as the other detector has its say, too: those that are not sure get the mean of both scores, and those that it brings below the least are no more than weak.
+-- Faces as the other detector has its say, too: those that are not sure get the mean of both scores, and those that it brings below the least are doubted.
 local function believe(self, frame, faces)
   if not self.other then return faces, {} end
   local kept, weaker, doubtful = {}, {}, {}
@@ -110,8 +111,9 @@ local function believe(self, frame, faces)
   end
   for i, opinion in ipairs(self.other:opinions(frame, doubtful)) do doubtful[i].score = (doubtful[i].score + opinion) / 2 end
   for _, f in ipairs(faces) do
-    local to = f.score >= self.confidence and kept or weaker
-    if f.score >= (self.weak or self.confidence) then to[#to + 1] = f end
+    f.doubted = f.score < self.confidence or nil
+    local to = f.doubted and weaker or kept
+    to[#to + 1] = f
   end
   return kept, weaker
 end
@@ -159,7 +161,7 @@ local function look_all(self, frame, at, steps)
     faces, weaker = self.faces:search(frame, { tile = tile, turned = false, ask = ask, weak = self.weak })
     if self.edges then cut, weakly = self.faces:edges(frame, tile, ask, self.weak) end
     faces, fallen = believe(self, frame, face.merge { faces, cut })
-    weaker = self.weak and face.merge { weaker or {}, weakly or {}, fallen } or {}
+    weaker = self.weak and face.merge { fallen, face.besides(face.merge { weaker or {}, weakly or {} }, fallen) } or {}
   end
   local persons = self.people and self.people:process(frame, faces, { steps = steps, heads = self.target ~= "person" and steps > 1 }) or {}
   if self.faces and self.turned and #faces == 0 and #persons == 0 then
@@ -191,7 +193,7 @@ end
 ---@param at? {index: integer, coarse: Tensor?, cell: integer?, near: table[]?} its number, if frames are left out between the looks; its coarse picture: views in which
 ---  nothing changed are not searched again; near: only what is near one of these detections is wanted
 ---@return table[] detections kind "face", "person" or the brought network's class; x, y, width, height (pixels, centre), angle, score, points (faces); weak: true where
----  the score is below the least, so that it only tells where something surer of a moment before or after is
+---  the score is below the least, so that it only tells where something surer of a moment before or after is; doubted: true where that is so by the other detector's say
 function Finder:look(frame, at)
   frame = frame:contiguous()
   local steps = at and self.index and math.abs(at.index - self.index) or 1

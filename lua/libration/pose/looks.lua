@@ -102,7 +102,8 @@ local function between(a, b, u)
   local bow = 2 * u * (1 - u)
   local d = {
     kind = a.kind, x = a.x + u * (b.x - a.x), y = a.y + u * (b.y - a.y), angle = (a.angle or 0) + u * angle, score = math.min(a.score, b.score),
-    weak = a.weak or b.weak, width = a.width + u * (b.width - a.width) + bow * math.abs(b.x - a.x), height = a.height + u * (b.height - a.height) + bow * math.abs(b.y - a.y),
+    width = a.width + u * (b.width - a.width) + bow * math.abs(b.x - a.x), height = a.height + u * (b.height - a.height) + bow * math.abs(b.y - a.y),
+    weak = a.weak or b.weak, doubted = a.doubted or b.doubted,
   }
   if a.points and b.points and #a.points == #b.points then
     d.points = {}

@@ -76,7 +76,7 @@ Tracker.__index = Tracker
 --- A tracker of one recording.
 ---@param options? {gap: number, lead: integer, smooth: integer, evidence: number} gap: seconds between two hits over which a track goes on (1); lead: frames
 ---  covered before the first hit and after the last (5); smooth: frames on each side that a box is averaged over (2); evidence: what the scores of a track's hits
----  must add up to, else it is dropped (0); and one of them must not be weak
+---  must add up to, else it is dropped (0); and one of them must not be weak, or most of them doubted, for as long as a gap may be
 ---@return Tracker
 function tracks.tracker(options)
   options = options or {}
@@ -93,10 +93,11 @@ local function misfit(track, d, frame)
   local damped = (1 - .8 ^ ahead) / (1 - .8) -- trust in the speed fades
   local x, y = s.x + track.vx * damped, s.y + track.vy * damped
   local size = (s.width + s.height + d.width + d.height) / 4
-  local ratio = (d.width * d.height + 1e-6) / (s.width * s.height + 1e-6)
-  if ratio > 5 or ratio < .2 then return nil end
+  local ratio, weak = (d.width * d.height + 1e-6) / (s.width * s.height + 1e-6), d.weak or not track.seen
+  local growth = weak and 2.2 or 5
+  if ratio > growth or ratio < 1 / growth then return nil end
   local far = math.sqrt((d.x - x) ^ 2 + (d.y - y) ^ 2) / math.max(size, 1e-6)
-  if far > .8 + .05 * math.min(ahead - 1, 14) then return nil end
+  if far > (weak and .5 or .8 + .05 * math.min(ahead - 1, 14)) then return nil end -- what is weak is there or is something else
   local w = math.min(x + s.width / 2, d.x + d.width / 2) - math.max(x - s.width / 2, d.x - d.width / 2)
   local h = math.min(y + s.height / 2, d.y + d.height / 2) - math.max(y - s.height / 2, d.y - d.height / 2)
   local both = math.max(0, w) * math.max(0, h)
@@ -122,24 +123,26 @@ local function bridge(track, frame, time, d)
   end
 end
 
--- A track is over: what was never seen surely is not kept.
+-- A track is over: what was never seen surely is not kept, but where one detector insists against the other's doubt, in most frames of a second and more.
 local function close(self, track)
-  if track.seen and track.sum >= self.evidence then self.done[#self.done + 1] = track end
+  local long = track.samples[track.count - 1].time - track.samples[0].time >= self.gap
+  if (track.seen or long and track.doubted > track.count / 2) and track.sum >= self.evidence then self.done[#self.done + 1] = track end
 end
 
-local AFTER = 100 -- larger than any misfit: weak detections and weak tracks get what the others leave
+local AFTER = 100 -- larger than any misfit: weak detections get what the others leave
+local UNSURE = .5 -- by which a detection must fit a track better that was only seen weakly than one that was seen surely
 
 --- The detections of the next frame.
 ---@param time number seconds
 ---@param detections table[] each x, y, width, height (pixels, centre), score, kind, and angle and points where there are any; weak: true for what goes on with a
----  track but is none by itself (hysteresis: Canny 1986; with tracks: Zhang et al. 2022, ByteTrack)
+---  track but is none by itself, doubted: true for weak ones that one detector was sure of (hysteresis: Canny 1986; with tracks: Zhang et al. 2022, ByteTrack)
 function Tracker:update(time, detections)
   self.frame = self.frame + 1
   local frame, pairs_, taken_track, taken = self.frame, {}, {}, {}
   for t, track in ipairs(self.open) do
     for i, d in ipairs(detections) do
       local cost = track.kind == d.kind and misfit(track, d, frame)
-      if cost then pairs_[#pairs_ + 1] = { cost + (d.weak and 2 * AFTER or 0) + (track.seen and 0 or AFTER), t, i } end
+      if cost then pairs_[#pairs_ + 1] = { cost + (d.weak and AFTER or 0) + (track.seen and 0 or UNSURE), t, i } end
     end
   end
   table.sort(pairs_, function(a, b)
@@ -157,14 +160,14 @@ function Tracker:update(time, detections)
       bridge(track, frame, time, d)
       put(track:append(), frame, time, d)
       track.outlines[frame] = d.outline
-      track.sum, track.seen = track.sum + d.score, track.seen or not d.weak
+      track.sum, track.seen, track.doubted = track.sum + d.score, track.seen or not d.weak, track.doubted + (d.doubted and 1 or 0)
       track.vx, track.vy = .5 * track.vx + .5 * (d.x - x) / n, .5 * track.vy + .5 * (d.y - y) / n
     end
   end
   for i, d in ipairs(detections) do
     if not taken[i] then
       local track = tracks.new_track(d.kind)
-      track.vx, track.vy, track.least, track.sum, track.seen = 0, 0, self.first, d.score, not d.weak
+      track.vx, track.vy, track.least, track.sum, track.seen, track.doubted = 0, 0, self.first, d.score, not d.weak, d.doubted and 1 or 0
       put(track:append(), frame, time, d)
       track.outlines[frame] = d.outline
       self.open[#self.open + 1] = track
