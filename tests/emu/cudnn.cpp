@@ -3,7 +3,6 @@
 #include "libraries.h"
 
 #include <map>
-#include <unistd.h>
 #include <vector>
 
 namespace {
@@ -179,7 +178,7 @@ int execute(void *handle, void *p, void *q)
     runs++;
     const int64_t inputs = w.dims[1], outputs = w.dims[0] / (x.dims[1] / inputs);
     emu::launch(dim3(1), dim3(1), 0, ((Handle *)handle)->stream, "cudnnBackendExecute", [=] {
-        if (slow) usleep(5000);
+        if (slow) emu::took(5);
         for (int64_t b = 0; b < y.dims[0]; b++)
             for (int64_t o = 0; o < y.dims[1]; o++)
                 for (int64_t r = 0; r < y.dims[2]; r++)

@@ -5,5 +5,6 @@
 namespace emu {
 double load(int type, const void *p, int64_t i);
 void store(int type, void *p, int64_t i, double v);
+void took(int ms); // by the device's clock, which events read
 void *cudnn_symbol(const char *name); // cudnn.cpp
 }

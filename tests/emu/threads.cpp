@@ -202,6 +202,7 @@ void entry()
     f->block->alive--, all.alive--;
     f->warp->live &= ~(1u << f->lane);
     if (!f->copies.empty()) die("a thread ended without waiting for its copies");
+    std::vector<Copy>().swap(f->copies); // its memory too: the race build takes a later thread's use of it for a race
     if (f->warp->arrived) die("a thread ended while its warp waits in a collective");
     // as on the chip: an ended thread is not waited for
     if (f->block->alive && f->block->waiting == f->block->alive) release(f->block, AT_BLOCK, f->block);

@@ -1,4 +1,5 @@
 -- What the heads of detection networks share: candidates among many anchors, hard suppression, points of COCO's body. Knows no network.
+local room = require "table.new"
 local ops = require "libration.ops"
 local tensor = require "libration.tensor"
 local ssd = require "libration.pose.ssd"
@@ -32,10 +33,11 @@ end
 ---@param detection fun(q: ffi.cdata*, i: integer): table of the numbers of all parts (float*) of anchor i (from 0): x0, y0, x1, y1, score, class, points
 ---@return table[] detections of at least that score, in order
 function boxes.above(bound, least, parts, detection)
-  return tensor.scope(function()
+  local found = {}
+  tensor.scope(function() -- returns nothing: a scope looks for tensors in all that it returns
     local index, count = ops.nonzero(ops.ge(bound:reshape(-1), least))
-    local n, found, rows = count:item(), {}, {}
-    if n == 0 then return found end
+    local n, rows = count:item(), {}
+    if n == 0 then return end
     index = index:narrow(1, 1, n):reshape(-1)
     for k, part in ipairs(parts) do
       rows[k] = part:is_contiguous() and ops.gather(part, index) or ops.gather(part:transpose(1, 2), index, 2):transpose(1, 2)
@@ -46,17 +48,18 @@ function boxes.above(bound, least, parts, detection)
       local d = detection(q + i * width, at[i])
       if d.score >= least then found[#found + 1] = d end
     end
-    return found
   end)
+  return found
 end
 
 --- A box of one class around a centre: x, y, width, height.
 ---@param q ffi.cdata* float*
 ---@param score number
+---@param n integer numbers that its points will have
 ---@return table detection without points so far
-function boxes.centred(q, score)
+function boxes.centred(q, score, n)
   local w, h = q[2] / 2, q[3] / 2
-  return { q[0] - w, q[1] - h, q[0] + w, q[1] + h, score = score, class = 0, points = {} }
+  return { q[0] - w, q[1] - h, q[0] + w, q[1] + h, score = score, class = 0, points = room(n, 0) }
 end
 
 --- One person by its points: the box of those that are seen, their mean score.

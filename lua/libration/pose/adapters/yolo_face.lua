@@ -12,7 +12,7 @@ function M.decode(outputs, least)
   local y, five = outputs[1].tensor:select(1, 1), outputs[1].shape[3] == 16
   local bound, rows = five and y:select(2, 5) or y:select(1, 5), five and y or y:transpose(1, 2) -- no probability of a class is above 1
   return boxes.suppress(boxes.above(bound, least, { rows }, function(q)
-    local d = boxes.centred(q, five and q[4] * q[15] or q[4])
+    local d = boxes.centred(q, five and q[4] * q[15] or q[4], 15)
     for k = 0, 4 do
       local p = q + 5 + (five and 2 or 3) * k
       d.points[3 * k + 1], d.points[3 * k + 2], d.points[3 * k + 3] = p[0], p[1], five and d.score or p[2]

@@ -19,7 +19,7 @@ function M.decode(outputs, least)
     end)
   end
   return boxes.suppress(boxes.above(y:select(1, 5), least, { y:transpose(1, 2) }, function(q)
-    local d = boxes.centred(q, q[4])
+    local d = boxes.centred(q, q[4], rows - 5)
     for k = 5, rows - 1 do d.points[k - 4] = q[k] end
     return d
   end), .45)
