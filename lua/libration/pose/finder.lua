@@ -7,8 +7,6 @@ local regions = require "libration.regions"
 
 local finder = {}
 
-finder.detectors = { "auto", "face", "pose" }
-
 local SURE = .6 -- score of a face that is believed at once
 local WEAK = .5 -- of the least score: what goes on with a track, but makes none
 

@@ -3,8 +3,6 @@ local silhouette = require "libration.pose.silhouette"
 
 local masks = {}
 
-masks.kinds = { "eyes", "face", "head", "person" }
-
 ---@class Mask as media.mask takes it: pixels of the frame, its corners at 0 and its size
 ---@field shape string "ellipse", "box" or "polygon"
 ---@field x number centre

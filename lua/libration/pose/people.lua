@@ -44,7 +44,6 @@ local function head_of(p, score)
   end
   return { x = .35 * (ex + mx) + .3 * rx, y = .35 * (ey + my) + .3 * ry, width = size, height = size, angle = 0, score = score, points = points }
 end
-people.head_of = head_of
 
 -- A person of whom only the circle round the body is known: the head is somewhere near its upper end.
 local function outline(rect, w, h, score)
