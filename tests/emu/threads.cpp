@@ -75,7 +75,7 @@ struct Block : Crowd {
     unsigned rank;
     char *memory[2]; // shared: of a fixed size, and of the launch's
     size_t bytes[2];
-    char begun;
+    char *begun; // one byte, of this cluster alone: what an earlier one wrote there is no race
 };
 
 struct Fiber {
@@ -247,7 +247,7 @@ unsigned emu::cluster_rank() { return current->block->rank; }
 volatile char *emu::cluster_begun(unsigned rank)
 {
     if (rank >= blocks.size()) die("a block that the cluster does not have");
-    return &blocks[rank].begun;
+    return blocks[rank].begun;
 }
 
 char *emu::cluster_place(const void *own, unsigned rank)
@@ -407,7 +407,9 @@ void emu::run_grid(dim3 grid, dim3 block, size_t dynamic_bytes, unsigned cluster
         for (Warp &w : warps) w.live = w.arrived = w.wanted = w.generation = 0;
         for (unsigned r = 0; r < cluster; r++) {
             Block &own = blocks[r];
+            Quiet quiet;
             own.rank = r, own.alive = each, own.waiting = own.generation = 0, own.memory[0] = own.memory[1] = nullptr;
+            own.begun = (char *)malloc(1);
         }
         for (unsigned i = 0; i < n; i++) {
             Fiber &q = fibers[i];
@@ -420,7 +422,7 @@ void emu::run_grid(dim3 grid, dim3 block, size_t dynamic_bytes, unsigned cluster
         shuffle(order);
         run_blocks(order, c % SETS);
         for (Block &own : blocks)
-            for (char *memory : own.memory) {
+            for (char *memory : {own.memory[0], own.memory[1], own.begun}) {
                 Quiet quiet;
                 free(memory);
             }
