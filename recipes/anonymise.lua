@@ -358,6 +358,7 @@ local function tools_of(o, given)
 end
 
 options.main(function()
+  collectgarbage("setpause", 110) -- an hour's samples are tens of megabytes in a few blocks: as much again of garbage is not waited for
   local o, given = options.parse("anonymise", about, rows, arg)
   local files, log, progress, lr = require "libration.files", require "libration.log", require "libration.progress", require "libration"
   local list, folder = inputs_of(o)

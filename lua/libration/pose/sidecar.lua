@@ -134,7 +134,6 @@ local STYLES = { blur = true, mosaic = true, box = true }
 function sidecar.read(path)
   local r, why = json_reader.open(path, LARGEST)
   if not r then return nil, why end
-  local pause = collectgarbage("setpause", 110) -- an hour's samples are tens of megabytes; as much again for what reading them leaves behind is too much
   local plan = { blank = {}, regions = {}, tracks = {}, input = {}, settings = {} }
   local function input_number(name, least) return function() plan.input[name] = r:number(least, 1e9, true) end end
   local function setting(name) return function() plan.settings[name] = r:string() end end
@@ -189,7 +188,6 @@ function sidecar.read(path)
     }, { "format", "version", "input", "settings", "tracks" })
     r:finish()
   end)
-  collectgarbage("setpause", pause)
   if not ok then return nil, err end
   local whole = plan
   plan = nil -- as in read_samples
