@@ -106,7 +106,7 @@ describe("pose on a device", function()
     local l = pose.landmarker { networks = cases.networks {}, device = "cuda" }
     local frame = cases.frame(64, 48)
     for i = 1, 2 do l:process(frame, i / 30) end
-    for _ = 1, 3 do collectgarbage() end
+    helper.storages "cuda"
     local before = lr.memory "cuda"
     for i = 3, 9 do l:process(frame, i / 30) end
     helper.storages "cuda"
