@@ -168,6 +168,14 @@ local function shared(a, b)
 end
 face.shared = shared
 
+-- True where a face shares no more than half of the smaller box with any of a list.
+local function is_apart(f, others)
+  for _, other in ipairs(others) do
+    if not (shared(f, other) <= .5) then return false end
+  end
+  return true
+end
+
 --- One list from several views: a face that shares more than half of the smaller box with a better one is the same.
 ---@param lists Face[][]
 ---@return Face[] faces best first
@@ -183,9 +191,7 @@ function face.merge(lists)
   end)
   for _, f in ipairs(all) do
     f.place = nil
-    local new = true
-    for _, other in ipairs(kept) do new = new and shared(f, other) <= .5 end
-    if new then kept[#kept + 1] = f end
+    if is_apart(f, kept) then kept[#kept + 1] = f end
   end
   return kept
 end
@@ -215,9 +221,7 @@ end
 function face.besides(list, others)
   local kept = {}
   for _, f in ipairs(list) do
-    local new = true
-    for _, other in ipairs(others) do new = new and shared(f, other) <= .5 end
-    if new then kept[#kept + 1] = f end
+    if is_apart(f, others) then kept[#kept + 1] = f end
   end
   return kept
 end
