@@ -49,6 +49,14 @@ describe("finder", function()
     assert.is_true(found[50] ~= nil and found[150] == nil and asked[50] == 1 and asked[150] == 1)
   end)
 
+  it("keeps in mind what is doubted in turned views, too", function()
+    local f = made({}, {}, {}, { turned = true })
+    function f.faces.search(_, _, o) return o.upright == false and { at(50, .4) } or {}, {} end
+    local found = f:look(frame)
+    assert.equal(1, #found)
+    assert.is_true(found[1].weak and found[1].doubted)
+  end)
+
   it("hands on weak faces beside the others, none of them to bodies, and none in a second look or for persons", function()
     local seen
     local people = { reset = function() end, process = function(_, _, faces)

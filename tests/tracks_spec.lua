@@ -127,6 +127,8 @@ describe("tracks", function()
       for i = 1, case[1] do frames[i] = { box(100, 100, 40, { score = .25, weak = true, doubted = i % case[2] == 0 }) } end
       assert.equal(case[3], #run({ evidence = .6 }, frames))
     end
+    -- one frame is all there is of a picture: the doubt leaves it covered
+    assert.equal(1, #run({ gap = 0, lead = 0, smooth = 0 }, { { box(100, 100, 40, { score = .25, weak = true, doubted = true }), box(300, 100, 40, weak) } }))
     -- what is weak must lie nearer than what is sure, and be of nearly the same size
     for _, case in ipairs { { 128, 40, 1, 2 }, { 115, 40, 2, 2 }, { 105, 70, 1, 2 }, { 105, 56, 2, 2 } } do
       for first = 1, 2 do

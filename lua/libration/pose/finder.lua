@@ -163,7 +163,9 @@ local function look_all(self, frame, at, steps)
   end
   local persons = self.people and self.people:process(frame, faces, { steps = steps, heads = self.target ~= "person" and steps > 1 }) or {}
   if self.faces and self.turned and #faces == 0 and #persons == 0 then
-    faces = believe(self, frame, (self.faces:search(frame, { tile = tile, upright = false, ask = ask })))
+    local fallen
+    faces, fallen = believe(self, frame, (self.faces:search(frame, { tile = tile, upright = false, ask = ask })))
+    weaker = face.merge { fallen, face.besides(weaker, fallen) }
   end
   return gather(self, faces, persons, weaker)
 end
