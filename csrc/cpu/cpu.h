@@ -2,16 +2,10 @@
 #ifndef LBR_CPU_H
 #define LBR_CPU_H
 
+#include "../clones.h"
 #include "../core.h"
 
 #include <math.h>
-
-/* Inner loops are compiled for three instruction sets and chosen when the library is loaded. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define LBR_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define LBR_CLONES
-#endif
 
 /* Blocks of elements to and from wider types (convert.c); stride counts elements. i32 and u8 saturate and round to nearest even, NaN -> 0. */
 void lbr_load_f32(int dtype, const char *p, int64_t stride, int64_t n, float *out);

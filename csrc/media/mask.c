@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <libavutil/pixdesc.h>
+#include "clones.h"
 #include "internal.h"
 
 /* A blur is three box filters of 7 cells over a grid of means, drawn with bilinear interpolation: its standard deviation is 3.5 cells
@@ -40,6 +41,7 @@ static inline __attribute__((always_inline)) void add(uint32_t *sums, const uint
     else for (int i = 0; i < n; i++) sums[i] += p[(ptrdiff_t)i * step];
 }
 
+LBR_CLONES
 void lbr_cells_of(const struct lbr_component *c, int x, int y, int width, int height, struct lbr_cells *cells, uint32_t *columns)
 {
     for (int j = 0; j < cells->down; j++) {
