@@ -26,6 +26,8 @@ describe("image", function()
     local back = assert(media.read_picture(at("rgb.png")))
     assert.same({ 23, 37, 3 }, back.shape)
     assert.is_true(made.bytes(picture) == made.bytes(back))
+    assert.is_true(media.pack_png(picture) == text(at("rgb.png")))
+    assert.error_matches(function() media.pack_png(tensor.empty({ 5, 7, 2 }, "u8")) end, "media.pack_png: pixels are u8 %[5,7,2%], want u8")
   end)
 
   it("writes grey and RGBA; reading makes both RGB and drops alpha", function()

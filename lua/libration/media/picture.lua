@@ -45,6 +45,19 @@ function media.write_png(path, pixels)
   if library.open().lbr_png_write(path, pixels:ptr(), pixels.shape[2], pixels.shape[1], channels) ~= C.LBR_OK then error(library.reason(), 2) end
 end
 
+---The bytes of a PNG as write_png writes it.
+---@param pixels Tensor as for write_png
+---@return string
+function media.pack_png(pixels)
+  local channels = channels_of(pixels, "media.pack_png", 4)
+  pixels = pixels:contiguous()
+  local lib, data, size = library.open(), ffi.new("char *[1]"), ffi.new("size_t[1]")
+  if lib.lbr_png_pack(pixels:ptr(), pixels.shape[2], pixels.shape[1], channels, data, size) ~= C.LBR_OK then error(library.reason(), 2) end
+  local bytes = ffi.string(data[0], size[0])
+  lib.lbr_png_free(data[0])
+  return bytes
+end
+
 ---Writes a JPEG in the same way: no EXIF, no comment.
 ---@param path string
 ---@param pixels Tensor u8 [H,W] grey, [H,W,1] grey or [H,W,3] RGB

@@ -160,17 +160,7 @@ end
 --- PNG bytes of a frame, made small.
 ---@param frame Tensor u8 [H,W,3]
 ---@return string
-function anonymiser.picture(frame)
-  local folder = files.temporary_folder()
-  local path = files.join(folder, "frame.png")
-  local ok, err = pcall(function()
-    media.write_png(path, thumbnail(frame))
-    return assert(files.read(path))
-  end)
-  files.remove(folder)
-  if not ok then error(err, 0) end
-  return err
-end
+function anonymiser.picture(frame) return media.pack_png(thumbnail(frame)) end
 
 -- The masks of each frame of a recording: { list(index) -> masks, or nil where the whole frame is to be covered: one that the plan does not know or that failed;
 -- style; masked, blanked }.

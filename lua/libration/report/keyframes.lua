@@ -4,7 +4,6 @@
 local media = require "libration.media"
 local tensor = require "libration.tensor"
 local draw = require "libration.pose.draw"
-local files = require "libration.files"
 local overlay = require "libration.anomaly.overlay"
 local cairo = require "libration.report.cairo"
 
@@ -104,7 +103,6 @@ function keyframes.pictures(path, source_options, recording, scored, verdict, hi
   local covers = hide and overlay.covers(recording.landmarks) or {}
   local pictures, t = {}, 0
   local half = .5 / recording.fps
-  local temporary = files.temporary_folder()
   local ok, err = pcall(function()
     while #pictures < #times do
       local frame, time = source:next()
@@ -124,16 +122,14 @@ function keyframes.pictures(path, source_options, recording, scored, verdict, hi
         while frame:size(2) > WIDEST do
           frame = halved(frame)
         end
-        media.write_png(files.join(temporary, "frame.png"), frame)
         pictures[#pictures + 1] = {
-          data = assert(files.read(files.join(temporary, "frame.png"))), type = "image/png", caption = caption_of(time, scored.frame_error[k], verdict),
+          data = media.pack_png(frame), type = "image/png", caption = caption_of(time, scored.frame_error[k], verdict),
           alt = "Frame with the skeleton found in it",
         }
       end
     end
   end)
   source:close()
-  files.remove(temporary)
   if not ok then
     error(err, 0)
   end
