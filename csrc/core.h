@@ -61,6 +61,11 @@ void lbr_record_append(const lbr_call *c, size_t attr_bytes); /* its tensors are
  * one before it is done. thread: 0 .. lbr_threads() - 1. At most LBR_MOST_PHASES; only the Lua thread may call it. */
 enum { LBR_MOST_PHASES = 4 };
 void lbr_phases(int phases, const int64_t *tasks, void (*body)(void *ctx, int phase, int64_t task, int thread), void *ctx);
+/* Between true and false the threads of lbr_phases work on plans of their own: loops inside stay on their thread, and memory is handed out under a lock. */
+void lbr_side_by_side(bool on);
+bool lbr_is_side_by_side(void);
+/* How often a kernel called oneDNN so far (cpu/onednn.c). */
+int64_t lbr_onednn_calls(void);
 
 /* Storage (tensor.c). Its flags: the memory is not its own; nothing may be written there. */
 enum { LBR_STORAGE_LENT = 1, LBR_STORAGE_CONSTANT = 2 };

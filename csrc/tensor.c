@@ -1,6 +1,7 @@
 /* tensor.c: storages, views, and the caching allocator behind them. No arithmetic. */
 #include "device.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -13,7 +14,9 @@ struct block { struct block *next; };
 static struct block *cache[CLASSES];
 static int64_t live, peak, cached, held, storages[LBR_DEVICES], fail_countdown, fail_stays; /* held: by storages on other devices */
 
-void *lbr_alloc(int64_t bytes)
+static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER; /* for plans that run side by side; else only the Lua thread comes here */
+
+static void *take(int64_t bytes)
 {
     int64_t size;
     if (fail_countdown > 0 && --fail_countdown == 0) {
@@ -39,10 +42,18 @@ void *lbr_alloc(int64_t bytes)
     return b;
 }
 
-void lbr_free(void *p, int64_t bytes)
+void *lbr_alloc(int64_t bytes)
+{
+    if (!lbr_is_side_by_side()) return take(bytes);
+    pthread_mutex_lock(&door);
+    void *p = take(bytes);
+    pthread_mutex_unlock(&door);
+    return p;
+}
+
+static void give(void *p, int64_t bytes)
 {
     int64_t size;
-    if (!p) return;
     int k = lbr_size_class(bytes < 1 ? 1 : bytes, 256, CLASSES, &size);
     live -= size;
     if (cached + size > cache_budget) {
@@ -53,6 +64,15 @@ void lbr_free(void *p, int64_t bytes)
     b->next = cache[k];
     cache[k] = b;
     cached += size;
+}
+
+void lbr_free(void *p, int64_t bytes)
+{
+    if (!p) return;
+    bool locked = lbr_is_side_by_side();
+    if (locked) pthread_mutex_lock(&door);
+    give(p, bytes);
+    if (locked) pthread_mutex_unlock(&door);
 }
 
 void *lbr_alloc_on(int device, int64_t bytes)

@@ -7,6 +7,17 @@
 #include <time.h>
 
 static int chosen;
+static bool side_by_side;
+
+void lbr_side_by_side(bool on) { side_by_side = on; }
+bool lbr_is_side_by_side(void) { return side_by_side; }
+
+/* Inside a region of the threads a loop stays where it is. */
+static int team_of(int64_t most)
+{
+    int team = side_by_side && omp_in_parallel() ? 1 : lbr_threads();
+    return most < team ? (int)most : team;
+}
 
 static int cores(void)
 {
@@ -33,8 +44,7 @@ void lbr_parallel(int64_t n, int64_t grain, void (*body)(void *ctx, int64_t begi
     if (n <= 0) return;
     if (grain < 1) grain = 1;
     int64_t chunks = (n + grain - 1) / grain;
-    int team = lbr_threads();
-    if (chunks < team) team = (int)chunks;
+    int team = team_of(chunks);
     if (team <= 1) {
         body(ctx, 0, n, 0);
         return;
@@ -75,7 +85,7 @@ void lbr_phases(int phases, const int64_t *tasks, void (*body)(void *ctx, int ph
     counter counters[LBR_MOST_PHASES] = {0};
     int64_t most = 0;
     for (int p = 0; p < phases; p++) most = tasks[p] > most ? tasks[p] : most;
-    int team = lbr_threads() < most ? lbr_threads() : (int)most;
+    int team = team_of(most);
     if (team <= 1) {
         for (int p = 0; p < phases; p++)
             for (int64_t i = 0; i < tasks[p]; i++) body(ctx, p, i, 0);

@@ -11,6 +11,7 @@ local layers = require "libration.graph.layers"
 local trainable = require "libration.graph.trainable"
 local specialise = require "libration.graph.specialise"
 local saved = require "libration.graph.saved"
+local rows = require "libration.graph.rows"
 local record = require "libration.record"
 local tensor = require "libration.tensor"
 local device = require "libration.device"
@@ -65,10 +66,14 @@ local function prepare(graph, options)
   return ok, err
 end
 
--- What a network of the file's own shapes runs on: one plan for each batch size. On a CUDA device a plan is one graph.
+-- What a network of the file's own shapes runs on: one plan for each batch size, a plan a core for batches of a small one. On a CUDA device a plan is one graph.
 local function fixed(graph, name)
   lower.place(graph, name)
-  local plan = record.record(function(...) return unpack(lower.run(graph, { ... })) end)
+  local sizes = {}
+  for i, v in ipairs(graph.inputs) do sizes[i] = v.shape[1] end
+  local function work(...) return unpack(lower.run(graph, { ... })) end
+  local split = name == "cpu" and #sizes > 0 and #sizes == #graph.inputs and rows.is_small(graph)
+  local plan = split and rows.record(work, sizes) or record.record(work)
   local function check(self, i, x, batch)
     local want = self.inputs[i]
     local shape = x.shape
