@@ -124,6 +124,9 @@ describe("anonymiser", function()
 
   it("hands on Ctrl-C and leaves no file", function()
     helper.refuses("interrupted", anonymiser.find, input, square_finder { [3] = "interrupted" }, OPTIONS)
+    local unready = square_finder()
+    function unready.prepare() error("the weights are missing", 0) end
+    helper.refuses("the weights are missing", anonymiser.find, input, unready, OPTIONS)
     local plan, to = plan_of(assert(anonymiser.find(input, square_finder(), OPTIONS))), folder .. "/none.mp4"
     sidecar.write(folder .. "/plan.json", plan)
     helper.refuses("interrupted", anonymiser.cover, input, to, plan, { on_frame = function(n) if n == 4 then error("interrupted", 0) end end })

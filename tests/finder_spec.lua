@@ -51,6 +51,7 @@ describe("finder", function()
 
   it("keeps in mind what is doubted in turned views, too", function()
     local f = made({}, {}, {}, { turned = true })
+    f:prepare()
     function f.faces.search(_, _, o) return o.upright == false and { at(50, .4) } or {}, {} end
     local found = f:look(frame)
     assert.equal(1, #found)
@@ -75,6 +76,32 @@ describe("finder", function()
     for _, case in ipairs { { 340, 256, 85 }, { 639, 480, 160 }, { 640, 480, 160 }, { 1080, 1920, 160 }, { 3840, 2160, 320 }, { 8, 3, 2 } } do
       assert.equal(case[3], finder.close_tile(case[1], case[2]))
     end
+  end)
+
+  it("loads its networks when it is told to or first looks, what is seldom asked at the first question", function()
+    local face, loaded, asked = require "libration.pose.face", {}, 0
+    local before = face.detector
+    function face.detector(options)
+      loaded[#loaded + 1] = options
+      return { search = function() return {}, {} end, look = function() return {} end }
+    end
+    finally(function() face.detector = before end)
+    local f = finder.new { detector = "face", edges = false, turned = false }
+    assert.equal(0, #loaded)
+    f:prepare()
+    assert.equal(2, #loaded)
+    assert.is_nil(loaded[1].late)
+    assert.is_true(loaded[2].late)
+    f:look(frame)
+    assert.equal(2, #loaded)
+    local late = require "libration.graph".later(function()
+      asked = asked + 1
+      return { run = function(_, x) return { y = x } end }
+    end)
+    assert.equal(0, asked)
+    assert.equal(7, late:run(7).y)
+    assert.equal(8, late:run(8).y)
+    assert.equal(1, asked)
   end)
 
   it("has every face that MediaPipe finds in the photos, by either of its networks", function()

@@ -160,6 +160,17 @@ function M.load(path, options)
   return loader(path, options)
 end
 
+---A network that is loaded when it first runs: for what is seldom asked.
+---@param load fun(): Network loads it, or raises
+---@return {run: fun(self: table, ...: Tensor): table<string, Tensor>}
+function M.later(load)
+  local network
+  return { run = function(_, ...)
+    network = network or tensor.unscoped(load)
+    return network:run(...)
+  end }
+end
+
 ---Moves the network to a device; its plans there are made when the first batch comes.
 ---@param name string "cpu", "cuda", "cuda:N"
 ---@return Network self

@@ -34,16 +34,19 @@ local LOWEST = .05 -- score that counts in an opinion
 local FaceDetector = {}
 FaceDetector.__index = FaceDetector
 
-local OPTIONS = { range = "string", weights = "string", precision = "string", confidence = "number", network = "table", batch = "number", device = "string" }
+local OPTIONS = { range = "string", weights = "string", precision = "string", confidence = "number", network = "table", batch = "number", device = "string", late = "boolean" }
 
 --- A face detector.
 ---@param options? table range "full" (default: faces to about five metres) or "short" (selfies, two metres); confidence least score, .5; weights: file or folder;
----  precision "f32" or "bf16", "f16" on CUDA; batch: views run at once, 4; device "cpu" (default), "cuda", "cuda:N"; network: a ready object with :run on that device
+---  precision "f32" or "bf16", "f16" on CUDA; batch: views run at once, 4; device "cpu" (default), "cuda", "cuda:N"; late: true loads the network when it is first
+---  asked; network: a ready object with :run on that device
 ---@return FaceDetector
 function face.detector(options)
   options = options or {}
   for name, value in pairs(options) do
-    if not OPTIONS[name] then error(("face.detector: unknown option %s; there are batch, confidence, device, network, precision, range, weights"):format(tostring(name)), 2) end
+    if not OPTIONS[name] then
+      error(("face.detector: unknown option %s; there are batch, confidence, device, late, network, precision, range, weights"):format(tostring(name)), 2)
+    end
     if type(value) ~= OPTIONS[name] then error(("face.detector: %s is a %s, want a %s"):format(name, type(value), OPTIONS[name]), 2) end
   end
   local range = options.range or "full"
@@ -51,10 +54,13 @@ function face.detector(options)
   if not kind then error(("face.detector: range is %s, want full, short"):format(range), 2) end
   local network, name = options.network, device.name(device.id(options.device))
   if not network then
-    local err
-    network, err = require("libration.graph").load(require("libration.weights").path(kind.weights, options.weights and { file = options.weights }),
-      { precision = options.precision, device = name })
-    if not network then error(err, 0) end
+    local graph = require "libration.graph"
+    local path = require("libration.weights").path(kind.weights, options.weights and { file = options.weights })
+    local function load()
+      local loaded, err = graph.load(path, { precision = options.precision, device = name })
+      return loaded or error(err, 0)
+    end
+    network = options.late and graph.later(load) or load()
   end
   local anchors = tensor.unscoped(function() return tensor.constant(ssd.anchors(kind.layers), name) end)
   return setmetatable({

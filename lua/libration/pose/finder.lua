@@ -50,9 +50,14 @@ function finder.new(options)
     adapter = options.adapter, edges = options.edges ~= false, options = options, memory = changes.memory(),
   }, Finder)
   if self.target == "face" and not options.alone then self.weak = WEAK * self.confidence end
-  self:build(device.name(device.id(options.device)))
+  self.device = device.name(device.id(options.device))
   self:reset()
   return self
+end
+
+--- Loads the networks, which the first look does otherwise: who has opened a recording by then has its first frames decoded meanwhile.
+function Finder:prepare()
+  if not self.built then self:build(self.device) end
 end
 
 -- The networks on a device.
@@ -60,7 +65,7 @@ function Finder:build(to)
   local options = self.options
   local detector, class = options.detector or "auto", self.target ~= "face" and self.target ~= "person"
   local precision = not (to == "cpu" and options.precision == "f16") and options.precision or nil -- the CPU that takes over has no f16
-  self.device, self.picture = to, nil
+  self.built, self.device, self.picture = true, to, nil
   if self.adapter then
     self.adapter:to(to)
   elseif detector ~= "pose" then
@@ -68,7 +73,7 @@ function Finder:build(to)
       or face.detector { range = options.range, confidence = self.confidence, precision = precision, batch = options.batch, device = to }
     self.other = options.other
     if not (self.other or options.faces or options.alone) then
-      self.other = face.detector { range = options.range == "short" and "full" or "short", precision = precision, batch = options.batch, device = to }
+      self.other = face.detector { range = options.range == "short" and "full" or "short", precision = precision, batch = options.batch, device = to, late = true }
     end
   end
   if detector ~= "face" and not class and not (self.adapter and self.target == "person") then
@@ -107,7 +112,7 @@ local function believe(self, frame, faces)
   for _, f in ipairs(faces) do
     if f.score < SURE then doubtful[#doubtful + 1] = f end
   end
-  for i, opinion in ipairs(self.other:opinions(frame, doubtful)) do doubtful[i].score = (doubtful[i].score + opinion) / 2 end
+  for i, opinion in ipairs(#doubtful > 0 and self.other:opinions(frame, doubtful) or {}) do doubtful[i].score = (doubtful[i].score + opinion) / 2 end
   for _, f in ipairs(faces) do
     f.doubted = f.score < self.confidence or nil
     local to = f.doubted and weaker or kept
@@ -195,6 +200,7 @@ end
 ---@return table[] detections kind "face", "person" or the brought network's class; x, y, width, height (pixels, centre), angle, score, points (faces); weak: true where
 ---  the score is below the least, so that it only tells where something surer of a moment before or after is; doubted: true where that is so by the other detector's say
 function Finder:look(frame, at)
+  self:prepare()
   frame = frame:contiguous()
   local steps = at and self.index and math.abs(at.index - self.index) or 1
   if not (at and at.near) then self.index = at and at.index end

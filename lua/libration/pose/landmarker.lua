@@ -39,7 +39,7 @@ local defaults = { model = "full", precision = "f32", kernel = 9, smooth = "one-
 
 local function read_options(options)
   local o = {}
-  local others = { weights = true, threads = true, static = true, networks = true, device = true, segment = true }
+  local others = { weights = true, threads = true, static = true, networks = true, device = true, segment = true, late = true }
   for name, value in pairs(options) do
     if choices[name] then
       local known = false
@@ -48,7 +48,7 @@ local function read_options(options)
         error(("pose.landmarker: %s is %s, want %s"):format(name, tostring(value), table.concat(choices[name], ", ")), 3)
       end
     elseif not others[name] then
-      local known = "clock, device, kernel, model, networks, person, precision, segment, smooth, static, threads, weights"
+      local known = "clock, device, kernel, late, model, networks, person, precision, segment, smooth, static, threads, weights"
       error(("pose.landmarker: unknown option %s; there are %s"):format(tostring(name), known), 3)
     end
     o[name] = value
@@ -117,8 +117,8 @@ end
 ---  afterwards); clock "video" (the times given to process) or "mediapipe" (33333 us a frame); person "best" (highest score, as MediaPipe), "largest" or
 ---  "central": whom to follow where the detector finds several; static: true runs the detector on every frame and tracks nothing;
 ---  segment: true: mark also tells where the body is; weights: file of the landmark network, folder with both, or {detector = file, landmark = file};
----  threads; device "cpu" (default), "cuda", "cuda:N"; networks: {detector =, landmark =, files =}, ready objects with :run on that device, and the files that
----  they were made of
+---  threads; late: true loads the landmark network when it is first asked; device "cpu" (default), "cuda", "cuda:N"; networks: {detector =, landmark =, files =},
+---  ready objects with :run on that device, and the files that they were made of
 ---@return Landmarker
 local function landmarker(options)
   local o = read_options(options or {})
@@ -130,7 +130,8 @@ local function landmarker(options)
   else
     self.files = Landmarker.weight_files(o)
     self.detector = load_network(self.files.detector, o.precision, self.device)
-    self.marker = load_network(self.files.landmark, o.precision, self.device, not o.segment and wanted or nil)
+    local function load() return load_network(self.files.landmark, o.precision, self.device, not o.segment and wanted or nil) end
+    self.marker = o.late and require("libration.graph").later(load) or load()
   end
   self.following = regions.following(blazepose.landmarks, self.device)
   self.place = pair({ 2, 5 }, "f32", self.device) -- rect and region of a mark

@@ -66,7 +66,7 @@ Finder.__index = Finder
 function people.finder(options)
   options = options or {}
   local landmarker = options.landmarker or require "libration.pose.landmarker" {
-    static = true, smooth = "none", precision = options.precision, segment = options.margin ~= nil, device = options.device,
+    static = true, smooth = "none", precision = options.precision, segment = options.margin ~= nil, device = options.device, late = true,
   }
   local self = setmetatable({ landmarker = landmarker, confidence = options.confidence or .5, margin = options.margin }, Finder)
   self:reset()
