@@ -4,6 +4,7 @@ local files = require "libration.files"
 local helper = require "helper"
 local lr = require "libration"
 local media = require "libration.media"
+local made_onnx = require "helper_onnx"
 local anonymiser = require "libration.pose.anonymiser"
 local finder = require "libration.pose.finder"
 local shell = require "shell"
@@ -315,6 +316,53 @@ describe("recipes/anonymise #process", function()
 
     text, code = run(("%s --apply %s --keep 7 --output %s"):format(quote(folder .. "/film.mp4"), quote(out .. "/film.anonymised.json"), quote(folder .. "/p")))
     assert.is_true(code ~= 0 and text:find("--keep 7: there are", 1, true) ~= nil, text)
+  end)
+
+  -- A network [1,rows,64] that sees the same face or person in every picture; column: of the first of its numbers.
+  local function seer(rows, column)
+    local T, N, values = made_onnx.tensor, made_onnx.node, {}
+    for i = 1, rows * 64 do values[i] = 0 end
+    for i, v in ipairs(column) do values[(i - 1) * 64 + 1] = v end
+    return made_onnx.model {
+      inputs = { made_onnx.info("images", "f32", { 1, 3, 64, 64 }) }, outputs = { made_onnx.info("output0", "f32", { 1, rows, 64 }) },
+      constants = { T("none", "f32", {}, { 0 }), T("flat", "i64", { 3 }, { 1, 1, 1 }), T("seen", "f32", { 1, rows, 64 }, values) },
+      nodes = { N("ReduceMean", { "images" }, { "mean" }, { keepdims = 0 }), N("Mul", { "mean", "none" }, { "zero" }), N("Reshape", { "zero", "flat" }, { "z" }),
+        N("Add", { "z", "seen" }, { "output0" }) },
+    }
+  end
+
+  it("takes the faces of networks that know five points, or a person's joints, to the sidecar and back; in either look", function()
+    files.mkdirs(folder .. "/brought")
+    local at, person = folder .. "/brought/", { 32, 32, 30, 40, .9 }
+    for k = 1, 17 do
+      person[3 * k + 3], person[3 * k + 4], person[3 * k + 5] = 20 + k, 20 + k, k == 4 and .1 or .9 -- an ear is not seen
+    end
+    files.write(at .. "face.onnx", seer(20, { 32, 32, 16, 20, .9, 28, 30, .9, 36, 30, .9, 32, 33, .9, 29, 37, .9, 35, 37, .9 }))
+    files.write(at .. "pose.onnx", seer(56, person))
+    local writer = assert(media.writer(at .. "film.mp4", { width = W, height = H, fps = 10, crf = 16 }))
+    for i = 1, 6 do writer:write(frame_of(i), i / 10) end
+    writer:close()
+    for _, name in ipairs { "face", "pose" } do
+      for _, mask in ipairs { "head", "eyes" } do
+        local to = at .. name .. mask
+        local text, code = run(("%s --weights %s --mask %s --no-verify --output %s"):format(quote(at .. "film.mp4"), quote(at .. name .. ".onnx"), mask, quote(to)))
+        assert.equal(0, code, text)
+        assert.truthy(text:find("6 of 6 frames masked", 1, true), text)
+        local said, plan = files.read(to .. "/film.anonymised.json"), assert(sidecar.read(to .. "/film.anonymised.json"))
+        assert.truthy(said:find("null", 1, true) and not said:find("nan", 1, true))
+        local s = plan.tracks[1].samples[0]
+        assert.is_true(s.points[0] == s.points[0] and s.points[10] ~= s.points[10])
+        assert.equal(name == "pose", s.points[8] == s.points[8])
+        text, code = run(("%s --apply %s --output %s"):format(quote(at .. "film.mp4"), quote(to .. "/film.anonymised.json"), quote(to .. "again")))
+        assert.equal(0, code, text)
+        assert.equal(files.sha256(to .. "/film.anonymised.mp4"), files.sha256(to .. "again/film.anonymised.mp4"))
+      end
+    end
+    if why then return end
+    local text, code = run(("%s --verify-weights %s --output %s"):format(quote(at .. "film.mp4"), quote(at .. "face.onnx"), quote(at .. "second")))
+    assert.equal(0, code, text)
+    assert.truthy(text:find("6 of 6 frames masked", 1, true), text)
+    assert.equal("box", assert(sidecar.read(at .. "second/film.anonymised.json")).tracks[1].style)
   end)
 
   it("refuses in one line what it cannot do, and writes nothing", function()

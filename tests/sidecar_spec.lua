@@ -55,6 +55,21 @@ describe("sidecar", function()
     assert.equal(before, files.read(path))
   end)
 
+  it("keeps points of which some are not known", function()
+    local plan = plan_of()
+    for i = 0, 19 do
+      for k = 8, 11 do plan.tracks[1].samples[i].points[k] = 0 / 0 end
+    end
+    sidecar.write(path, plan)
+    local before = files.read(path)
+    assert.truthy(before:find('"points": [90.0, 95.0, 110.0, 95.0, 100.0, 101.5, 100.0, 112.0, null, null, null, null]', 1, true))
+    plan = assert(sidecar.read(path))
+    local points = plan.tracks[1]:at(5).points
+    assert.is_true(points[7] == 112 and points[8] ~= points[8] and points[11] ~= points[11])
+    sidecar.write(path, plan)
+    assert.equal(before, files.read(path))
+  end)
+
   it("is JSON that others read too, also after another program has laid it out anew", function()
     local json = require "libration.formats.json"
     sidecar.write(path, plan_of())

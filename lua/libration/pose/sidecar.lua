@@ -23,7 +23,7 @@ local function sample_line(s, outline)
   parts[#parts + 1] = (', "confidence": %.3f'):format(s.score)
   if s.points[0] == s.points[0] then
     local list = {}
-    for k = 0, 11 do list[k + 1] = ("%.1f"):format(s.points[k]) end
+    for k = 0, 11 do list[k + 1] = s.points[k] == s.points[k] and ("%.1f"):format(s.points[k]) or "null" end -- networks know fewer than six
     parts[#parts + 1] = ', "points": [' .. table.concat(list, ", ") .. "]"
   end
   if outline then parts[#parts + 1] = ', "outline": "' .. outline .. '"' end
@@ -49,11 +49,12 @@ function sidecar.write(path, plan)
   end)
 end
 
-local function read_points(r, n)
+-- n numbers; unknown: null stands for one that is not known, NaN here.
+local function read_points(r, n, unknown)
   local points = {}
   r:list(function(i)
     if n and i > n then r:fail(("more than %d numbers"):format(n)) end
-    points[i] = r:number(-1e6, 1e6)
+    points[i] = unknown and r:null() and 0 / 0 or r:number(-1e6, 1e6)
   end)
   if n and #points ~= n then r:fail(("%d numbers, want %d"):format(#points, n)) end
   return points
@@ -110,7 +111,7 @@ local function read_samples(r, track, frames)
       before = s.frame
     end,
     time = number("time", -1e9, 1e9), x = number("x", -1e6, 1e6), y = number("y", -1e6, 1e6), width = number("width", .01, 1e6), height = number("height", .01, 1e6),
-    angle = number("angle", -100, 100), confidence = number("score", 0, 1), points = function() points = read_points(r, 12) end,
+    angle = number("angle", -100, 100), confidence = number("score", 0, 1), points = function() points = read_points(r, 12, true) end,
     outline = function()
       outline = r:string()
       local known, why = silhouette.read(outline)
