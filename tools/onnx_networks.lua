@@ -1,4 +1,6 @@
 -- Compares exported networks (tools/onnx_networks.py made them) with ONNX Runtime's answers: luajit tools/onnx_networks.lua FOLDER. Ends with 1 where one is off by more than 1e-3.
+local here = arg and arg[0] and arg[0]:match("^(.*)[/\\]") or "."
+package.path = here .. "/../lua/?.lua;" .. here .. "/../lua/?/init.lua;" .. package.path
 require "libration"
 local graph = require "libration.graph"
 local npy = require "libration.formats.npy"
