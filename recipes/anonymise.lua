@@ -56,10 +56,10 @@ local rows = {
   {"resume", false, "leave inputs alone whose result is there already, made of the same file in the same way"},
   {"every", .25, "seconds between two looks of the detectors, twice as many while these agree; between looks that do not, it is looked again, down to every frame; 0: " ..
     "every frame, as with --mask person", type = "number", min = 0, max = 2, metavar = "S"},
-  {"batch", 4, "parts of a frame that BlazeFace takes at once", min = 1, max = 64, metavar = "N"},
+  {"batch", 0, "parts of a frame that BlazeFace takes at once; 0: as many as there are cores, at least 4", min = 0, max = 64, metavar = "N"},
   {"queue", 32, "frames on the way at most; half of them lie between two looks at most", min = 4, max = 64, metavar = "FRAMES"},
   {"precision", "f32", "of the networks; bf16 gains where the processor has units for it, f16 is for CUDA devices", choices = {"f32", "bf16", "f16"}},
-  {"preset", "cpu", "defaults of --batch and --queue for a machine: cpu: 4, 32; gpu: 24, 64", choices = {"cpu", "gpu"}},
+  {"preset", "cpu", "defaults of --batch and --queue for a machine: cpu: 0, 32; gpu: 24, 64", choices = {"cpu", "gpu"}},
   {"pipeline", "multithread", "defaults of other options, for the one pipeline that there is; multithread: those printed here; batch: --batch 12 --queue 64; " ..
     "cpu-gpu: --batch 24 --queue 64; ultra: --every .5 --queue 64 --encoder-preset ultrafast", choices = {"multithread", "batch", "cpu-gpu", "ultra"}},
   {"encoder-preset", "veryfast", "of x264: how long it looks for a smaller file", choices = {"ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"}},
@@ -343,7 +343,8 @@ local function tools_of(o, given)
     end
     tools.finder = finder.new {
       detector = o.detector, confidence = o.confidence, target = target, margin = require("libration.pose.masks").margin(o.margin),
-      tile = o.tile >= 0 and o.tile or nil, adapter = o.weights ~= "" and brought(o.weights, target) or nil, precision = o.precision, batch = o.batch,
+      tile = o.tile >= 0 and o.tile or nil, adapter = o.weights ~= "" and brought(o.weights, target) or nil, precision = o.precision,
+      batch = o.batch > 0 and o.batch or nil,
       device = place, fallback = fallback,
     }
   end

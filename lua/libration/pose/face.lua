@@ -1,5 +1,6 @@
 -- Finds faces in a frame with BlazeFace, short or full range: whole frame, tiles for small faces, turned views. Tracks nothing and draws nothing.
 -- Numbers and order of steps are MediaPipe's (modules/face_detection); tests compare the answers with its own.
+local core = require "libration.core"
 local device = require "libration.device"
 local regions = require "libration.regions"
 local tensor = require "libration.tensor"
@@ -38,8 +39,8 @@ local OPTIONS = { range = "string", weights = "string", precision = "string", co
 
 --- A face detector.
 ---@param options? table range "full" (default: faces to about five metres) or "short" (selfies, two metres); confidence least score, .5; weights: file or folder;
----  precision "f32" or "bf16", "f16" on CUDA; batch: views run at once, 4; device "cpu" (default), "cuda", "cuda:N"; late: true loads the network when it is first
----  asked; network: a ready object with :run on that device
+---  precision "f32" or "bf16", "f16" on CUDA; batch: views run at once (as many as there are cores, at least 4); device "cpu" (default), "cuda", "cuda:N"; late: true
+---  loads the network when it is first asked; network: a ready object with :run on that device
 ---@return FaceDetector
 function face.detector(options)
   options = options or {}
@@ -64,7 +65,8 @@ function face.detector(options)
   end
   local anchors = tensor.unscoped(function() return tensor.constant(ssd.anchors(kind.layers), name) end)
   return setmetatable({
-    range = range, size = kind.size, confidence = options.confidence or .5, network = network, batch = options.batch or 4, device = name, anchors = anchors,
+    range = range, size = kind.size, confidence = options.confidence or .5, network = network, device = name, anchors = anchors,
+    batch = options.batch or math.max(4, core.threads()), -- a view a core: graph/rows.lua
   }, FaceDetector)
 end
 
