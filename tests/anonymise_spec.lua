@@ -359,7 +359,7 @@ describe("recipes/anonymise #process", function()
       end
     end
     if why then return end
-    local text, code = run(("%s --verify-weights %s --output %s"):format(quote(at .. "film.mp4"), quote(at .. "face.onnx"), quote(at .. "second")))
+    local text, code = run(("%s --verify-weights %s --verify-every 0 --output %s"):format(quote(at .. "film.mp4"), quote(at .. "face.onnx"), quote(at .. "second")))
     assert.equal(0, code, text)
     assert.truthy(text:find("6 of 6 frames masked", 1, true), text)
     assert.equal("box", assert(sidecar.read(at .. "second/film.anonymised.json")).tracks[1].style)
