@@ -57,7 +57,19 @@ end
 
 --- Loads the networks, which the first look does otherwise: who has opened a recording by then has its first frames decoded meanwhile.
 function Finder:prepare()
-  if not self.built then self:build(self.device) end
+  if not self.built then self:guard(function() self:build(self.device) end, function() end) end
+end
+
+-- What fn gives; where the device fails under it and a fallback is given, what again() gives when all networks are on the CPU.
+function Finder:guard(fn, again)
+  local fallback = self.options.fallback
+  if self.device == "cpu" or not fallback then return fn() end
+  local ok, result = pcall(fn)
+  if ok then return result end
+  if not device.failed(self.device, result) then error(result, 0) end
+  fallback(result)
+  self:build "cpu"
+  return again()
 end
 
 -- The networks on a device.
@@ -65,7 +77,7 @@ function Finder:build(to)
   local options = self.options
   local detector, class = options.detector or "auto", self.target ~= "face" and self.target ~= "person"
   local precision = not (to == "cpu" and options.precision == "f16") and options.precision or nil -- the CPU that takes over has no f16
-  self.built, self.device, self.picture = true, to, nil
+  self.built, self.device, self.picture = false, to, nil
   if self.adapter then
     self.adapter:to(to)
   elseif detector ~= "pose" then
@@ -83,6 +95,7 @@ function Finder:build(to)
     }
     if known then self.people:inherit(known) end
   end
+  self.built = true
 end
 
 --- The next frame is a first one.
@@ -209,14 +222,7 @@ function Finder:look(frame, at)
     if at and at.near then return look_near(self, self.picture, at.near, steps) end
     return look_all(self, self.picture, at, steps)
   end
-  local fallback = self.options.fallback
-  if self.device == "cpu" or not fallback then return seen() end
-  local ok, found = pcall(seen)
-  if ok then return found end
-  if not device.failed(self.device, found) then error(found, 0) end
-  fallback(found)
-  self:build "cpu"
-  return seen()
+  return self:guard(seen, seen)
 end
 
 return finder
