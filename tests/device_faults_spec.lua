@@ -21,9 +21,8 @@ local function learner(eager)
 end
 
 local function left()
-  for _ = 1, 3 do collectgarbage() end
-  local m = lr.memory "cuda"
-  return m.storages, m.live
+  local storages = helper.storages "cuda"
+  return storages, lr.memory("cuda").live
 end
 
 -- The CPU still learns.

@@ -106,7 +106,7 @@ end
 --- Storages alive after a full collection, on the CPU or a named device.
 function helper.storages(device)
   local count, last
-  if device then jit.flush() end -- compiled traces hold the networks that they were made for
+  jit.flush() -- compiled traces hold what they were made for, until something else drops them
   repeat -- what a finalizer lets go may be held by another that the collector comes to next time
     last = count
     collectgarbage()
