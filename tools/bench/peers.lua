@@ -344,7 +344,7 @@ local function network(h, o, name, targets)
     o.runtime, o.children[#o.children + 1] = peer, peer
   end
   local _, version = peer:ask("open", model, input)
-  local threads = search(thread_choices(), function(n) peer:ask("prepare", n) end, function() return (peer:ask "run") end, 3)
+  local threads = search(thread_choices(), function(n) peer:ask("prepare", n) end, function() return (peer:ask "run") end, 12)
   local x, saved = lr.keep(assert(npy.load(input))), files.join(o.folder, name .. ".npy")
   peer:ask("save", saved)
   local want = assert(npy.load(saved))
