@@ -64,8 +64,9 @@ void lbr_phases(int phases, const int64_t *tasks, void (*body)(void *ctx, int ph
 /* Between true and false the threads of lbr_phases work on plans of their own: loops inside stay on their thread, and memory is handed out under a lock. */
 void lbr_side_by_side(bool on);
 bool lbr_is_side_by_side(void);
-/* How often a kernel called oneDNN so far (cpu/onednn.c). */
-int64_t lbr_onednn_calls(void);
+/* For kernels that go to what is one for all threads (oneDNN's primitives, new storages): LBR_EUNSUPPORTED side by side. lbr_shared_uses: how often they did so far. */
+int lbr_use_shared(const char *what);
+int64_t lbr_shared_uses(void);
 
 /* Storage (tensor.c). Its flags: the memory is not its own; nothing may be written there. */
 enum { LBR_STORAGE_LENT = 1, LBR_STORAGE_CONSTANT = 2 };

@@ -194,7 +194,7 @@ LBR_API int lbr_plan_compare(lbr_plan *plan, double tolerance, int *index, doubl
 LBR_API int lbr_plan_compare_device(lbr_plan *plan, int device, double tolerance, int *index, double *difference);
 /* The device of all calls; -1: of several, or no call. */
 LBR_API int lbr_plan_device(const lbr_plan *plan);
-/* May the plan run beside others: on the CPU, without oneDNN, whose prepared primitives are shared. */
+/* May the plan run beside others: on the CPU, without oneDNN and widened 16-bit operands, which use what is one for all threads. */
 LBR_API int lbr_plan_is_alone(const lbr_plan *plan);
 /* A batch of `rows` through `count` plans of one row each, recorded from one function, a row on each core (count at least the smaller of rows and lbr_threads()).
  * own: of each plan its inputs, then its outputs; batch: inputs and outputs whose rows those are; all contiguous. The same bits as row by row.

@@ -23,15 +23,12 @@ static int run_row(crew *c, int64_t row, int thread)
         memcpy(own[i]->data, c->batch[i]->data + row * n, (size_t)n);
         own[i]->storage->version++;
     }
-    for (int i = 0; i < p->size; i++) {
-        int rc = lbr_call_run(&p->steps[i].call);
-        if (rc) return rc;
-    }
-    for (int i = c->inputs; i < c->inputs + c->outputs; i++) {
+    int rc = lbr_plan_run(p);
+    for (int i = c->inputs; i < c->inputs + c->outputs && !rc; i++) {
         int64_t n = bytes_of(own[i]);
         memcpy(c->batch[i]->data + row * n, own[i]->data, (size_t)n);
     }
-    return 0;
+    return rc;
 }
 
 static void body(void *ctx, int phase, int64_t row, int thread)
@@ -40,7 +37,7 @@ static void body(void *ctx, int phase, int64_t row, int thread)
     int none = 0;
     (void)phase;
     if (__atomic_load_n(&c->code, __ATOMIC_RELAXED)) return;
-    int rc = lbr_interrupted() ? lbr_fail(LBR_EINTR, "interrupted") : run_row(c, row, thread);
+    int rc = run_row(c, row, thread);
     if (rc && __atomic_compare_exchange_n(&c->code, &none, rc, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) snprintf(c->reason, sizeof c->reason, "%s", lbr_error());
 }
 
@@ -57,7 +54,7 @@ int lbr_plan_rows(lbr_plan *const *plans, int count, lbr_tensor *const *own, int
     int width = inputs + outputs;
     if (rows < 1 || count < (lbr_threads() < rows ? lbr_threads() : rows)) return lbr_fail(LBR_EINVAL, "plan_rows: %d plans for %d rows on %d threads", count, rows, lbr_threads());
     for (int k = 0; k < count; k++) {
-        if (!plans[k]->alone) return lbr_fail(LBR_EUNSUPPORTED, "plan_rows: plan %d calls a library that works for one at a time", k + 1);
+        if (!plans[k]->alone) return lbr_fail(LBR_EUNSUPPORTED, "plan_rows: plan %d uses what works for one plan at a time", k + 1);
         for (int i = 0; i < width; i++)
             if (!fits(own[k * width + i], batch[i], rows))
                 return lbr_fail(LBR_ESHAPE, "plan_rows: tensor %d is %s, a batch of %d rows of %s is wanted", i + 1, lbr_describe(batch[i]), rows, lbr_describe(own[k * width + i]));

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 static lbr_plan *recording;
-static int64_t began; /* lbr_onednn_calls() when it began */
+static int64_t began; /* lbr_shared_uses() when it began */
 
 int lbr_recording(void) { return recording != NULL; }
 
@@ -17,7 +17,7 @@ lbr_plan *lbr_record_begin(void)
     }
     recording = calloc(1, sizeof *recording);
     if (!recording) lbr_fail(LBR_ENOMEM, "record: out of memory");
-    began = lbr_onednn_calls();
+    began = lbr_shared_uses();
     return recording;
 }
 
@@ -162,7 +162,7 @@ int lbr_record_end(lbr_plan *p)
 {
     if (recording != p) return lbr_fail(LBR_EINVAL, "record: this plan is not recording");
     recording = NULL;
-    p->alone = p->device == LBR_CPU && lbr_onednn_calls() == began;
+    p->alone = p->device == LBR_CPU && lbr_shared_uses() == began;
     int tensors = 0;
     for (int i = 0; i < p->size; i++) tensors += p->steps[i].call.nin + p->steps[i].call.nout;
     if (!tensors) return 0;

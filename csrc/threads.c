@@ -12,6 +12,15 @@ static bool side_by_side;
 void lbr_side_by_side(bool on) { side_by_side = on; }
 bool lbr_is_side_by_side(void) { return side_by_side; }
 
+static int64_t shared_uses;
+int64_t lbr_shared_uses(void) { return shared_uses; }
+int lbr_use_shared(const char *what)
+{
+    if (side_by_side) return lbr_fail(LBR_EUNSUPPORTED, "%s works for one plan at a time", what);
+    shared_uses++;
+    return 0;
+}
+
 /* Inside a region of the threads a loop stays where it is. */
 static int team_of(int64_t most)
 {

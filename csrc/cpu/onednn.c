@@ -18,14 +18,11 @@ typedef const dnnl_memory_desc_t *descriptor_ref;
 
 static dnnl_engine_t engine;
 static dnnl_stream_t stream;
-static int64_t calls;
-
-int64_t lbr_onednn_calls(void) { return calls; }
 
 static int start(void)
 {
-    calls++;
-    if (stream) return 0;
+    int rc = lbr_use_shared("oneDNN");
+    if (rc || stream) return rc;
     lbr_threads();
     if (dnnl_engine_create(&engine, dnnl_cpu, 0) != dnnl_success || dnnl_stream_create(&stream, engine, dnnl_stream_default_flags) != dnnl_success)
         return lbr_fail(LBR_EDEVICE, "oneDNN: no CPU engine");

@@ -7,7 +7,7 @@ int lbr_widened(lbr_call *c, lbr_kernel_fn kernel)
 {
     lbr_call wide = *c;
     uint32_t made = 0;
-    int rc = 0, all = c->nin + c->nout;
+    int rc = lbr_use_shared("widening"), all = c->nin + c->nout;
     wide.state = NULL, wide.state_free = NULL;
     for (int k = 0; k < all && !rc; k++) {
         const lbr_tensor *from = k < c->nin ? &c->in[k] : &c->out[k - c->nin];
