@@ -78,14 +78,6 @@ function anonymiser.find(path, finder, options)
   local source, why = options.source, nil
   if not source then source, why = open(path, { threads = options.threads, queue = options.queue, convert = every == 0, coarse = true }) end
   if not source then return nil, why end
-  local ready, failure = pcall(function()
-    if finder.prepare then finder:prepare() end -- while the first frames are decoded
-  end)
-  if not ready then
-    source:abort()
-    error(failure, 0)
-  end
-  if options.on_open then options.on_open(source.count) end
   -- one frame is all there is of a picture: nothing to add up, to smooth or to lead
   local tracker = tracks.tracker(source.still and { gap = 0, lead = 0, smooth = 0 } or { gap = options.gap, lead = options.lead, evidence = options.evidence })
   local times, found = clock(), { width = source.width, height = source.height, blank = {}, faults = {}, frames = 0, hits = 0 }
@@ -102,6 +94,8 @@ function anonymiser.find(path, finder, options)
     if options.on_frame then options.on_frame(look.index, found.hits, source.busy and source:busy(), state) end
   end
   local ok, err = pcall(function()
+    if finder.prepare then finder:prepare() end -- while the first frames are decoded
+    if options.on_open then options.on_open(source.count) end
     found.looks = looks.run(source, finder, { every = every }, take)
     found.busy = source.busy and source:busy()
     source:close()
