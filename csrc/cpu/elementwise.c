@@ -59,19 +59,25 @@ static void run_range(void *ctx, int64_t begin, int64_t end, int thread)
     const struct run *r = ctx;
     const lbr_walk *w = r->w;
     int last = w->ndim - 1;
-    int64_t stride[4];
-    for (int k = 0; k < w->operands; k++) stride[k] = w->stride[k][last];
+    int64_t stride[4], at[LBR_MAX_DIMS], row = begin / r->parts, part = begin % r->parts; /* a division takes as long as a short row: none inside the loop */
+    char *start[4], *data[4];
+    for (int k = 0; k < w->operands; k++) stride[k] = w->stride[k][last], start[k] = w->data[k];
+    for (int d = last - 1; d >= 0; d--) {
+        at[d] = row % w->shape[d], row /= w->shape[d];
+        for (int k = 0; k < w->operands; k++) start[k] += at[d] * w->stride[k][d];
+    }
     for (int64_t job = begin; job < end; job++) {
-        int64_t row = job / r->parts, first = job % r->parts * r->part, n = w->shape[last] - first;
-        if (n > r->part) n = r->part;
-        char *data[4];
-        for (int k = 0; k < w->operands; k++) data[k] = w->data[k] + first * stride[k];
-        for (int d = last - 1; d >= 0; d--) {
-            int64_t at = row % w->shape[d];
-            row /= w->shape[d];
-            for (int k = 0; k < w->operands; k++) data[k] += at * w->stride[k][d];
-        }
+        int64_t first = part * r->part, n = w->shape[last] - first < r->part ? w->shape[last] - first : r->part;
+        for (int k = 0; k < w->operands; k++) data[k] = start[k] + first * stride[k];
         r->inner(r->ctx, n, data, stride);
+        if (++part < r->parts) continue;
+        part = 0;
+        for (int d = last - 1; d >= 0; d--) {
+            bool on = ++at[d] < w->shape[d];
+            for (int k = 0; k < w->operands; k++) start[k] += (on ? 1 : 1 - w->shape[d]) * w->stride[k][d];
+            if (on) break;
+            at[d] = 0;
+        }
     }
 }
 
