@@ -344,7 +344,7 @@ function anonymiser.verify(output, plan, finder, options)
     if hidden[at.index] or only and not only[at.index] then return {} end
     local list, left = masks.of_frame(plan, at.index, true), {}
     for _, d in ipairs(finder:look(frame, at)) do
-      if masks.covered(list, d) < .6 then
+      if masks.covered(list, d) < .9 then
         d.width, d.height = grow * d.width, grow * d.height
         left[#left + 1] = d
       end

@@ -182,7 +182,7 @@ function Detector:see(frame, least, box)
   box = box or { x = 0, y = 0, width = frame:size(2), height = frame:size(1) }
   local how, size = self.adapter.input, self.size
   if how.multiple then
-    local shrink = math.min(1, 1280 / math.max(box.width, box.height)) -- more takes long and finds little
+    local shrink = math.min(1, 1920 / math.max(box.width, box.height)) -- more takes long and finds little
     size = { width = math.ceil(box.width * shrink / how.multiple) * how.multiple, height = math.ceil(box.height * shrink / how.multiple) * how.multiple }
   end
   local picture, sx, sy, left, top = prepare(frame, box, size, how)
