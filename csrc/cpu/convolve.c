@@ -118,7 +118,7 @@ static inline v4 some4(const float *p, int64_t n)
 #define SLOPED(v, s) choose((v) < SPLAT(0), (v) * (s), (v))
 #include "convolve_kernel.h"
 
-typedef void tile_fn(const struct job *j, const float *const *from, struct span span, int64_t run, int64_t block, int64_t pixel, int valid);
+typedef void tile_fn(const struct job *j, const float *const *from, const struct span *span, int64_t run, int64_t block, int64_t pixel, int valid);
 
 typedef void row_fn(const struct job *j, const float *const *rows, int64_t first, int64_t n, int64_t pixel);
 
@@ -282,12 +282,12 @@ static void convolve(void *ctx, int64_t begin, int64_t end, int thread)
                     struct span span = {tap, tap + step < taps ? tap + step : taps, taps, tap ? sums : NULL, tap + step < taps ? sums : NULL};
                     int64_t pixel = (first + i) * j->tile, run = j->C;
                     int valid = j->pixels - pixel < j->tile ? (int)(j->pixels - pixel) : j->tile;
-                    if (j->plain) run_tile(j, NULL, span, run, block, pixel, valid);
+                    if (j->plain) run_tile(j, NULL, &span, run, block, pixel, valid);
                     else {
                         bool as_rows = step >= taps && j->C < 16 && j->dilation[1] == 1;
                         if (!beside(j, pixel, valid, as_rows, from)) windows(j, pixel, valid, from);
                         else if (as_rows) span.last = span.taps = j->KH, run = j->KW * j->C;
-                        run_tile(j, from, span, run, block, pixel, valid);
+                        run_tile(j, from, &span, run, block, pixel, valid);
                     }
                     if (j->act > LBR_ACT_PRELU && !span.after) activate(j, pixel, valid, channel, channels);
                 }

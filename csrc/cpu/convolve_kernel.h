@@ -52,20 +52,20 @@ INLINE void FN(finish)(V *acc, const int T, const int N, const float *residual, 
 }
 
 /* T pixels x N packed blocks of channels, the first of them `block`. from: where each pixel's window begins, per tap [taps][MOST_TILE], `run` numbers to be read there, or NULL: pixel for pixel. */
-INLINE void FN(tile)(const struct job *j, const float *const *from, struct span span, int64_t run, int64_t block, int64_t pixel, int valid, const int T, const int N)
+INLINE void FN(tile)(const struct job *j, const float *const *from, const struct span *span, int64_t run, int64_t block, int64_t pixel, int valid, const int T, const int N)
 {
-    const int64_t O = j->O, o = block * CV_VL, gap = span.taps * run * CV_VL;
-    const float *w = j->weights + block * gap + span.first * run * CV_VL, *p[MOST_TILE];
+    const int64_t O = j->O, o = block * CV_VL, gap = span->taps * run * CV_VL;
+    const float *w = j->weights + block * gap + span->first * run * CV_VL, *p[MOST_TILE];
     V acc[MOST_TILE * MOST_WIDE], slope[MOST_WIDE];
-    if (span.before) {
-        UNROLL for (int i = 0; i < T * N; i++) acc[i] = *(const V *)(span.before + i * CV_VL);
+    if (span->before) {
+        UNROLL for (int i = 0; i < T * N; i++) acc[i] = *(const V *)(span->before + i * CV_VL);
     } else {
         UNROLL for (int n = 0; n < N; n++) {
             V bias = j->bias ? FN(read)(j->bias + o + n * CV_VL, O - o - n * CV_VL) : SPLAT(0);
             UNROLL for (int m = 0; m < T; m++) acc[m * N + n] = bias;
         }
     }
-    for (int64_t t = span.first; t < span.last; t++) {
+    for (int64_t t = span->first; t < span->last; t++) {
         if (from) {
             UNROLL for (int m = 0; m < T; m++) p[m] = from[t * MOST_TILE + m];
         } else {
@@ -80,8 +80,8 @@ INLINE void FN(tile)(const struct job *j, const float *const *from, struct span 
             }
         }
     }
-    if (span.after) {
-        UNROLL for (int i = 0; i < T * N; i++) *(V *)(span.after + i * CV_VL) = acc[i];
+    if (span->after) {
+        UNROLL for (int i = 0; i < T * N; i++) *(V *)(span->after + i * CV_VL) = acc[i];
         return;
     }
     UNROLL for (int n = 0; n < N; n++) slope[n] = j->act == 3 ? FN(read)(j->slope + o + n * CV_VL, O - o - n * CV_VL) : SPLAT(0);
@@ -89,7 +89,7 @@ INLINE void FN(tile)(const struct job *j, const float *const *from, struct span 
 }
 
 #define TILE_OF(T, N)                                                                                                                               \
-    CV_TARGET static void FN(tile##T##x##N)(const struct job *j, const float *const *from, struct span span, int64_t run, int64_t block, int64_t pixel, int valid) \
+    CV_TARGET static void FN(tile##T##x##N)(const struct job *j, const float *const *from, const struct span *span, int64_t run, int64_t block, int64_t pixel, int valid) \
     {                                                                                                                                               \
         if (from) FN(tile)(j, from, span, run, block, pixel, valid, T, N);                                                                          \
         else FN(tile)(j, NULL, span, run, block, pixel, valid, T, N);                                                                               \
@@ -100,8 +100,11 @@ CV_SHAPES(TILE_OF)
 /* n channels of each of `pixels` pixels, C floats apart, to the ring's slabs of PITCH channels, `slab` floats apart. */
 CV_TARGET static void FN(gather)(float *to, const float *x, int64_t pixels, int64_t C, int64_t slab, int64_t n)
 {
-    for (int64_t i = 0; i < pixels; i++, x += C, to += PITCH)
-        for (int64_t o = 0; o < n; o += CV_VL) *(V *)(to + o / PITCH * slab + o % PITCH) = FN(read)(x + o, n - o);
+    for (int64_t o = 0; o < n; o += CV_VL) {
+        float *lane = to + o / PITCH * slab + o % PITCH;
+        if (n - o >= CV_VL) for (int64_t i = 0; i < pixels; i++) *(V *)(lane + i * PITCH) = (V)*(const VU *)(x + i * C + o);
+        else for (int64_t i = 0; i < pixels; i++) *(V *)(lane + i * PITCH) = SOME(x + i * C + o, n - o);
+    }
 }
 
 INLINE void FN(tap)(V *acc, const float *q, const float *w, const int64_t step)
