@@ -301,7 +301,11 @@ static void depthwise(void *ctx, int64_t begin, int64_t end, int thread)
     const struct job *j = ctx;
     int64_t chunks = (j->C + j->chunk - 1) / j->chunk, row_floats = j->wide * PITCH, ready = 0;
     float *ring = j->ring + thread * j->each;
-    memset(ring, 0, (size_t)j->each * sizeof *ring);
+    for (int64_t o = 0; o < j->chunk / PITCH * j->span; o++) { /* rows fill all but the columns beside the picture */
+        float *row = ring + o * row_floats;
+        memset(row, 0, (size_t)(j->pad[2] * PITCH) * sizeof *row);
+        memset(row + (j->pad[2] + j->W) * PITCH, 0, (size_t)((j->wide - j->pad[2] - j->W) * PITCH) * sizeof *row);
+    }
     for (int64_t item = begin; item < end; item++) {
         int64_t oy = item % j->OH, first = item / j->OH % chunks * j->chunk, b = item / j->OH / chunks, n = j->C - first < j->chunk ? j->C - first : j->chunk;
         int64_t top = oy * j->stride[0]; /* rows are counted from the first padded one */
