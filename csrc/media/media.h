@@ -155,7 +155,8 @@ typedef struct lbr_transcode_options {
     int threads;              /* encoder threads: the bytes depend on it; 0: 1.5 x the cores, at most 16 */
     int decoder_threads;      /* 0: as many as there are cores, at most 16 */
     int queue;                /* frames on the way; 0: 16, and less when they would take more than 512 MiB, at least 4 */
-    int convert;              /* 1: frames are converted to RGB ahead, by a thread of its own, for callers that look at every frame */
+    int convert;              /* 1: frames are converted to RGB ahead, by a thread of its own, for callers that look at every frame; 0 without an output:
+                               * frames that no other is predicted from come without their deblocking */
     int coarse;               /* 1: each frame has a coarse picture, the means of square cells, see lbr_transcode_coarse */
     int sound;                /* LBR_SOUND_*: every sound stream copied, or made AAC where the container cannot take it; none; voices distorted (AAC) */
 } lbr_transcode_options;
