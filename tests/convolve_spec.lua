@@ -182,6 +182,30 @@ describe("convolve", function()
     return y
   end
 
+  for _, case in ipairs {
+    -- x, O, stride, dilation, act, residual; 345 channels under 3x3 are too many weights for AVX-512's groups of 64 outputs, 920 for AVX2's of 24
+    { { 2, 4, 5, 345 }, 57, { 1, 1 }, { 1, 1 }, "prelu", true }, { { 1, 7, 6, 345 }, 64, { 2, 1 }, { 1, 2 }, "none", false },
+    { { 1, 3, 4, 920 }, 24, { 1, 1 }, { 1, 1 }, "relu6", true },
+  } do
+    local shape, O, stride, dilation, act, more = unpack(case)
+    it(("conv2d has its twin's bits where a group's weights are too many for the cache: %d channels to %d"):format(shape[4], O), function()
+      local x, w, b = noise(shape, 1), noise({ O, 3, 3, shape[4] }, 2), noise({ O }, 3)
+      local o = { stride = stride, dilation = dilation, pad = { 1, 1, 1, 1 }, act = act, slope = act == "prelu" and noise({ O }, 5) or nil }
+      if more then o.residual = noise(lr.conv2d(x, w, b, o).shape, 4) end
+      local want = twin(x, w, b, o, false)
+      helper.each_isa(function(isa) assert.equal(0, differing(lr.conv2d(x, w, b, o), want), "instruction set " .. isa) end)
+    end)
+  end
+
+  it("and where their tiles are more than are summed at once, activated", function()
+    local x, w, b, first = noise({ 1, 17, 23, 345 }, 1), noise({ 61, 3, 3, 345 }, 2), noise({ 61 }, 3), nil
+    helper.each_isa(function(isa)
+      local y = lr.conv2d(x, w, b, { pad = 1, act = "silu" })
+      first = first or y
+      assert.equal(0, differing(y, first), "instruction set " .. isa)
+    end)
+  end)
+
   for _, depthwise in ipairs { false, true } do
     local most = helper.full() and 2000 or 40
     it(("%s has its twin's bits under every instruction set: %d calls drawn at random"):format(depthwise and "depthwise" or "conv2d", most), function()

@@ -7,12 +7,13 @@
 #include <stdlib.h>
 
 enum { MOST_TILE = 12, MOST_WIDE = 4, MOST_TAPS = 64, PITCH = 16, RING = 65536, ROW_TILE = 8 }; /* ROW_TILE: pixels of a depthwise tile */
-enum { CACHED = 1 << 17, PARTIAL = 1 << 14 }; /* floats: weights of a group that stay in the second-level cache; sums of its tiles beside them */
+enum { CACHED = 3 << 16, PARTIAL = 1 << 14, PIECE = 128, MOST_TILES = 64 }; /* floats: weights of a group that stay in the second-level cache; sums of tiles, channels at a time, tiles of a heavier group */
 
 struct loops;
 
-/* Taps of a tile that are summed at once, of all that it has; what it has summed before and where to keep what it sums (NULL: begin with the bias, finish). */
-struct span { int64_t first, last, taps; const float *before; float *after; };
+/* What of a tile is summed at once: taps of all that it has, of each `count` channels from `skip` on; what it has summed before and where to keep what it sums (NULL: begin
+ * with the bias, finish); ahead: weights that are wanted next, half a line of which is fetched with each product (NULL: none). */
+struct span { int64_t first, last, taps, skip, count; const float *before; float *after; const float *ahead; };
 
 struct job {
     const struct loops *loops;
@@ -248,6 +249,16 @@ static bool beside(const struct job *j, int64_t pixel, int valid, bool as_rows, 
     return true;
 }
 
+/* Where one tap of each of a tile's outputs lies. */
+static void window(const struct job *j, int64_t pixel, int64_t tap, const float **from)
+{
+    for (int m = 0; m < j->tile; m++) {
+        int64_t at = pixel + m < j->pixels ? pixel + m : j->pixels - 1, row = at / j->OW;
+        int64_t y = row % j->OH * j->stride[0] - j->pad[0] + tap / j->KW * j->dilation[0], x = at % j->OW * j->stride[1] - j->pad[2] + tap % j->KW * j->dilation[1];
+        from[m] = y >= 0 && y < j->H && x >= 0 && x < j->W ? j->x + ((row / j->OH * j->H + y) * j->W + x) * j->C : j->zeros;
+    }
+}
+
 /* What the loops leave to be activated: n channels from `first` on of some pixels, while they are in the cache. */
 static void activate(const struct job *j, int64_t pixel, int64_t pixels, int64_t first, int64_t n)
 {
@@ -256,41 +267,67 @@ static void activate(const struct job *j, int64_t pixel, int64_t pixels, int64_t
     else for (int64_t m = 0; m < pixels; m++) j->finish(j->act, y + m * j->O, n);
 }
 
+/* Where tile `i` fetches what comes after the weights from number `at` of each block on: half of a block's share, so that two tiles fetch what one block has. */
+static const float *next_weights(const struct job *j, int64_t block, int64_t blocks, int64_t at, int64_t count, int64_t i)
+{
+    int64_t all = j->KH * j->KW * j->C;
+    if (at >= all) at = 0, block += blocks;
+    block += i / 2;
+    return i < 2 * blocks && block < j->blocks ? j->weights + (block * all + at + i % 2 * count / 2) * j->loops->vector : NULL;
+}
+
+/* Tiles whose group has more weights than the second-level cache holds: a few channels of a tap at a time for all tiles, from the first-level cache, while the next few are fetched. */
+static void convolve_heavy(const struct job *j, tile_fn *run_tile, int64_t block, int64_t blocks, int64_t first, int64_t tiles)
+{
+    const float *from[MOST_TILES][MOST_TILE];
+    float partial[PARTIAL] __attribute__((aligned(64)));
+    int64_t taps = j->KH * j->KW, each = j->tile * blocks * j->loops->vector;
+    for (int64_t tap = 0; tap < taps; tap++) {
+        for (int64_t i = 0; i < tiles; i++) window(j, (first + i) * j->tile, tap, from[i]);
+        for (int64_t skip = 0; skip < j->C; skip += PIECE) {
+            int64_t count = j->C - skip < PIECE ? j->C - skip : PIECE, at = tap * j->C + skip;
+            bool begins = at == 0, ends = at + count == taps * j->C;
+            for (int64_t i = 0; i < tiles; i++) {
+                float *sums = partial + i * each;
+                struct span span = {tap, tap + 1, taps, skip, count, begins ? NULL : sums, ends ? NULL : sums, next_weights(j, block, blocks, at + count, count, i)};
+                int64_t pixel = (first + i) * j->tile;
+                run_tile(j, from[i], &span, j->C, block, pixel, j->pixels - pixel < j->tile ? (int)(j->pixels - pixel) : j->tile);
+            }
+        }
+    }
+}
+
 /* Item = (strip of tiles, group of blocks, tile); pixels are counted through all pictures. */
 static void convolve(void *ctx, int64_t begin, int64_t end, int thread)
 {
     const struct job *j = ctx;
     tile_fn *const *of = j->loops->shape[(j->blocks + j->groups - 1) / j->groups].of;
     const float *from[MOST_TAPS * MOST_TILE];
-    float partial[PARTIAL] __attribute__((aligned(64)));
     (void)thread;
     while (begin < end) {
         int64_t strip = begin / (j->strip * j->groups), first = strip * j->strip, tiles = j->tiles - first < j->strip ? j->tiles - first : j->strip;
         int64_t inside = begin - first * j->groups, group = inside / tiles, tile = inside % tiles, stop = tiles - tile < end - begin ? tiles : tile + end - begin;
         int64_t block = group * j->blocks / j->groups, blocks = (group + 1) * j->blocks / j->groups - block;
-        int64_t channel = block * j->loops->vector, channels = blocks * j->loops->vector;
+        int64_t channel = block * j->loops->vector, channels = blocks * j->loops->vector, taps = j->KH * j->KW;
+        bool heavy = !j->plain && taps * j->C * channels > CACHED;
         tile_fn *run_tile = of[blocks];
-        if (channels > j->O - channel) channels = j->O - channel;
         begin += stop - tile;
-        /* weights past the cache: some taps of many tiles after another, so that each weight is fetched once */
-        int64_t size = blocks * j->loops->vector, taps = j->KH * j->KW, step = CACHED / (j->C * size + 1) + 1, most = step < taps ? PARTIAL / (j->tile * size) : stop;
-        for (; tile < stop; tile += most) {
-            int64_t last = stop - tile < most ? stop : tile + most;
-            for (int64_t tap = 0; tap < taps; tap += step)
-                for (int64_t i = tile; i < last; i++) {
-                    float *sums = partial + (i - tile) * j->tile * size;
-                    struct span span = {tap, tap + step < taps ? tap + step : taps, taps, tap ? sums : NULL, tap + step < taps ? sums : NULL};
-                    int64_t pixel = (first + i) * j->tile, run = j->C;
-                    int valid = j->pixels - pixel < j->tile ? (int)(j->pixels - pixel) : j->tile;
-                    if (j->plain) run_tile(j, NULL, &span, run, block, pixel, valid);
-                    else {
-                        bool as_rows = step >= taps && j->C < 16 && j->dilation[1] == 1;
-                        if (!beside(j, pixel, valid, as_rows, from)) windows(j, pixel, valid, from);
-                        else if (as_rows) span.last = span.taps = j->KH, run = j->KW * j->C;
-                        run_tile(j, from, &span, run, block, pixel, valid);
-                    }
-                    if (j->act > LBR_ACT_PRELU && !span.after) activate(j, pixel, valid, channel, channels);
-                }
+        int64_t most = PARTIAL / (j->tile * channels) < MOST_TILES ? PARTIAL / (j->tile * channels) : MOST_TILES;
+        if (channels > j->O - channel) channels = j->O - channel;
+        for (int64_t i = tile, n; i < stop; i += n) {
+            int64_t pixel = (first + i) * j->tile, run = j->C;
+            n = heavy ? stop - i < most ? stop - i : most : 1;
+            int valid = j->pixels - pixel < n * j->tile ? (int)(j->pixels - pixel) : (int)(n * j->tile);
+            struct span span = {0, taps, taps, 0, run, NULL, NULL, NULL};
+            if (heavy) convolve_heavy(j, run_tile, block, blocks, first + i, n);
+            else if (j->plain) run_tile(j, NULL, &span, run, block, pixel, valid);
+            else {
+                bool as_rows = j->C < 16 && j->dilation[1] == 1;
+                if (!beside(j, pixel, valid, as_rows, from)) windows(j, pixel, valid, from);
+                else if (as_rows) span.last = span.taps = j->KH, span.count = run = j->KW * j->C;
+                run_tile(j, from, &span, run, block, pixel, valid);
+            }
+            if (j->act > LBR_ACT_PRELU) activate(j, pixel, valid, channel, channels);
         }
     }
 }

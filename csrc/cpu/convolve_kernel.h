@@ -55,7 +55,7 @@ INLINE void FN(finish)(V *acc, const int T, const int N, const float *residual, 
 INLINE void FN(tile)(const struct job *j, const float *const *from, const struct span *span, int64_t run, int64_t block, int64_t pixel, int valid, const int T, const int N)
 {
     const int64_t O = j->O, o = block * CV_VL, gap = span->taps * run * CV_VL;
-    const float *w = j->weights + block * gap + span->first * run * CV_VL, *p[MOST_TILE];
+    const float *w = j->weights + block * gap + (span->first * run + span->skip) * CV_VL, *ahead = span->ahead, *p[MOST_TILE];
     V acc[MOST_TILE * MOST_WIDE], slope[MOST_WIDE];
     if (span->before) {
         UNROLL for (int i = 0; i < T * N; i++) acc[i] = *(const V *)(span->before + i * CV_VL);
@@ -67,12 +67,13 @@ INLINE void FN(tile)(const struct job *j, const float *const *from, const struct
     }
     for (int64_t t = span->first; t < span->last; t++) {
         if (from) {
-            UNROLL for (int m = 0; m < T; m++) p[m] = from[t * MOST_TILE + m];
+            UNROLL for (int m = 0; m < T; m++) p[m] = from[(t - span->first) * MOST_TILE + m] + span->skip;
         } else {
             UNROLL for (int m = 0; m < T; m++) p[m] = j->x + (pixel + (m < valid ? m : 0)) * run;
         }
-        for (int64_t i = 0; i < run; i++, w += CV_VL) {
+        for (int64_t i = 0; i < span->count; i++, w += CV_VL) {
             V weight[MOST_WIDE];
+            if (ahead) __builtin_prefetch(ahead, 0, 2), ahead += CV_VL / 2;
             UNROLL for (int n = 0; n < N; n++) weight[n] = *(const V *)(w + n * gap);
             UNROLL for (int m = 0; m < T; m++) {
                 V x = SPLAT(p[m][i]);
