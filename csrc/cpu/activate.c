@@ -1,10 +1,7 @@
 /* activate.c: the activations that layers apply to rows that they have just made. Gradients and the ops of the same names are elsewhere.
  * Compiled without contraction of a * b + c, so that every processor gives the same bits. */
 #include "cpu.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "gate.h"
 
 static inline float hard_sigmoid(float v)
 {
@@ -38,21 +35,19 @@ LBR_CLONES void lbr_activate(int act, float *y, int64_t n)
 }
 
 #if defined(__x86_64__)
-/* x / (1 + e^-x), or without the x: e^-x = 2^n 2^r by a polynomial in r, one step of Newton's behind the estimate of the reciprocal */
 __attribute__((target("avx512f,avx512dq"))) static void gate_avx512(float *y, int64_t n, bool silu)
 {
-    static const float taylor[6] = {1.540353039e-4f, 1.333355815e-3f, 9.618129108e-3f, 5.550410866e-2f, 2.402265070e-1f, 6.931471806e-1f};
-    const __m512 one = _mm512_set1_ps(1), two = _mm512_set1_ps(2), limit = _mm512_set1_ps(125);
-    for (int64_t i = 0; i < n; i += 16) {
-        __mmask16 some = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
-        __m512 v = _mm512_maskz_loadu_ps(some, y + i), t = _mm512_mul_ps(v, _mm512_set1_ps(-1.44269504f));
-        t = _mm512_max_ps(_mm512_sub_ps(_mm512_setzero_ps(), limit), _mm512_min_ps(limit, t));
-        __m512 whole = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = _mm512_sub_ps(t, whole), p = _mm512_set1_ps(taylor[0]);
-        for (int k = 1; k < 6; k++) p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(taylor[k]));
-        p = _mm512_scalef_ps(_mm512_fmadd_ps(p, r, one), whole);
-        __m512 d = _mm512_add_ps(p, one), g = _mm512_rcp14_ps(d);
-        g = _mm512_mul_ps(g, _mm512_fnmadd_ps(d, g, two));
-        _mm512_mask_storeu_ps(y + i, some, silu ? _mm512_mul_ps(v, g) : g);
+    __m512 v[8];
+    for (; n >= 128; y += 128, n -= 128) {
+        UNROLL for (int k = 0; k < 8; k++) v[k] = _mm512_loadu_ps(y + 16 * k);
+        lbr_gates(v, 8, silu);
+        UNROLL for (int k = 0; k < 8; k++) _mm512_storeu_ps(y + 16 * k, v[k]);
+    }
+    for (; n > 0; y += 16, n -= 16) {
+        __mmask16 some = n < 16 ? (__mmask16)((1u << n) - 1) : 0xffff;
+        v[0] = _mm512_maskz_loadu_ps(some, y);
+        lbr_gates(v, 1, silu);
+        _mm512_mask_storeu_ps(y, some, v[0]);
     }
 }
 #endif
