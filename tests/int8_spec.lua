@@ -72,6 +72,25 @@ describe("conv2d_int8", function()
     assert.equal(9, max:item())
   end)
 
+  it("sums exactly: any channels, strides, edges, dilation, pictures narrower than a tile, batches, on every processor", function()
+    for n, s in ipairs { -- batch, height, width, inputs, outputs, kernel, stride, pad, dilation
+      { 1, 1, 3, 1, 1, { 1, 1 }, 1, 0, 1 }, { 1, 5, 7, 1, 16, { 1, 1 }, 1, 0, 1 }, { 2, 9, 11, 5, 33, { 1, 1 }, 1, 0, 1 }, { 1, 13, 5, 51, 51, { 1, 1 }, 2, 0, 1 },
+      { 1, 19, 50, 3, 16, { 3, 3 }, 2, 1, 1 }, { 2, 6, 40, 17, 32, { 3, 3 }, 1, 1, 1 }, { 3, 5, 4, 8, 17, { 3, 3 }, 1, { 2, 0, 0, 3 }, 1 },
+      { 1, 7, 7, 16, 100, { 3, 3 }, 1, 1, 1 }, { 1, 11, 30, 4, 20, { 3, 2 }, { 1, 2 }, 1, { 2, 3 } }, { 2, 1, 1, 3, 48, { 7, 7 }, 3, 3, 1 },
+      { 1, 2, 3, 64, 70, { 1, 3 }, 1, { 0, 0, 6, 1 }, 1 }, { 1, 150, 90, 12, 16, { 5, 5 }, 1, 2, 1 },
+    } do
+      local B, H, W, I, O, k = unpack(s)
+      local x = (noise({ B, H, W, I }, n) * 60 + 100):to "u8"
+      local w = lr.clamp(noise({ O, k[1], k[2], I }, n + 10) * 50, -127, 127):to("i32"):to "f32"
+      w:reshape(O, k[1] * k[2] * I):narrow(2, 1, 1):copy_(lr.full({ O, 1 }, 127)) -- so that a step of the weights is 1
+      local options = { stride = s[7], pad = s[8], dilation = s[9], x = { 1, 9 } }
+      local want = lr.conv2d((x:to "f64" - 9), w:to "f64", nil, options)
+      helper.each_isa(function(isa)
+        assert.equal(0, (lr.conv2d_int8(x, w, nil, options):to "f64" - want):abs():max():item(), ("case %d, instruction set %d"):format(n, isa))
+      end)
+    end
+  end)
+
   it("refuses scales and shapes that are none", function()
     local x, w = lr.zeros({ 1, 4, 4, 2 }, "u8"), noise({ 3, 3, 3, 2 }, 1)
     for _, options in ipairs { { x = { 0, 0 } }, { x = { 1, 256 } }, { x = { 0 / 0, 0 } }, { x = { 1, 0 }, y = { -1, 0 } }, { x = { 1, 0 }, act = "prelu" } } do
