@@ -1,5 +1,6 @@
 /* norm.c: softmax, layer norm and batch norm, forward and backward. Rows are computed in double, whatever the dtype, but for softmax and layer norm of f32. */
 #include "cpu.h"
+#include "vectors.h"
 
 #include <stdlib.h>
 
@@ -104,12 +105,102 @@ LBR_CLONES static void softmax_f32(void *ctx, int64_t begin, int64_t end, int th
     }
 }
 
+#if defined(__x86_64__)
+#define TARGET __attribute__((target("avx512f,avx512dq")))
+#define INLINE static inline __attribute__((always_inline)) TARGET
+#define EACH UNROLL for (int k = 0; k < n; k++)
+
+/* e^v of n vectors of numbers that are not above 0, as lbr_expf, step by step beside one another. */
+INLINE void exponentials(__m512 *v, const int n)
+{
+    const __m512 least = _mm512_set1_ps(-87.33654f), one = _mm512_set1_ps(1);
+    const float taylor[6] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+    __m512 r[8], whole[8], p[8];
+    EACH r[k] = _mm512_max_ps(least, v[k]);
+    EACH whole[k] = _mm512_roundscale_ps(_mm512_mul_ps(r[k], _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    EACH r[k] = _mm512_fnmadd_ps(whole[k], _mm512_set1_ps(0.693145752f), r[k]);
+    EACH r[k] = _mm512_fnmadd_ps(whole[k], _mm512_set1_ps(1.42860677e-6f), r[k]);
+    EACH p[k] = _mm512_set1_ps(taylor[0]);
+    UNROLL for (int i = 1; i < 6; i++) EACH p[k] = _mm512_fmadd_ps(p[k], r[k], _mm512_set1_ps(taylor[i]));
+    EACH p[k] = _mm512_fmadd_ps(_mm512_mul_ps(p[k], r[k]), r[k], r[k]);
+    EACH p[k] = _mm512_scalef_ps(_mm512_add_ps(p[k], one), whole[k]);
+    EACH v[k] = _mm512_mask_mov_ps(p[k], _mm512_cmp_ps_mask(v[k], least, _CMP_LT_OQ), _mm512_setzero_ps());
+}
+
+INLINE __m512d widened(__m512 v) { return _mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(v)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1))); }
+
+/* n rows of at most LANES numbers, side by side: one alone waits for itself. */
+INLINE void short_rows(const float *x, float *y, int64_t length, bool logarithm, const int n)
+{
+    const __m512 low = _mm512_set1_ps(-INFINITY);
+    const __mmask16 some = (__mmask16)((1u << length) - 1);
+    __m512 v[8];
+    float top[8];
+    double sum[8];
+    EACH v[k] = _mm512_maskz_loadu_ps(some, x + k * length);
+    EACH top[k] = _mm512_reduce_max_ps(_mm512_mask_max_ps(low, some, v[k], low));
+    EACH v[k] = _mm512_maskz_sub_ps(some, v[k], _mm512_set1_ps(top[k]));
+    exponentials(v, n);
+    EACH sum[k] = _mm512_reduce_add_pd(widened(_mm512_maskz_mov_ps(some, v[k])));
+    if (logarithm) EACH _mm512_mask_storeu_ps(y + k * length, some, _mm512_sub_ps(_mm512_maskz_loadu_ps(some, x + k * length), _mm512_set1_ps(top[k] + (float)log(sum[k]))));
+    else EACH _mm512_mask_storeu_ps(y + k * length, some, _mm512_mul_ps(v[k], _mm512_set1_ps((float)(1 / sum[k]))));
+}
+
+INLINE void long_row(const float *x, float *y, int64_t length, bool logarithm)
+{
+    const __m512 low = _mm512_set1_ps(-INFINITY);
+    const __mmask16 rest = (__mmask16)((1u << length % LANES) - 1);
+    const int64_t whole = length / LANES * LANES;
+    __m512 most = _mm512_mask_max_ps(low, rest, _mm512_maskz_loadu_ps(rest, x + whole), low), v[4];
+    __m512d sum = _mm512_setzero_pd();
+    for (int64_t i = 0; i < whole; i += LANES) most = _mm512_max_ps(_mm512_loadu_ps(x + i), most);
+    float top = _mm512_reduce_max_ps(most);
+    int64_t i = 0;
+    for (; i + 4 * LANES <= length; i += 4 * LANES) {
+        UNROLL for (int k = 0; k < 4; k++) v[k] = _mm512_sub_ps(_mm512_loadu_ps(x + i + k * LANES), _mm512_set1_ps(top));
+        exponentials(v, 4);
+        UNROLL for (int k = 0; k < 4; k++) _mm512_storeu_ps(y + i + k * LANES, v[k]);
+        UNROLL for (int k = 0; k < 4; k++) sum = _mm512_add_pd(sum, widened(v[k]));
+    }
+    for (; i < length; i += LANES) {
+        __mmask16 some = i < whole ? 0xffff : rest;
+        v[0] = _mm512_sub_ps(_mm512_maskz_loadu_ps(some, x + i), _mm512_set1_ps(top));
+        exponentials(v, 1);
+        _mm512_mask_storeu_ps(y + i, some, v[0]);
+        sum = _mm512_add_pd(sum, widened(_mm512_maskz_mov_ps(some, v[0])));
+    }
+    double total = _mm512_reduce_add_pd(sum);
+    __m512 by = _mm512_set1_ps(logarithm ? top + (float)log(total) : (float)(1 / total));
+    for (i = 0; i < length; i += LANES) {
+        __mmask16 some = i < whole ? 0xffff : rest;
+        _mm512_mask_storeu_ps(y + i, some, logarithm ? _mm512_sub_ps(_mm512_maskz_loadu_ps(some, x + i), by) : _mm512_mul_ps(_mm512_maskz_loadu_ps(some, y + i), by));
+    }
+}
+
+TARGET static void softmax_avx512(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    const lbr_call *c = ctx;
+    const lbr_tensor *in = &c->in[0];
+    const bool logarithm = c->op == LBR_OP_log_softmax;
+    const int64_t n = in->ndim ? in->shape[in->ndim - 1] : 1;
+    const float *x = (const float *)in->data;
+    float *y = (float *)c->out[0].data;
+    for (; n <= LANES && begin + 8 <= end; begin += 8) short_rows(x + begin * n, y + begin * n, n, logarithm, 8);
+    for (; begin < end; begin++) long_row(x + begin * n, y + begin * n, n, logarithm);
+}
+#endif
+
 static int softmax(lbr_call *c)
 {
     const lbr_tensor *x = &c->in[0];
     int64_t n = x->ndim ? x->shape[x->ndim - 1] : 1, total = lbr_tensor_numel(x);
     if (x->dtype != LBR_F32) return by_row(c, x, 1, softmax_row);
-    if (total) lbr_parallel(total / n, 1 + 16384 / n, softmax_f32, c);
+    void (*rows)(void *ctx, int64_t begin, int64_t end, int thread) = softmax_f32;
+#if defined(__x86_64__)
+    if (lbr_cpu_isa() == LBR_ISA_AVX512) rows = softmax_avx512;
+#endif
+    if (total) lbr_parallel(total / n, 1 + 16384 / n, rows, c);
     return 0;
 }
 
