@@ -125,6 +125,14 @@ int lbr_infer_cast(lbr_call *c)
     return 0;
 }
 
+int lbr_infer_to_bytes(lbr_call *c)
+{
+    const lbr_tensor *x = &c->in[0];
+    if (x->dtype != LBR_F32) return lbr_fail(LBR_EDTYPE, "to_bytes: x is %s, want f32", lbr_describe(x));
+    lbr_out(c, 0, LBR_U8, x->ndim, x->shape);
+    return 0;
+}
+
 int lbr_infer_copy_into(lbr_call *c)
 {
     int ndim;

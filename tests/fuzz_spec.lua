@@ -28,7 +28,7 @@ local function wide_copy(t) return wide(t):clone() end
 local splits = {conv2d_backward_weight = true, depthwise_backward_weight = true}
 
 -- Places in pictures are f32 only, rounded as another engine rounds them; products of bytes have no other type.
-local single = {crop = true, ssd_detections = true, place_points = true, follow_points = true, conv2d_int8 = true}
+local single = {crop = true, ssd_detections = true, place_points = true, follow_points = true, conv2d_int8 = true, to_bytes = true}
 
 local function check(name)
   local ins, fields, outs = cases.of[name]()

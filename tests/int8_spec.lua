@@ -126,6 +126,32 @@ local function small()
   }
 end
 
+describe("to_bytes", function()
+  it("gives the bits of affine and a cast, whatever lies how in memory: planes, crops, every third number", function()
+    local function same(x, scale, shift, words)
+      helper.each_isa(function(isa)
+        local have, want = lr.to_bytes(x, scale, shift), lr.affine(x, scale, shift):to("u8"):contiguous()
+        assert.equal("u8", have.dtype)
+        assert.same(want.shape, have.shape)
+        assert.equal(0, (have:to "i32" - want:to "i32"):abs():sum():item(), ("%s, instruction set %d"):format(words, isa))
+      end)
+    end
+    for n, s in ipairs { { 2, 3, 5, 300 }, { 1, 1, 4, 7 }, { 3, 2, 9, 1 }, { 1, 4, 2, 257 }, { 2, 5, 3, 40 }, { 1, 3, 1, 256 } } do
+      local x, words = noise(s, n, 90), "case " .. n
+      x:narrow(4, 1, 1):narrow(3, 1, 1):fill_(n % 2 == 0 and 0 / 0 or 1 / 0)
+      same(x, 1.7, 100, words)
+      same(x:permute(1, 3, 4, 2), 1.7, 100, words .. ", planes")
+      same(x:permute(1, 3, 4, 2):narrow(3, math.ceil(s[4] / 2), math.floor(s[4] / 2) + 1), -2.3, 90.5, words .. ", a crop")
+      same(x:permute(4, 2, 1, 3), .5, 0, words .. ", another order")
+    end
+    same(noise({ 1000, 3 }, 9, 90):narrow(2, 2, 1), 1, 128, "every third")
+    same(lr.tensor { .5, 1.5, 2.5, -.5, 254.5, 255.5 }, 1, 0, "halves")
+    same(lr.zeros { 0, 3 }, 1, 0, "nothing")
+    assert.has_error(function() lr.to_bytes(lr.zeros({ 2 }, "f64"), 1, 0) end, "to_bytes: x is f64 [2], want f32")
+    assert.has_error(function() lr.to_bytes(lr.zeros { 2 }, 1) end)
+  end)
+end)
+
 describe("a network in int8", function()
   local folder, path, x
 
@@ -150,6 +176,7 @@ describe("a network in int8", function()
     assert.is_nil(count.add)
     assert.is_nil(count.to_numbers)
     assert.equal(1, count.to_bytes)
+    assert.equal(1, count.transpose) -- the answer's: the input's is one with its bytes
     assert.is_truthy(tostring(network):find("conv2d_int8      3x3 silu + residual", 1, true))
   end)
 

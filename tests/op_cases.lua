@@ -111,6 +111,7 @@ case.binary = function() -- bits are refused of floating point numbers
 end
 case.affine = function() return {F(shape(0, 5))}, {scale = int(-8, 8) / 4, shift = int(-8, 8) / 4} end
 case.clamp = function() return {F(shape(0, 5))}, {low = -.5, high = .25} end
+case.to_bytes = function() return {F(shape(0, 5), -300, 300)}, {scale = int(-8, 8) / 4, shift = int(-8, 8) / 4} end
 case.cast = function() return {F(shape(0, 5), -300, 300)}, {dtype = pick {2, 3, 4, 5}} end
 case.copy_into = function() local s = shape(0, 5) return {F(part(s))}, nil, {disguise(F(s):clone())} end
 case.fill = function()

@@ -120,6 +120,18 @@ end
 ---@return Tensor
 ops.affine = affine
 
+--- x * scale + shift as u8, in one pass: rounded to nearest even, saturated, NaN is 0. On the CPU.
+---@param x Tensor f32
+---@param scale number
+---@param shift number
+---@return Tensor u8 of x's shape
+function ops.to_bytes(x, scale, shift)
+  if type(scale) ~= "number" or type(shift) ~= "number" then raise("to_bytes: scale " .. tostring(scale) .. ", shift " .. tostring(shift) .. ", want numbers") end
+  local attr = attr_of.to_bytes()
+  attr.scale, attr.shift = scale, shift
+  return raw.to_bytes(x, attr)
+end
+
 local function as_tensor(value, like, name)
   if is_tensor(value) then return value end
   if type(value) == "number" and is_tensor(like) then return tensor.full({}, value, like.dtype, like.device) end

@@ -102,7 +102,7 @@ local function ranges_of(g, samples)
   return ranges
 end
 
-local function bytes_of(x, q) return ops.affine(x, 1 / q[1], q[2]):to "u8" end
+local function bytes_of(x, q) return ops.to_bytes(x, 1 / q[1], q[2]) end
 
 local function norm(x) return math.sqrt(ops.square(x:to "f64"):sum():item()) end
 
@@ -252,6 +252,9 @@ function M.lower(g, samples)
       convolve(late[node][1], result, late[node][2])
     elseif kept[node] then
       if not taken[node] then convolve(node, result) end
+    elseif bytes[result] and node.op == "transpose" and node.attr.order[1] == 1 and not bytes[node.inputs[1]] then
+      as_bytes[result] = g:value(result.name .. "/u8", result.shape, "u8")
+      emit("to_bytes", { node.inputs[1] }, as_bytes[result], { q = scale_of(result), order = node.attr.order })
     elseif bytes[result] then
       local inputs = {}
       for i = 1, node.arity do inputs[i] = to_bytes(node.inputs[i]) end

@@ -6,8 +6,8 @@ local rows = {
   quantize = { run = function(x, a) return ops.quantize(x[1], x[2], x[3], a.kind) end, layout = "pointwise" },
   dequantize_by = { run = function(x) return ops.dequantize(x[1], x[2], x[3]) end, layout = "pointwise" },
   dynamic_quantize = { run = function(x) return ops.dynamic_quantize(x[1]) end },
-  -- f32 as u8 of {scale, zero} and back, and the convolution between them
-  to_bytes = { run = function(x, a) return ops.affine(x[1], 1 / a.q[1], a.q[2]):to "u8" end },
+  -- f32 as u8 of {scale, zero}, maybe with dims in another order, and back, and the convolution between them
+  to_bytes = { run = function(x, a) return ops.to_bytes(a.order and x[1]:permute(unpack(a.order)) or x[1], 1 / a.q[1], a.q[2]) end },
   to_numbers = { run = function(x, a) return ops.affine(x[1]:to "f32", a.q[1], -a.q[1] * a.q[2]) end },
   conv2d_int8 = {
     run = function(x, a)
