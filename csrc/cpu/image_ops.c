@@ -12,6 +12,7 @@ struct pool {
     lbr_tensor *out;
     const int32_t *kernel, *stride, *pad;
     bool mean, back;
+    uint8_t *room; /* of bytes: a row of x for each thread */
 };
 
 #define POOL(T)                                                                                                            \
@@ -59,7 +60,30 @@ struct pool {
     }
 POOL(float)
 POOL(double)
-POOL(uint8_t)
+
+/* Maxima of bytes, of which the order is free: of the rows first, then of what they leave. */
+LBR_CLONES static void largest_bytes(void *ctx, int64_t begin, int64_t end, int thread)
+{
+    const struct pool *k = ctx;
+    int64_t H = k->x->shape[1], W = k->x->shape[2], C = k->x->shape[3], OH = k->y->shape[1], OW = k->y->shape[2];
+    uint8_t *restrict most = k->room + thread * W * C;
+    for (int64_t row = begin; row < end; row++) {
+        int64_t y0 = row % OH * k->stride[0] - k->pad[0], y1 = y0 + k->kernel[0] < H ? y0 + k->kernel[0] : H;
+        const uint8_t *x = (const uint8_t *)k->x->data + row / OH * H * W * C;
+        uint8_t *restrict y = (uint8_t *)k->y->data + row * OW * C;
+        if (y0 < 0) y0 = 0;
+        memcpy(most, x + y0 * W * C, (size_t)(W * C));
+        for (int64_t i = y0 + 1; i < y1; i++)
+            for (int64_t n = 0; n < W * C; n++) most[n] = x[i * W * C + n] > most[n] ? x[i * W * C + n] : most[n];
+        for (int64_t ox = 0; ox < OW; ox++, y += C) {
+            int64_t x0 = ox * k->stride[1] - k->pad[2], x1 = x0 + k->kernel[1] < W ? x0 + k->kernel[1] : W;
+            if (x0 < 0) x0 = 0;
+            memcpy(y, most + x0 * C, (size_t)C);
+            for (int64_t j = x0 + 1; j < x1; j++)
+                for (int64_t ch = 0; ch < C; ch++) y[ch] = most[j * C + ch] > y[ch] ? most[j * C + ch] : y[ch];
+        }
+    }
+}
 
 static int pool(lbr_call *c, struct pool k)
 {
@@ -70,7 +94,14 @@ static int pool(lbr_call *c, struct pool k)
     k.y = k.back ? &c->in[0] : &c->out[0];
     k.out = &c->out[0];
     int64_t n = k.back ? k.x->shape[0] : (int64_t)k.x->shape[0] * k.y->shape[1];
-    lbr_parallel(n, k.back ? 1 : 4, bytes ? pool_uint8_t : c->out[0].dtype == LBR_F64 ? pool_double : pool_float, &k);
+    if (bytes) {
+        int64_t size = (int64_t)k.x->shape[2] * k.x->shape[3] * lbr_threads();
+        if (!(k.room = lbr_alloc(size))) return lbr_fail(LBR_ENOMEM, "%s: out of memory", lbr_op_name(c->op));
+        lbr_parallel(n, 4, largest_bytes, &k);
+        lbr_free(k.room, size);
+        return 0;
+    }
+    lbr_parallel(n, k.back ? 1 : 4, c->out[0].dtype == LBR_F64 ? pool_double : pool_float, &k);
     return 0;
 }
 
