@@ -180,10 +180,20 @@ static void copy_run(void *ctx, int64_t n, char *const *data, const int64_t *str
 /* Short dense runs, one behind the other in two dims: parts of pixels. */
 struct runs { const char *x; char *y; int64_t bytes, from, to; };
 
+#define RUNS(size) \
+    { for (int64_t i = begin; i < end; i++) memcpy(r->y + i * r->to, r->x + i * r->from, size); return; }
+
 static void copy_runs(void *ctx, int64_t begin, int64_t end, int thread)
 {
     (void)thread;
     const struct runs *r = ctx;
+    switch (r->bytes) {
+    case 4: RUNS(4)
+    case 8: RUNS(8)
+    case 16: RUNS(16)
+    case 32: RUNS(32)
+    case 64: RUNS(64)
+    }
     for (int64_t i = begin; i < end; i++) {
         const char *x = r->x + i * r->from;
         char *y = r->y + i * r->to;
@@ -197,9 +207,11 @@ static void copy_runs(void *ctx, int64_t begin, int64_t end, int thread)
 static bool by_runs(const lbr_walk *w, int size)
 {
     enum { MOST = 512, GRAIN = 1 << 16 };
-    if (w->ndim != 2 || w->stride[0][1] != size || w->stride[1][1] != size || w->shape[1] < 1 || w->shape[1] * size > MOST) return false;
-    struct runs r = {w->data[1], w->data[0], w->shape[1] * size, w->stride[1][0], w->stride[0][0]};
-    lbr_parallel(w->shape[0], 1 + GRAIN / r.bytes, copy_runs, &r);
+    if (w->ndim != 2) return false;
+    const int d = w->stride[0][0] == size && w->stride[1][0] == size ? 0 : 1; /* the dim of a run: a short one is not the last */
+    if (w->stride[0][d] != size || w->stride[1][d] != size || w->shape[d] < 1 || w->shape[d] * size > MOST) return false;
+    struct runs r = {w->data[1], w->data[0], w->shape[d] * size, w->stride[1][1 - d], w->stride[0][1 - d]};
+    lbr_parallel(w->shape[1 - d], 1 + GRAIN / r.bytes, copy_runs, &r);
     return true;
 }
 
