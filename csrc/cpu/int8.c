@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-enum { LANES = 16, MOST_TILE = 16, MOST_WIDE = 4, MOST_TAPS = 64, BAND = 1 << 16 }; /* BAND: bytes of input rows that are laid out at once */
+enum { LANES = 16, MOST_TILE = 16, MOST_WIDE = 4, MOST_TAPS = 64, BAND = 1 << 16, AHEAD = 512 }; /* BAND: bytes of input rows that are laid out at once */
 
 /* ---- weights, packed and kept with the call as long as its plan lives ---- */
 
@@ -252,7 +252,10 @@ INLINE void tile(const struct job *j, const uint8_t *const *from, int64_t block,
         UNROLL for (int m = 0; m < T; m += even ? 4 : 1) p[m] = even ? from[0] + m * step + j->offset[t] : from[m] + j->offset[t];
         for (int64_t i = 0; i < j->fours; i++, w += LANES * 4) {
             __m512i weight[MOST_WIDE];
-            UNROLL for (int n = 0; n < N; n++) weight[n] = _mm512_load_si512(w + n * gap);
+            UNROLL for (int n = 0; n < N; n++) {
+                weight[n] = _mm512_load_si512(w + n * gap);
+                if (N > 2) _mm_prefetch((const char *)(w + n * gap + AHEAD), _MM_HINT_T0); /* they leave the first-level cache from tile to tile */
+            }
             if (even) __asm__("" : "+r"(step), "+r"(steps)); /* or the compiler makes as many pointers as pixels */
             UNROLL for (int m = 0; m < T; m++) {
                 int32_t four;
