@@ -30,7 +30,7 @@ struct job {
     const float *bias;
     uint8_t *bytes;           /* one of the two: the output */
     float *numbers;
-    int64_t H, W, C, OH, OW, O, KH, KW, x_pitch, r_pitch, y_pitch; /* pitch: numbers from a pixel to the next */
+    int64_t H, W, C, OH, OW, O, KH, KW;
     int64_t blocks, groups, rows;                                  /* rows of outputs in all pictures; 1x1: tiles */
     int64_t runs, run, fours, offset[MOST_TAPS];                   /* run: bytes of a window that lie behind one another; offset: of each from the window's first */
     int64_t across, step, turn;                                    /* outputs in a row; bytes from a window to the next, and to that of the next row */
@@ -103,8 +103,8 @@ static void portable(const struct job *j, const uint8_t *const *from, int64_t bl
     int64_t o = block * LANES, n = j->O - o < LANES ? j->O - o : LANES;
     for (int m = 0; m < valid; m++) {
         const int8_t *w = j->p->weights + block * j->runs * j->fours * LANES * 4;
-        const uint8_t *r = j->residual ? j->residual + (pixel + m) * j->r_pitch + o : NULL;
-        int64_t to = (pixel + m) * j->y_pitch + o;
+        int64_t to = (pixel + m) * j->O + o;
+        const uint8_t *r = j->residual ? j->residual + to : NULL;
         int32_t sum[LANES];
         float v[LANES];
         memcpy(sum, j->p->start + o, sizeof sum);
@@ -175,7 +175,7 @@ INLINE void finish_as(const struct job *j, const int32_t *sums, int64_t block, i
     const __mmask16 last = rest >= LANES ? 0xffff : (__mmask16)((1u << rest) - 1);
     const __m512 rs = _mm512_set1_ps((float)a->r_scale), rz = _mm512_set1_ps((float)a->r_zero);
     const __m512 inverse = _mm512_set1_ps(j->inverse), zero = _mm512_set1_ps((float)a->y_zero);
-    const bool dense = last == 0xffff && (N == 4 || (N != 3 && j->y_pitch == N * LANES)); /* four vectors lie behind one another */
+    const bool dense = last == 0xffff && (N == 4 || (N != 3 && j->O == N * LANES)); /* four vectors lie behind one another */
     __m512 scale[4], bias[4];
     UNROLL for (int n = 0; n < N; n++) {
         scale[n] = _mm512_load_ps(j->p->scale + o + n * LANES);
@@ -183,37 +183,37 @@ INLINE void finish_as(const struct job *j, const int32_t *sums, int64_t block, i
     }
     for (int m = 0; m < valid; m += G, sums += G * N * LANES) {
         __m512 v[8], r[8];
+        int64_t to = (pixel + m) * j->O + o;
         UNROLL for (int k = 0; k < 8; k++) r[k] = zero;
         UNROLL for (int k = 0; k < G * N; k++) v[k] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums + k * LANES)), scale[k % N], bias[k % N]);
         if (j->residual) {
             UNROLL for (int k = 0; k < G * N; k++) {
                 __mmask16 some = m + k / N >= valid ? 0 : k % N + 1 < N ? 0xffff : last;
-                r[k] = widened(j->residual + (pixel + m + k / N) * j->r_pitch + o + k % N * LANES, some);
+                r[k] = widened(j->residual + to + k / N * j->O + k % N * LANES, some);
                 r[k] = _mm512_sub_ps(r[k], rz);
                 if (!a->late) v[k] = _mm512_fmadd_ps(r[k], rs, v[k]);
             }
         }
         activated(act, v, G * N);
         if (j->residual && a->late) UNROLL for (int k = 0; k < G * N; k++) v[k] = _mm512_fmadd_ps(r[k], rs, v[k]);
-        int64_t to = (pixel + m) * j->y_pitch + o;
         if (j->bytes) {
             const int half = N == 3 ? 3 : 4;
             uint8_t line[2][4 * LANES] __attribute__((aligned(64)));
             __m512i low = narrowed(v, half, inverse, zero), high = narrowed(v + half, half, inverse, zero);
             if (dense && m + G <= valid) {
                 _mm512_storeu_si512(j->bytes + to, low);
-                _mm512_storeu_si512(j->bytes + to + G / 2 * j->y_pitch, high);
+                _mm512_storeu_si512(j->bytes + to + G / 2 * j->O, high);
                 continue;
             }
             _mm512_store_si512(line[0], low);
             _mm512_store_si512(line[1], high);
             UNROLL for (int k = 0; k < G * N; k++) {
                 __m128i y = _mm_load_si128((const __m128i *)(line[k / half] + k % half * LANES));
-                if (m + k / N < valid) _mm_mask_storeu_epi8(j->bytes + to + k / N * j->y_pitch + k % N * LANES, k % N + 1 < N ? 0xffff : last, y);
+                if (m + k / N < valid) _mm_mask_storeu_epi8(j->bytes + to + k / N * j->O + k % N * LANES, k % N + 1 < N ? 0xffff : last, y);
             }
         } else {
             UNROLL for (int k = 0; k < G * N; k++)
-                if (m + k / N < valid) _mm512_mask_storeu_ps(j->numbers + to + k / N * j->y_pitch + k % N * LANES, k % N + 1 < N ? 0xffff : last, v[k]);
+                if (m + k / N < valid) _mm512_mask_storeu_ps(j->numbers + to + k / N * j->O + k % N * LANES, k % N + 1 < N ? 0xffff : last, v[k]);
         }
     }
 }
@@ -307,7 +307,7 @@ static void lay_out(const struct job *j, const uint8_t *picture, int64_t oy, int
             continue;
         }
         memset(room, a->x_zero, (size_t)(left * j->C));
-        memcpy(room + left * j->C, picture + y * j->W * j->x_pitch, (size_t)(within * j->C));
+        memcpy(room + left * j->C, picture + y * j->W * j->C, (size_t)(within * j->C));
         memset(room + (left + within) * j->C, a->x_zero, (size_t)(right * j->C));
     }
 }
@@ -337,7 +337,7 @@ static void convolve(void *ctx, int64_t begin, int64_t end, int thread)
         int64_t row = item % j->rows, oy = row % j->OH, ox = 0;
         rows = j->OH - oy < j->band ? j->OH - oy : j->band;
         if (rows > end - item) rows = end - item;
-        if (row != laid || rows > laid_rows) lay_out(j, j->x + row / j->OH * j->H * j->W * j->x_pitch, oy, rows, room);
+        if (row != laid || rows > laid_rows) lay_out(j, j->x + row / j->OH * j->H * j->W * j->C, oy, rows, room);
         laid = row, laid_rows = rows;
         const uint8_t *from = room;
         for (int64_t pixel = row * j->OW, left = rows * j->OW; left > 0; pixel += j->tile, left -= j->tile) {
@@ -378,7 +378,6 @@ int lbr_cpu_conv2d_int8(lbr_call *c)
         .numbers = y->dtype == LBR_F32 ? (float *)y->data : NULL,
     };
     j.inverse = j.bytes ? (float)(1 / a->y_scale) : 1;
-    j.x_pitch = j.C, j.r_pitch = j.O, j.y_pitch = j.O;
     bool plain = j.KH == 1 && j.KW == 1 && a->stride[0] == 1 && a->stride[1] == 1 && !a->pad[0] && !a->pad[1] && !a->pad[2] && !a->pad[3];
     int64_t apart = a->dilation[1] == 1 ? 1 : j.KW, pixels = x->shape[0] * j.OH * j.OW; /* apart: runs in a row of taps */
     j.columns = (j.OW - 1) * a->stride[1] + (j.KW - 1) * a->dilation[1] + 1;
@@ -388,7 +387,7 @@ int lbr_cpu_conv2d_int8(lbr_call *c)
     choose(&j);
     int64_t row = j.columns * j.C, under = (j.KH - 1) * a->dilation[0] + 1, work = j.runs * j.fours * MOST_WIDE + 1;
     if (plain) {
-        j.rows = (pixels + j.tile - 1) / j.tile, j.across = pixels, j.step = j.x_pitch, j.each = j.tile * j.step, j.end = j.x + (pixels - 1) * j.x_pitch + j.C;
+        j.rows = (pixels + j.tile - 1) / j.tile, j.across = pixels, j.step = j.C, j.each = j.tile * j.step, j.end = j.x + pixels * j.C;
         work *= j.tile;
     } else {
         j.rows = x->shape[0] * j.OH, j.across = j.OW, j.step = a->stride[1] * j.C, j.turn = a->stride[0] * row - (j.OW - 1) * j.step;
