@@ -50,7 +50,7 @@ local rows = {
   {"verify-weights", "", "network of the second look instead of BlazeFace short range, such as UltraFace or CenterFace (.onnx); not the one that --weights names",
     metavar = "FILE"},
   {"verify-confidence", .6, "least score of the second look", type = "number", above = 0, max = 1},
-  {"verify-every", -1, "seconds between two of its looks; 0: every frame; -1: as --every", type = "number", min = -1, max = 2, metavar = "S"},
+  {"verify-every", -1, "seconds between two of its looks; 0: every frame, each time that it looks; -1: as --every", type = "number", min = -1, max = 2, metavar = "S"},
   {"strict", false, "end with an error where a frame could not be looked at, or where there are tracks but the second look sees nothing in the source either"},
   {"apply", "", "an edited NAME.anonymised.json: no detection, its masks are applied to the one input", metavar = "FILE"},
   {"preview", false, "write NAME.anonymised.preview.png, masked frames from all over the recording, instead of the result"},
@@ -266,7 +266,7 @@ local function verify(item, o, plan, verifier, row)
       row.verified.whole = #plan.blank - before
     end
     sidecar.write(item.sidecar, plan)
-    plan, only = cover(item, o, row), frames
+    plan, only = cover(item, o, row), o.verify_every ~= 0 and frames or nil -- encoded anew, frames without new masks look a little different, too
   end
 end
 
