@@ -185,6 +185,7 @@ local function find(item, o, finder, row)
   add_stage(row, "finding", found.frames, found.busy, {networks = found.looks.seconds, looks = found.looks.looked + found.looks.glances}, processor)
   bar:finish(("%d track%s"):format(#found.tracks, #found.tracks == 1 and "" or "s"))
   row.found_warning, row.faults = found.warning, found.faults
+  if found.warning then require("libration.log").warn("%s", found.warning) end
   local plan = {
     input = {file = files.name(item.path), sha256 = assert(require("libration.media").sha256(item.path)), frames = found.frames, width = found.width, height = found.height},
     settings = settings_of(o), blank = found.blank, tracks = found.tracks,

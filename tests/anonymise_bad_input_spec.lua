@@ -55,6 +55,7 @@ describe("recipes/anonymise, bad videos #process", function()
     local text, code = run(("--output %s %s"):format(quote(out), quote(folder)))
     assert.equal(0, code, text)
     assert.is_nil(text:find "traceback", text)
+    assert.is_truthy(text:find "warning: [^\n]*broken.mkv: the file is damaged", text)
     local cases = {
       { "ohne Gesicht", "mp4", 8, 96, 64 }, { "silent", "mp4", 8, 96, 64 }, { "broken", "mkv", 20, 96, 64 }, { "ten", "mkv", 4, 64, 48 }, { "one", "mkv", 4, 1, 1 },
     }
