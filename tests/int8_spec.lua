@@ -136,6 +136,16 @@ local function small()
 end
 
 describe("to_bytes", function()
+  it("writes some channels of a larger picture and nothing beside them", function()
+    local x, whole = noise({ 1, 3, 4, 5 }, 1):permute(1, 3, 4, 2), lr.full({ 1, 4, 5, 6 }, 7, "u8")
+    local attr = require("libration.ops").rows.to_bytes.attr()
+    attr.scale, attr.shift = 30, 100
+    lr.core.check(lr.core.C.lbr_to_bytes(x, whole:narrow(4, 3, 3), attr))
+    assert.equal(0, (helper.difference(lr.to_bytes(x, 30, 100), whole:narrow(4, 3, 3):contiguous())))
+    assert.equal(0, (helper.difference(lr.full({ 1, 4, 5, 2 }, 7, "u8"), whole:narrow(4, 1, 2):contiguous())))
+    assert.equal(0, (helper.difference(lr.full({ 1, 4, 5, 1 }, 7, "u8"), whole:narrow(4, 6, 1):contiguous())))
+  end)
+
   it("gives the bits of affine and a cast, whatever lies how in memory: planes, crops, every third number", function()
     local function same(x, scale, shift, words)
       helper.each_isa(function(isa)

@@ -65,7 +65,7 @@ int lbr_cpu_to_bytes(lbr_call *c)
     const lbr_tensor *x = &c->in[0], *y = &c->out[0];
     struct job j = {.scale = (float)a->scale, .shift = (float)a->shift, .x = x->data, .y = (uint8_t *)y->data};
     if (!lbr_tensor_numel(y)) return 0;
-    if (x->ndim == 4 && x->stride[2] == 1 && x->shape[3] > 1 && x->shape[3] <= 4) {
+    if (x->ndim == 4 && lbr_tensor_contiguous(y) && x->stride[2] == 1 && x->shape[3] > 1 && x->shape[3] <= 4) {
         j.H = x->shape[1], j.W = x->shape[2], j.C = x->shape[3];
         for (int d = 0; d < 4; d++) j.stride[d] = (int64_t)x->stride[d] * (int64_t)sizeof(float);
         lbr_parallel(x->shape[0] * j.H, 1 + GRAIN / j.W, planes, &j);

@@ -401,8 +401,7 @@ int lbr_transcode_open(const char *input, const lbr_transcode_options *o, lbr_tr
     pthread_condattr_destroy(&attributes);
     int status = t->writing ? lbr_keep_apart(input, o->output) : LBR_OK;
     if (status == LBR_OK) status = lbr_decoder_open(&t->decoder, input, o->decoder_threads, false);
-    /* a pass that looks at some frames: those that no other is predicted from keep the edges of their blocks, which costs a face nothing and saves an eighth of the decoding */
-    if (status == LBR_OK && !t->writing && !t->converting) t->decoder.context->skip_loop_filter = AVDISCARD_NONREF;
+    if (status == LBR_OK && !t->writing && !t->converting) t->decoder.context->skip_loop_filter = AVDISCARD_NONREF; /* looks at some frames: an eighth of the decoding */
     if (status == LBR_OK) status = first_frame(t);
     if (status == LBR_OK) {
         const AVFrame *f = t->decoder.frame;
