@@ -57,12 +57,12 @@ local rows = {
   {"resume", false, "leave inputs alone whose result is there already, made of the same file in the same way"},
   {"every", .25, "seconds between two looks of the detectors, twice as many while these agree; between looks that do not, it is looked again, down to every frame; 0: " ..
     "every frame, as with --mask person", type = "number", min = 0, max = 2, metavar = "S"},
-  {"batch", 0, "parts of a frame that BlazeFace takes at once; 0: as many as there are cores, at least 4", min = 0, max = 64, metavar = "N"},
+  {"batch", 0, "parts of a frame that BlazeFace takes at once; 0: as many as there are cores, at least 12", min = 0, max = 64, metavar = "N"},
   {"queue", 32, "frames on the way at most; half of them lie between two looks at most", min = 4, max = 64, metavar = "FRAMES"},
   {"precision", "f32", "of the networks; bf16 gains where the processor has units for it, f16 is for CUDA devices", choices = {"f32", "bf16", "f16"}},
   {"preset", "cpu", "defaults of --batch and --queue for a machine: cpu: 0, 32; gpu: 24, 64", choices = {"cpu", "gpu"}},
-  {"pipeline", "multithread", "defaults of other options, for the one pipeline that there is; multithread: those printed here; batch: --batch 12 --queue 64; " ..
-    "cpu-gpu: --batch 24 --queue 64; ultra: --every .5 --queue 64 --encoder-preset ultrafast", choices = {"multithread", "batch", "cpu-gpu", "ultra"}},
+  {"pipeline", "multithread", "defaults of other options, for the one pipeline that there is; multithread: those printed here; batch: --batch 24 --queue 64; " ..
+    "cpu-gpu: --batch 48 --queue 64; ultra: --every .5 --queue 64 --encoder-preset ultrafast", choices = {"multithread", "batch", "cpu-gpu", "ultra"}},
   {"encoder-preset", "veryfast", "of x264: how long it looks for a smaller file", choices = {"ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"}},
   {"crf", 18, "quality of the H.264 encoder, lower is better", min = 0, max = 51},
   {"device", "auto", "where the networks look for faces and bodies: auto (CUDA where there is a device; the CPU goes on where that fails in the middle), cpu, cuda or cuda:N\n" ..
@@ -78,7 +78,7 @@ local rows = {
 -- What --preset and --pipeline stand for; an option that was given wins over both, --pipeline over --preset.
 local DEFAULTS = {
   cpu = {}, gpu = {batch = 24, queue = 64},
-  multithread = {}, batch = {batch = 12, queue = 64}, ["cpu-gpu"] = {batch = 24, queue = 64}, ultra = {every = .5, queue = 64, encoder_preset = "ultrafast"},
+  multithread = {}, batch = {batch = 24, queue = 64}, ["cpu-gpu"] = {batch = 48, queue = 64}, ultra = {every = .5, queue = 64, encoder_preset = "ultrafast"},
 }
 local function take_defaults(o, given)
   for _, name in ipairs {o.preset, o.pipeline} do

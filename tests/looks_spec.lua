@@ -180,7 +180,7 @@ describe("changes", function()
     local views = { { x = 64, y = 64, side = 128, angle = 0 }, { x = 400, y = 200, side = 96, angle = 0 } }
     local function look(coarse)
       asked = {}
-      return memory:of(views, 0, coarse, 16, function(some)
+      return memory:of(views, coarse, 16, function(some)
         local lists = {}
         for i, view in ipairs(some) do
           asked[#asked + 1] = view.x
@@ -212,7 +212,7 @@ describe("changes", function()
     local memory, asked = changes.memory(), 0
     local function look(coarse)
       asked = 0
-      memory:of({ { x = W * 8, y = W * 4, side = W * 16, angle = 0 } }, 0, coarse, 16, function()
+      memory:of({ { x = W * 8, y = W * 4, side = W * 16, angle = 0 } }, coarse, 16, function()
         asked = 1
         return { {} }
       end)

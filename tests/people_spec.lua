@@ -8,12 +8,15 @@ local people = require "libration.pose.people"
 -- A landmarker whose detector sees bodies at the places given, and whose landmark network agrees where agrees(rect) says so.
 local function landmarker(script)
   local self = { marks = 0 }
-  function self.detect(_, _, least, view)
-    local list = {}
-    for _, p in ipairs(view and {} or script.bodies) do
-      if p[3] >= least then list[#list + 1] = { 0, 0, 0, 0, p[1], p[2], p[1], p[2] - 40, 0, 0, 0, 0, p[3] } end
+  function self.search(_, _, views)
+    local lists = {}
+    for i, view in ipairs(views) do
+      lists[i] = {}
+      for _, p in ipairs(view.side and {} or script.bodies) do
+        if p[3] >= view.least then table.insert(lists[i], { 0, 0, 0, 0, p[1], p[2], p[1], p[2] - 40, 0, 0, 0, 0, p[3] }) end
+      end
     end
-    return list
+    return lists
   end
   function self.mark(_, frame, rect)
     self.marks = self.marks + 1

@@ -66,6 +66,10 @@ describe("rows of a batch", function()
 
   it("of a large network are one plan's", function()
     local function of(n) return { nodes = { { arity = 1, inputs = { { data = lr.zeros { n } } } } } } end
+    lr.threads(2)
+    assert.is_true(rows.is_small(of(4194304)))
+    assert.is_false(rows.is_small(of(4194305)))
+    lr.threads(16) -- each would pack its own
     assert.is_true(rows.is_small(of(1048576)))
     assert.is_false(rows.is_small(of(1048577)))
   end)

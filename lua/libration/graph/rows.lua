@@ -9,7 +9,8 @@ local C, check = core.C, core.check
 
 local M = {}
 
-local MOST = 4194304 -- bytes of a network's weights, since each plan packs its own; larger ones keep all cores busy with one picture
+-- Bytes of a network's weights, and of those of all plans together, since each packs its own; larger ones keep all cores busy with one picture.
+local SMALL, MOST = 4194304, 33554432
 
 ---Whether a network's weights are few enough.
 ---@param graph IrGraph
@@ -25,7 +26,7 @@ function M.is_small(graph)
       end
     end
   end
-  return bytes <= MOST
+  return bytes <= SMALL or bytes * core.threads() <= MOST
 end
 
 local plans_t, tensors_t = ffi.typeof "lbr_plan *[?]", ffi.typeof "lbr_tensor *[?]"

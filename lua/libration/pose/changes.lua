@@ -112,15 +112,14 @@ end
 
 --- Answers about views, asked for where the view changed since it was asked about, or that was long ago.
 ---@param views {x: number, y: number, side: number, angle: number}[] squares in pixels of a frame
----@param rim integer pixels around it that the views may see
 ---@param coarse Tensor coarse picture of the frame
 ---@param cell integer pixels along its cells
 ---@param ask fun(views: table[]): table[][] lists of detections, one a view
 ---@return table[][] lists, the caller's own
-function Memory:of(views, rim, coarse, cell, ask)
+function Memory:of(views, coarse, cell, ask)
   local lists, missing, places, keys, kept = {}, {}, {}, {}, nil
   for i, view in ipairs(views) do
-    local key = ("%.1f %.1f %.1f %.3f %d"):format(view.x, view.y, view.side, view.angle or 0, rim)
+    local key = ("%.1f %.1f %.1f %.3f %d"):format(view.x, view.y, view.side, view.angle, view.rim or 0)
     local known = self.answers[key]
     local x, y, r = view.x, view.y, view.side / 2
     if known then known.age = known.age + 1 end

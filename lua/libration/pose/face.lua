@@ -1,6 +1,7 @@
 -- Finds faces in a frame with BlazeFace, short or full range: whole frame, tiles for small faces, turned views. Tracks nothing and draws nothing.
 -- Numbers and order of steps are MediaPipe's (modules/face_detection); tests compare the answers with its own.
 local core = require "libration.core"
+local ops = require "libration.ops"
 local device = require "libration.device"
 local regions = require "libration.regions"
 local tensor = require "libration.tensor"
@@ -39,7 +40,7 @@ local OPTIONS = { range = "string", weights = "string", precision = "string", co
 
 --- A face detector.
 ---@param options? table range "full" (default: faces to about five metres) or "short" (selfies, two metres); confidence least score, .5; weights: file or folder;
----  precision "f32" or "bf16", "f16" on CUDA; batch: views run at once (as many as there are cores, at least 4); device "cpu" (default), "cuda", "cuda:N"; late: true
+---  precision "f32" or "bf16", "f16" on CUDA; batch: views run at once (as many as there are cores, at least 12); device "cpu" (default), "cuda", "cuda:N"; late: true
 ---  loads the network when it is first asked; network: a ready object with :run on that device
 ---@return FaceDetector
 function face.detector(options)
@@ -66,7 +67,7 @@ function face.detector(options)
   local anchors = tensor.unscoped(function() return tensor.constant(ssd.anchors(kind.layers), name) end)
   return setmetatable({
     range = range, size = kind.size, confidence = options.confidence or .5, network = network, device = name, anchors = anchors,
-    batch = options.batch or math.max(4, core.threads()), -- a view a core: graph/rows.lua
+    batch = options.batch or math.max(12, core.threads()), -- a view a core: graph/rows.lua
   }, FaceDetector)
 end
 
@@ -101,11 +102,12 @@ local function to_frame(d, view)
   return found
 end
 
-local function look(self, frame, views, least, rim)
-  local size, found = self.size, {}
-  frame = frame:to(self.device)
-  for first = 1, #views, self.batch do
-    local n = math.min(self.batch, #views - first + 1)
+-- Views first..last of a frame as the network takes them: f32 [n,size,size,3].
+local function crop(self, frame, views, first, last)
+  local parts = {}
+  while first <= last do
+    local n, rim = 1, views[first].rim or 0
+    while first + n <= last and (views[first + n].rim or 0) == rim do n = n + 1 end
     local places = tensor.empty({ n, 5 })
     for k = 0, n - 1 do
       local view, p = views[first + k], places:ptr() + 5 * k
@@ -113,9 +115,18 @@ local function look(self, frame, views, least, rim)
       p[2], p[3], p[4] = view.side, view.side, view.angle
     end
     places:touch()
-    local input = regions.crop(frame, places:to(self.device), { size = { size, size }, rim = rim, scale = f32(2 / 255), shift = -1 })
-    local boxes, scores = outputs_of(self, self.network:run(input))
-    for k, list in ipairs(ssd.detections(boxes, scores, self.anchors, { size = size, least = least or self.confidence, iou = IOU })) do
+    parts[#parts + 1] = regions.crop(frame, places:to(self.device), { size = { self.size, self.size }, rim = rim, scale = f32(2 / 255), shift = -1 })
+    first = first + n
+  end
+  return #parts == 1 and parts[1] or ops.concat(parts, 1)
+end
+
+local function look(self, frame, views, least)
+  local found = {}
+  frame = frame:to(self.device)
+  for first = 1, #views, self.batch do
+    local boxes, scores = outputs_of(self, self.network:run(crop(self, frame, views, first, math.min(first + self.batch - 1, #views))))
+    for k, list in ipairs(ssd.detections(boxes, scores, self.anchors, { size = self.size, least = least or self.confidence, iou = IOU })) do
       for i, d in ipairs(list) do list[i] = to_frame(d, views[first + k - 1]) end
       found[first + k - 1] = list
     end
@@ -123,13 +134,19 @@ local function look(self, frame, views, least, rim)
   return found
 end
 
+---@class FaceView a square of a frame: centre and side in pixels, angle in radians clockwise; rim: pixels around the frame in which it sees that mirrored (0)
+---@field x number
+---@field y number
+---@field side number
+---@field angle number
+---@field rim integer|nil
+
 --- Faces in square views of a frame, each view searched and suppressed by itself.
 ---@param frame Tensor u8 [H,W,3] RGB, contiguous, here or on the detector's device
----@param views {x: number, y: number, side: number, angle: number}[] centre and side in pixels, angle in radians clockwise
+---@param views FaceView[]
 ---@param least? number smallest score instead of the detector's own
----@param rim? integer pixels around the frame in which the views see it mirrored, 0
 ---@return Face[][] faces of each view, best first
-function FaceDetector:look(frame, views, least, rim) return tensor.scope(look, self, frame, views, least, rim) end
+function FaceDetector:look(frame, views, least) return tensor.scope(look, self, frame, views, least) end
 
 --- Faces in a whole frame, as MediaPipe finds them.
 ---@param frame Tensor u8 [H,W,3] RGB
@@ -234,11 +251,11 @@ function face.besides(list, others)
   return kept
 end
 
--- Without the faces that are mirror images alone.
-local function inside(lists, w, h)
-  for i, list in ipairs(lists) do
+-- Lists from the first-th on without the faces that are mirror images alone.
+local function inside(lists, w, h, first)
+  for i = first or 1, #lists do
     local kept = {}
-    for _, f in ipairs(list) do
+    for _, f in ipairs(lists[i]) do
       local over = .3 * math.max(f.width, f.height)
       if f.x > -over and f.x < w + over and f.y > -over and f.y < h + over then kept[#kept + 1] = f end
     end
@@ -255,7 +272,7 @@ local function edge_views(w, h, tile, rim)
     local n = math.max(1, math.ceil((h - side) / (.6 * side)) + 1)
     for i = 0, n - 1 do
       local y = n > 1 and side / 2 + (h - side) * i / (n - 1) or h / 2
-      for _, x in ipairs { side / 4, w - side / 4 } do views[#views + 1] = { x = x, y = y, side = side, angle = 0 } end
+      for _, x in ipairs { side / 4, w - side / 4 } do views[#views + 1] = { x = x, y = y, side = side, angle = 0, rim = rim } end
     end
   end
   return views
@@ -272,7 +289,7 @@ function FaceDetector:edges(frame, tile, ask, weak)
   local h, w = frame:size(1), frame:size(2)
   tile, ask = tile or math.max(w, h), ask or self.look
   local rim, least = math.min(math.ceil(.4 * tile), w, h), self.confidence + (1 - self.confidence) / 8
-  local lists = ask(self, frame:contiguous(), edge_views(w, h, tile, rim), weak or least, rim)
+  local lists = ask(self, frame:contiguous(), edge_views(w, h, tile, rim), weak or least)
   local function cut(list)
     local kept = {}
     for _, f in ipairs(list) do
@@ -298,23 +315,21 @@ function FaceDetector:search(frame, options)
   local least, long, ask = options.least or self.confidence, math.max(w, h), options.ask or self.look
   frame = frame:contiguous()
   local rim = math.min(math.ceil((options.tile or long) / 8), w, h)
-  local whole, parts = { { x = w / 2, y = h / 2, side = long } }, options.tile and face.tiles(w + 2 * rim, h + 2 * rim, options.tile) or {}
+  local parts = options.tile and face.tiles(w + 2 * rim, h + 2 * rim, options.tile) or {}
   for _, tile in ipairs(parts) do tile.x, tile.y = tile.x - rim, tile.y - rim end
   if #parts == 0 then parts = { { x = w / 2, y = h / 2, side = long + 2 * rim } } end
-  local function views_of(list, quarters)
-    local views = {}
-    for _, quarter in ipairs(quarters) do
-      for _, view in ipairs(list) do views[#views + 1] = { x = view.x, y = view.y, side = view.side, angle = quarter * math.pi / 2 } end
-    end
-    return views
-  end
   local function turned(quarters)
-    local lists, wanted = ask(self, frame, views_of(whole, quarters), options.weak or least, 0), {}
-    for i = 1, #lists do wanted[i] = least end
-    for _, list in ipairs(inside(ask(self, frame, views_of(parts, quarters), options.weak or least + (1 - least) / 4, rim), w, h)) do
-      lists[#lists + 1], wanted[#lists + 1] = list, least + (1 - least) / 4
+    local views, wanted = {}, {}
+    local function add(view, quarter, within, score)
+      views[#views + 1] = { x = view.x, y = view.y, side = view.side, angle = quarter * math.pi / 2, rim = within }
+      wanted[#views] = score
     end
-    return sift(lists, wanted)
+    for _, quarter in ipairs(quarters) do add({ x = w / 2, y = h / 2, side = long }, quarter, 0, least) end
+    for _, quarter in ipairs(quarters) do
+      for _, view in ipairs(parts) do add(view, quarter, rim, least + (1 - least) / 4) end
+    end
+    local surer, weaker = sift(inside(ask(self, frame, views, options.weak or least), w, h, #quarters + 1), wanted)
+    return surer, options.weak and weaker or {}
   end
   local found, weaker = {}, {}
   if options.upright ~= false then found, weaker = turned { 0 } end
@@ -335,8 +350,9 @@ function FaceDetector:opinions(frame, faces)
   frame = frame:contiguous()
   for i, f in ipairs(faces) do
     local size, views, sum = math.max(f.width, f.height), {}, 0
-    for k, times in ipairs(CLOSER) do views[k] = { x = f.x, y = f.y, side = times * size, angle = f.angle } end
-    for _, list in ipairs(self:look(frame, views, LOWEST, math.min(math.ceil(CLOSER[#CLOSER] / 2 * size), w, h))) do
+    local rim = math.min(math.ceil(CLOSER[#CLOSER] / 2 * size), w, h)
+    for k, times in ipairs(CLOSER) do views[k] = { x = f.x, y = f.y, side = times * size, angle = f.angle, rim = rim } end
+    for _, list in ipairs(self:look(frame, views, LOWEST)) do
       local best = 0
       for _, d in ipairs(list) do
         local both, ratio = (d.width + d.height + f.width + f.height) / 4, (d.width + d.height) / (f.width + f.height)

@@ -165,8 +165,8 @@ local function look_all(self, frame, at, steps)
   tile = tile > 0 and tile or nil
   local faces, weaker, ask = {}, {}, nil
   if at and at.coarse and at.cell then
-    function ask(detector, picture, views, least, rim)
-      return self.memory:of(views, rim, at.coarse, at.cell, function(some) return detector:look(picture, some, least, rim) end)
+    function ask(detector, picture, views, least)
+      return self.memory:of(views, at.coarse, at.cell, function(some) return detector:look(picture, some, least) end)
     end
   end
   if self.adapter then

@@ -64,10 +64,10 @@ local detector_outputs = { [2254 * 12] = "boxes", [2254] = "scores" }
 local landmark_outputs = { [195] = "ld_3d", [1] = "flag", [64 * 64 * 39] = "heatmap", [117] = "world" }
 local segment_outputs = { [195] = "ld_3d", [1] = "flag", [64 * 64 * 39] = "heatmap", [117] = "world", [256 * 256] = "body" }
 
-local function by_size(outputs, sizes, what)
+local function by_size(outputs, sizes, what, batch)
   local found = {}
   for _, t in pairs(outputs) do
-    local name = sizes[t:numel()]
+    local name = sizes[t:numel() / (batch or 1)]
     if name then found[name] = t end
   end
   for _, name in pairs(sizes) do
@@ -135,7 +135,6 @@ local function landmarker(options)
   end
   self.following = regions.following(blazepose.landmarks, self.device)
   self.place = pair({ 2, 5 }, "f32", self.device) -- rect and region of a mark
-  self.whole = pair({ 1, 5 }, "f32", self.device) -- region of the detector
   self.time = pair({ 1 }, "f64", self.device)
   local n = blazepose.landmarks + 2
   self.pose = { landmarks = ffi.new("float[?]", 5 * n), world = ffi.new("float[?]", 3 * n), body = o.segment and ffi.new("float[65536]") or nil }
@@ -167,21 +166,29 @@ local function look_at(self, rect, w, h)
   return send(place)
 end
 
-local function detect(self, frame, least, view)
+local function search(self, frame, views)
   local picture, h, w = see(self, frame)
-  local whole, side, size = self.whole, view and view.side or math.max(w, h), blazepose.detector_size
-  whole.p[0], whole.p[1], whole.p[2], whole.p[3], whole.p[4] = view and view.x or w / 2, view and view.y or h / 2, side, side, 0
-  local input = regions.crop(picture, send(whole), { size = { size, size }, scale = f32(2 / 255), shift = -1 })
-  local out = by_size(self.detector:run(input), detector_outputs, "detector")
-  local detections = blazepose.detections(out.boxes:reshape(1, -1, 12), out.scores:reshape(1, -1), least)[1]
-  for _, d in ipairs(detections) do
-    if view then
-      for k = 1, 11, 2 do d[k], d[k + 1] = view.x + (d[k] - .5) * side, view.y + (d[k + 1] - .5) * side end
-    else
-      blazepose.to_picture(d, w, h)
+  local n, size, long, found = #views, blazepose.detector_size, math.max(w, h), {}
+  local places = tensor.empty { n, 5 }
+  for i, view in ipairs(views) do
+    local p, side = places:ptr() + 5 * (i - 1), view.side or long
+    p[0], p[1], p[2], p[3], p[4] = view.x or w / 2, view.y or h / 2, side, side, 0
+  end
+  places:touch()
+  local input = regions.crop(picture, places:to(self.device), { size = { size, size }, scale = f32(2 / 255), shift = -1 })
+  local out = by_size(self.detector:run(input), detector_outputs, "detector", n)
+  local boxes, scores = out.boxes:reshape(n, -1, 12), out.scores:reshape(n, -1)
+  for i, view in ipairs(views) do
+    found[i] = blazepose.detections(boxes:narrow(1, i, 1), scores:narrow(1, i, 1), view.least)[1]
+    for _, d in ipairs(found[i]) do
+      if view.side then
+        for k = 1, 11, 2 do d[k], d[k + 1] = view.x + (d[k] - .5) * view.side, view.y + (d[k + 1] - .5) * view.side end
+      else
+        blazepose.to_picture(d, w, h)
+      end
     end
   end
-  return detections
+  return found
 end
 
 -- Points and flag of the landmark network, on the device, where place [2,5] says.
@@ -207,13 +214,18 @@ local function mark(self, frame, rect)
   return pose, flag
 end
 
---- All people in a frame, after suppression.
+--- All people in square views of a frame, each view searched and suppressed by itself.
 ---@param frame Tensor|nil u8 [H,W,3] RGB, here or on the landmarker's device; nil: the frame that was seen last, whose memory is what it was
+---@param views {x: number?, y: number?, side: number?, least: number?}[] centre and side in pixels, without them the whole frame; smallest score, default .5
+---@return number[][][] detections of each view in pixels, best first: x0, y0, x1, y1, then mid hip, a point on the circle round the body, mid shoulder and a point
+---  on the circle round the upper body (x, y each), score
+function Landmarker:search(frame, views) return tensor.scope(search, self, frame, views) end
+
+--- All people in a frame, after suppression.
+---@param frame Tensor|nil as of search
 ---@param least? number smallest score, default .5
----@param view? {x: number, y: number, side: number} square to look at instead of the whole frame: centre and side in pixels
----@return number[][] detections in pixels, best first: x0, y0, x1, y1, then mid hip, a point on the circle round the body, mid shoulder and a point on the
----  circle round the upper body (x, y each), score
-function Landmarker:detect(frame, least, view) return tensor.scope(detect, self, frame, least, view) end
+---@return number[][] detections as of search
+function Landmarker:detect(frame, least) return self:search(frame, { { least = least } })[1] end
 
 --- The landmark network's answer in one region, neither tracked nor smoothed.
 ---@param frame Tensor|nil u8 [H,W,3] RGB; nil: as of detect
@@ -245,7 +257,7 @@ local function process(self, frame, time)
     blazepose.square(rect, w, h, self.square)
     self.region = self.square
   else
-    local found = detect(self)
+    local found = search(self, nil, { {} })[1]
     if #found > 0 then
       local d = found[blazepose.choose(found, o.person, w, h)]
       blazepose.rect(d[5], d[6], d[7], d[8], w, h, rect)

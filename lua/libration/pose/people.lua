@@ -201,18 +201,20 @@ function Finder:process(frame, faces, at)
   end
   if steps == 1 or near then follow() end
   if near then return found end
-  local views, squares, close = { false }, face.tiles(w, h, 1.2 * math.min(w, h)), .6 * math.min(w, h)
+  local squares, close = face.tiles(w, h, 1.2 * math.min(w, h)), .6 * math.min(w, h)
+  for _, square in ipairs(squares) do square.least = self.confidence end
   if self.margin or close >= LEAST_SQUARE then -- those who are small or turn their backs the detector sees in smaller squares
     for _, square in ipairs(face.tiles(w, h, close)) do
-      square.close = true
+      square.least = math.max(SURE, self.confidence)
       squares[#squares + 1] = square
     end
   end
   local first = self.next or 1
   self.next = first + (self.next and math.ceil(#squares / ROUND) or #squares)
+  local views = { { least = self.confidence } }
   for k = first, self.next - 1 do views[#views + 1] = squares[(k - 1) % #squares + 1] end
-  for _, view in ipairs(views) do
-    for _, d in ipairs(self.landmarker:detect(frame, view and view.close and math.max(SURE, self.confidence) or self.confidence, view or nil)) do
+  for _, detections in ipairs(self.landmarker:search(frame, views)) do
+    for _, d in ipairs(detections) do
       local rect = blazepose.rect(d[5], d[6], d[7], d[8], w, h)
       local known = owner(found, rect, w, h)
       if known then
