@@ -144,11 +144,9 @@ static void pixels_avx2(const struct warp *p, const int32_t *px, const int32_t *
 }
 #endif
 
-static void warp_rows(void *ctx, int64_t begin, int64_t end, int thread)
+static void warp_rows(const struct warp *p, int64_t begin, int64_t end)
 {
-    const struct warp *p = ctx;
     int32_t px[WARP_BLOCK + 4], py[WARP_BLOCK + 4];
-    (void)thread;
 #ifdef WARP_X86
     int fast = lbr_cpu_isa() >= LBR_ISA_AVX2;
 #endif
@@ -172,7 +170,7 @@ static void warp_rows(void *ctx, int64_t begin, int64_t end, int thread)
         }
 }
 
-static int warp_run(struct warp *p, const lbr_region *r, const char *who)
+static int warp_check(struct warp *p, const lbr_region *r, const char *who)
 {
     if (!p->src || (!p->bytes && !p->floats)) return lbr_fail(LBR_EINVAL, "%s: no picture or no output", who);
     if (p->h < 1 || p->w < 1 || p->row < (int64_t)p->w * 3)
@@ -180,46 +178,77 @@ static int warp_run(struct warp *p, const lbr_region *r, const char *who)
     if (p->h > INT32_MAX / 64 || p->w > INT32_MAX / 64) return lbr_fail(LBR_ESHAPE, "%s: picture %dx%d is too large", who, p->w, p->h);
     if (p->border != LBR_BORDER_ZERO && p->border != LBR_BORDER_REPLICATE)
         return lbr_fail(LBR_EINVAL, "%s: border is %d, want LBR_BORDER_ZERO or LBR_BORDER_REPLICATE", who, p->border);
-    int status = crop_matrix(r, p->oh, p->ow, p->m, who);
-    if (status) return status;
-    p->block = lbr_crop_block(p->oh, p->ow);
-    lbr_parallel(p->oh, 32, warp_rows, p);
-    return LBR_OK;
+    int rc = crop_matrix(r, p->oh, p->ow, p->m, who);
+    if (!rc) p->block = lbr_crop_block(p->oh, p->ow);
+    return rc;
+}
+
+/* All crops in one parallel region, in shares of so many rows: who is kept from working takes fewer. */
+enum { WARP_SHARE = 32 };
+
+struct warps { const struct warp *list; int64_t shares; };
+
+static void warp_share(void *ctx, int phase, int64_t task, int thread)
+{
+    const struct warps *all = ctx;
+    const struct warp *p = &all->list[task / all->shares];
+    int64_t begin = task % all->shares * WARP_SHARE;
+    (void)phase, (void)thread;
+    warp_rows(p, begin, begin + WARP_SHARE < p->oh ? begin + WARP_SHARE : p->oh);
+}
+
+static void warp_run(const struct warp *list, int64_t count)
+{
+    struct warps all = { .list = list, .shares = (list->oh + WARP_SHARE - 1) / WARP_SHARE };
+    int64_t tasks = count * all.shares;
+    lbr_phases(1, &tasks, warp_share, &all);
 }
 
 int lbr_crop_u8(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lbr_region *r, int border, uint8_t *dst, int32_t oh, int32_t ow)
 {
     struct warp p = { .src = src, .row = row, .h = h, .w = w, .oh = oh, .ow = ow, .border = border, .bytes = dst };
-    return warp_run(&p, r, "crop_u8");
+    int rc = warp_check(&p, r, "crop_u8");
+    if (!rc) warp_run(&p, 1);
+    return rc;
 }
 
-static int crop_f32(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lbr_region *r, int border, int32_t rim, float scale, float shift, float *dst, int32_t oh,
-                    int32_t ow, const char *who)
+static void levels_of(float *levels, float scale, float shift)
 {
-    float levels[256];
     for (int i = 0; i < 256; i++) levels[i] = (float)((double)i * scale + shift);
-    struct warp p = { .src = src, .row = row, .h = h, .w = w, .oh = oh, .ow = ow, .border = border, .rim = rim, .floats = dst,
-                      .scale = scale, .shift = shift, .levels = levels };
-    return warp_run(&p, r, who);
 }
 
 int lbr_crop_f32(const uint8_t *src, int32_t h, int32_t w, int64_t row, const lbr_region *r, int border, float scale, float shift,
                  float *dst, int32_t oh, int32_t ow)
 {
-    return crop_f32(src, h, w, row, r, border, 0, scale, shift, dst, oh, ow, "crop_f32");
+    float levels[256];
+    struct warp p = { .src = src, .row = row, .h = h, .w = w, .oh = oh, .ow = ow, .border = border, .floats = dst, .scale = scale, .shift = shift, .levels = levels };
+    int rc = warp_check(&p, r, "crop_f32");
+    levels_of(levels, scale, shift);
+    if (!rc) warp_run(&p, 1);
+    return rc;
 }
 
 int lbr_cpu_crop(lbr_call *c)
 {
+    enum { AT_ONCE = 32 };
     const lbr_crop_attr *a = c->attr;
     const lbr_tensor *x = &c->in[0];
-    const int64_t each = (int64_t)a->size[0] * a->size[1] * 3;
-    for (int64_t b = 0; b < c->in[1].shape[0]; b++) {
-        const float *r = (const float *)c->in[1].data + 5 * b;
-        const lbr_region region = { r[0], r[1], r[2], r[3], r[4] };
-        int rc = crop_f32((const uint8_t *)x->data, x->shape[0], x->shape[1], (int64_t)x->shape[1] * 3, &region, a->border, a->rim, (float)a->scale, (float)a->shift,
-                              (float *)c->out[0].data + b * each, a->size[0], a->size[1], "crop");
-        if (rc) return rc;
+    const int64_t count = c->in[1].shape[0], each = (int64_t)a->size[0] * a->size[1] * 3;
+    float levels[256];
+    struct warp list[AT_ONCE];
+    levels_of(levels, (float)a->scale, (float)a->shift);
+    for (int64_t first = 0; first < count; first += AT_ONCE) {
+        int64_t n = count - first < AT_ONCE ? count - first : AT_ONCE;
+        for (int64_t b = 0; b < n; b++) {
+            const float *r = (const float *)c->in[1].data + 5 * (first + b);
+            const lbr_region region = { r[0], r[1], r[2], r[3], r[4] };
+            list[b] = (struct warp){ .src = (const uint8_t *)x->data, .row = (int64_t)x->shape[1] * 3, .h = (int32_t)x->shape[0], .w = (int32_t)x->shape[1],
+                                     .oh = a->size[0], .ow = a->size[1], .border = a->border, .rim = a->rim, .floats = (float *)c->out[0].data + (first + b) * each,
+                                     .scale = (float)a->scale, .shift = (float)a->shift, .levels = levels };
+            int rc = warp_check(&list[b], &region, "crop");
+            if (rc) return rc;
+        }
+        warp_run(list, n);
     }
     return 0;
 }
