@@ -51,7 +51,8 @@ local rows = {
     metavar = "FILE"},
   {"verify-confidence", .6, "least score of the second look", type = "number", above = 0, max = 1},
   {"verify-every", -1, "seconds between two of its looks; 0: every frame, each time that it looks; -1: as --every", type = "number", min = -1, max = 2, metavar = "S"},
-  {"strict", false, "end with an error where a frame could not be looked at, or where there are tracks but the second look sees nothing in the source either"},
+  {"strict", false, "cover solidly what the second look takes for a face within a mask, too (but for eyes), and end with an error where a frame could not be looked at, " ..
+    "or where there are tracks but the second look sees nothing in the source either"},
   {"apply", "", "an edited NAME.anonymised.json: no detection, its masks are applied to the one input", metavar = "FILE"},
   {"preview", false, "write NAME.anonymised.preview.png, masked frames from all over the recording, instead of the result"},
   {"resume", false, "leave inputs alone whose result is there already, made of the same file in the same way"},
@@ -247,7 +248,7 @@ local function verify(item, o, plan, verifier, row)
     local bar
     local before = #plan.blank
     local left, frames = anonymiser.verify(item.output, plan, verifier, {
-      gap = o.gap, lead = o.lead, evidence = 0, threads = o.threads > 0 and o.threads or nil, only = only, grow = 1 + .25 * (round - 1),
+      gap = o.gap, lead = o.lead, evidence = 0, threads = o.threads > 0 and o.threads or nil, only = only, grow = 1 + .25 * (round - 1), strict = o.strict,
       every = only and 0 or o.verify_every >= 0 and o.verify_every or o.every, queue = o.queue,
       on_open = function() bar = progress.new {label = name .. ": verifying", total = plan.input.frames, unit = "frames"} end,
       on_frame = function(n, hits) bar:update(n, hits .. " seen") end,

@@ -327,22 +327,24 @@ function anonymiser.control(path, plan, finder, count)
 end
 
 --- Looks at a result with another detector: what it sees beside the masks, as tracks, joined to the plan, each to be covered solidly. What it takes for a
---- face under a mask is the mask: nothing of the face is left there; what was to stay visible is not reported.
+--- face under a mask is the mask: nothing of the face is left there, and it counts only where that is asked for; what was to stay visible is not reported.
 ---@param output string the covered recording or picture
 ---@param plan Sidecar that the result was made of; joined in place
 ---@param finder table with :look(frame), another one than the plan was made with
----@param options table as anonymiser.find; and only: set of frames, the others are not looked at again; grow: factor of what is covered (1)
+---@param options table as anonymiser.find; and only: set of frames, the others are not looked at again; grow: factor of what is covered (1);
+---  strict: true takes what looks like a face under a mask for one, too, but under masks of eyes, which leave the rest of it
 ---@return Track[] left what was seen
 ---@return table<integer, boolean> frames that have new masks
 function anonymiser.verify(output, plan, finder, options)
   local hidden, only, grow = {}, options.only, options.grow or 1
   for _, frame in ipairs(plan.blank) do hidden[frame] = true end
   plan.mask, plan.margin = plan.settings.mask, assert(masks.margin(plan.settings.margin))
+  local known = not (options.strict and plan.mask ~= "eyes") or "visible"
   local beside = setmetatable({}, { __index = finder })
   function beside.reset() finder:reset() end
   function beside.look(_, frame, at)
     if hidden[at.index] or only and not only[at.index] then return {} end
-    local list, left = masks.of_frame(plan, at.index, true), {}
+    local list, left = masks.of_frame(plan, at.index, known), {}
     for _, d in ipairs(finder:look(frame, at)) do
       if masks.covered(list, d) < .9 then
         d.width, d.height = grow * d.width, grow * d.height

@@ -130,28 +130,36 @@ local function flat_of(corners)
   return flat
 end
 
+-- True where a sample of a track is to stay visible.
+local function stays(plan, track, s)
+  local never = track.keep or false
+  for _, region in ipairs(plan.regions) do never = never or region.mask == "never" and inside(flat_of(region.points), s.x, s.y) end
+  return never
+end
+
 --- All masks of a frame.
 ---@param plan {tracks: Track[], regions: table[], mask: string, margin: table} as pose/sidecar.lua reads it; regions: {mask = "always" | "never", points = {{x, y}, ...}}
 ---@param frame integer from 1
----@param known? boolean true: what is known of, also where it stays visible; faces whole where only their eyes are covered
+---@param known? boolean|string true: what is known of, also where it stays visible; faces whole where only their eyes are covered. "visible": of that only what
+---  stays visible
 ---@return Mask[] with style = "box" where a track asks for it by its own style
 function masks.of_frame(plan, frame, known)
   local list, what = {}, known and plan.mask == "eyes" and "face" or plan.mask
   for _, track in ipairs(tracks_near(plan, frame)) do
-    local s = (known or not track.keep) and track:at(frame)
-    local never = false
-    for _, region in ipairs(s and not known and plan.regions or {}) do never = never or region.mask == "never" and inside(flat_of(region.points), s.x, s.y) end
-    local outline = s and track.kind == "person" and track.outlines[frame]
-    if s and not never and outline then
-      for _, flat in ipairs(assert(silhouette.read(outline))) do list[#list + 1] = { shape = "polygon", points = flat, style = track.style } end
-    elseif s and not never then
-      local mask = masks.of(s, track.kind, what, plan.margin)
-      mask.style = track.style
-      list[#list + 1] = mask
+    local s = track:at(frame)
+    if s and (known == true or stays(plan, track, s) == (known == "visible")) then
+      local outline = track.kind == "person" and track.outlines[frame]
+      if outline then
+        for _, flat in ipairs(assert(silhouette.read(outline))) do list[#list + 1] = { shape = "polygon", points = flat, style = track.style } end
+      else
+        local mask = masks.of(s, track.kind, what, plan.margin)
+        mask.style = track.style
+        list[#list + 1] = mask
+      end
     end
   end
   for _, region in ipairs(plan.regions) do
-    if known or region.mask == "always" then
+    if known == true or region.mask == (known and "never" or "always") then
       list[#list + 1] = { shape = "polygon", points = flat_of(region.points) }
     end
   end
