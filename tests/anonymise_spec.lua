@@ -226,6 +226,27 @@ describe("anonymiser", function()
     for _, track in ipairs(left) do assert.is_true(track:at(11) == nil or track:at(11).score == 0) end
   end)
 
+  it("takes them for what is left where it is to be strict, but not what is to stay visible, nor what lies below a bar over the eyes", function()
+    local strict = setmetatable({ strict = true }, { __index = OPTIONS })
+    local plan = plan_of(assert(anonymiser.find(input, square_finder(), OPTIONS)))
+    local look = square_finder()
+    function look.look(_, _, at)
+      local s = plan.tracks[1]:at(at.index)
+      return { { kind = "face", x = s.x, y = s.y, width = s.width / 3, height = s.height / 3, angle = 0, score = .9 } }, false
+    end
+    local function left(eyes, kept, regions)
+      plan.settings.mask, plan.tracks[1].keep, plan.regions, plan.blocks = eyes and "eyes" or "head", kept, regions or {}, nil
+      cover(plan)
+      local count = #anonymiser.verify(output, plan, look, strict)
+      for i = 2, #plan.tracks do plan.tracks[i] = nil end
+      return count
+    end
+    assert.equal(1, left(false, false))
+    assert.equal(0, left(true, false))
+    assert.equal(0, left(false, true))
+    assert.equal(0, left(false, false, { { mask = "never", points = { { 0, 0 }, { W, 0 }, { W, H }, { 0, H } } } }))
+  end)
+
   it("looks a few times only where little changes, covers the square in every frame all the same, and ends tracks at a cut", function()
     local finders = square_finder()
     local found = assert(anonymiser.find(input, finders, { gap = 1, lead = 3, evidence = .6, threads = 1, every = .5 }))
