@@ -60,7 +60,8 @@ local rows = {
     "every frame, as with --mask person", type = "number", min = 0, max = 2, metavar = "S"},
   {"batch", 0, "parts of a frame that BlazeFace takes at once; 0: as many as there are cores, at least 12", min = 0, max = 64, metavar = "N"},
   {"queue", 32, "frames on the way at most; half of them lie between two looks at most", min = 4, max = 64, metavar = "FRAMES"},
-  {"precision", "f32", "of the networks; bf16 gains where the processor has units for it, f16 is for CUDA devices", choices = {"f32", "bf16", "f16"}},
+  {"precision", "f32", "of the networks; bf16 gains where the processor has units for it, f16 is for CUDA devices; int8: of the network that --weights names, on the CPU, " ..
+    "by the ranges that frames of each recording show in it", choices = {"f32", "bf16", "f16", "int8"}},
   {"preset", "cpu", "defaults of --batch and --queue for a machine: cpu: 0, 32; gpu: 24, 64", choices = {"cpu", "gpu"}},
   {"pipeline", "multithread", "defaults of other options, for the one pipeline that there is; multithread: those printed here; batch: --batch 24 --queue 64; " ..
     "cpu-gpu: --batch 48 --queue 64; ultra: --every .5 --queue 64 --encoder-preset ultrafast", choices = {"multithread", "batch", "cpu-gpu", "ultra"}},
@@ -172,6 +173,11 @@ end
 local function find(item, o, finder, row)
   local anonymiser, progress, sidecar = require "libration.pose.anonymiser", require "libration.progress", require "libration.pose.sidecar"
   local files = require "libration.files"
+  if o.precision == "int8" then
+    local ok, why = finder.adapter:quantise(anonymiser.sample(item.path, 8))
+    if not ok then error(why, 0) end
+    require("libration.log").info("%s: %s", item.path, why)
+  end
   local bar, processor = nil, os.clock()
   local found, why = anonymiser.find(item.path, finder, {
     gap = o.gap, lead = o.lead, evidence = 2 * o.confidence, threads = o.threads > 0 and o.threads or nil, queue = o.queue,
@@ -319,9 +325,11 @@ local function tools_of(o, given)
   local log, place, which, fallback = require "libration.log", "cpu", nil, nil
   -- an edited sidecar is its editor's decision, and of plates and the like a look for faces says nothing
   local again = o.verify and (o.apply == "" and (target == "face" or target == "person") or given.verify)
+  if o.precision == "int8" and o.weights == "" and o.apply == "" then error("--precision int8 is for a network that --weights names", 0) end
   if o.apply == "" or again then
     place, which = require("libration.device").take(o.device)
     if o.precision == "f16" and place == "cpu" then error("--precision f16 is for CUDA devices, on the CPU there is bf16", 0) end
+    if o.precision == "int8" and place ~= "cpu" then error("--precision int8 is for the CPU: --device cpu", 0) end
   end
   if o.device == "auto" then
     function fallback(err)
@@ -330,7 +338,10 @@ local function tools_of(o, given)
     end
   end
   local function brought(path, what)
-    local network, why = adapters.detector(path, {adapter = o.adapter ~= "" and path == o.weights and o.adapter or nil, device = place})
+    local own = path == o.weights
+    local network, why = adapters.detector(path, {
+      adapter = own and o.adapter ~= "" and o.adapter or nil, device = place, precision = own and o.precision ~= "int8" and o.precision or nil,
+    })
     if network then
       local ok
       ok, why = network:offers(what)
@@ -346,7 +357,8 @@ local function tools_of(o, given)
     end
     tools.finder = finder.new {
       detector = o.detector, confidence = o.confidence, target = target, margin = require("libration.pose.masks").margin(o.margin),
-      tile = o.tile >= 0 and o.tile or nil, adapter = o.weights ~= "" and brought(o.weights, target) or nil, precision = o.precision,
+      tile = o.tile >= 0 and o.tile or nil, adapter = o.weights ~= "" and brought(o.weights, target) or nil,
+      precision = o.precision ~= "int8" and o.precision or nil,
       batch = o.batch > 0 and o.batch or nil,
       device = place, fallback = fallback,
     }

@@ -339,15 +339,18 @@ describe("recipes/anonymise #process", function()
     assert.is_true(code ~= 0 and text:find("--keep 7: there are", 1, true) ~= nil, text)
   end)
 
-  -- A network [1,rows,64] that sees the same face or person in every picture; column: of the first of its numbers.
+  -- A network [1,rows,64] of two convolutions that sees the same face or person in every picture; column: of the first of its numbers.
   local function seer(rows, column)
-    local T, N, values = made_onnx.tensor, made_onnx.node, {}
+    local T, N, values, factors = made_onnx.tensor, made_onnx.node, {}, {}
     for i = 1, rows * 64 do values[i] = 0 end
+    for i = 1, 16 * 16 do factors[i] = (i % 7 - 3) / 16 end
     for i, v in ipairs(column) do values[(i - 1) * 64 + 1] = v end
     return made_onnx.model {
       inputs = { made_onnx.info("images", "f32", { 1, 3, 64, 64 }) }, outputs = { made_onnx.info("output0", "f32", { 1, rows, 64 }) },
-      constants = { T("none", "f32", {}, { 0 }), T("flat", "i64", { 3 }, { 1, 1, 1 }), T("seen", "f32", { 1, rows, 64 }, values) },
-      nodes = { N("ReduceMean", { "images" }, { "mean" }, { keepdims = 0 }), N("Mul", { "mean", "none" }, { "zero" }), N("Reshape", { "zero", "flat" }, { "z" }),
+      constants = { T("none", "f32", {}, { 0 }), T("flat", "i64", { 3 }, { 1, 1, 1 }), T("seen", "f32", { 1, rows, 64 }, values),
+        T("first", "f32", { 16, 3, 1, 1 }, { unpack(factors, 1, 48) }), T("second", "f32", { 16, 16, 1, 1 }, factors) },
+      nodes = { N("Conv", { "images", "first" }, { "inner" }), N("Conv", { "inner", "second" }, { "outer" }),
+        N("ReduceMean", { "outer" }, { "mean" }, { keepdims = 0 }), N("Mul", { "mean", "none" }, { "zero" }), N("Reshape", { "zero", "flat" }, { "z" }),
         N("Add", { "z", "seen" }, { "output0" }) },
     }
   end
@@ -379,6 +382,12 @@ describe("recipes/anonymise #process", function()
         assert.equal(files.sha256(to .. "/film.anonymised.mp4"), files.sha256(to .. "again/film.anonymised.mp4"))
       end
     end
+    for precision, said in pairs { int8 = "2 of 2 convolutions in 8 bits", bf16 = "6 of 6 frames masked" } do
+      local arguments = ("%s --weights %s --precision %s --no-verify --output %s"):format(quote(at .. "film.mp4"), quote(at .. "face.onnx"), precision, quote(at .. precision))
+      local text, code = run(arguments)
+      assert.equal(0, code, text)
+      assert.truthy(text:find("6 of 6 frames masked", 1, true) and text:find(said, 1, true), text)
+    end
     if why then return end
     local text, code = run(("%s --verify-weights %s --verify-every 0 --output %s"):format(quote(at .. "film.mp4"), quote(at .. "face.onnx"), quote(at .. "second")))
     assert.equal(0, code, text)
@@ -397,6 +406,7 @@ describe("recipes/anonymise #process", function()
       [("%s --style blur --strength .05"):format(quote(picture))] = "a blur or mosaic that weak can be undone",
       [("%s --keep-audio --distort-voice"):format(quote(picture))] = "--keep-audio, --drop-audio and --distort-voice exclude each other",
       [("%s --strict --no-verify --output %s"):format(quote(picture), quote(folder .. "/n"))] = "leave --no-verify out",
+      [("%s --precision int8 --output %s"):format(quote(picture), quote(folder .. "/n"))] = "int8 is for a network that --weights names",
       [("%s --mask dog --output %s"):format(quote(picture), quote(folder .. "/n"))] = "want eyes, face, head or person",
       [("%s --margin 3cm"):format(quote(picture))] = "want a share of the face such as .3",
       ["/none/such.mp4 --output " .. quote(folder .. "/n")] = "/none/such.mp4: No such file or directory",

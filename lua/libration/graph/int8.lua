@@ -7,6 +7,7 @@ local lower = require "libration.graph.lower"
 local M = {}
 
 local LEFT_OUT = 1e-4 -- share of a value's numbers beyond its range, half at each end: the percentile 99.99
+local LARGE, ENOUGH = 4194304, 1048576 -- numbers
 local LOSS = .1       -- relative L2 error of a layer by itself, up to which it runs in 8 bits
 local MOST_TAPS, MOST_SUM = 64, 65536
 local FEW = 8         -- output channels
@@ -41,9 +42,14 @@ function M.parameters(low, high)
   return { scale, math.max(0, math.min(255, math.floor(-low / scale + .5))) }
 end
 
--- The range of a tensor without its outliers.
+-- The range of a tensor without its outliers; of large ones by evenly spread numbers.
 local function range_of(x)
   local n = x:numel()
+  if n > LARGE then
+    local step = math.ceil(n / ENOUGH)
+    x = x:contiguous():reshape(n):narrow(1, 1, math.floor(n / step) * step):reshape(-1, step):narrow(2, 1, 1)
+    n = x:numel()
+  end
   local k = math.max(1, math.floor(n * LEFT_OUT / 2))
   if k == 1 then return x:min():item(), x:max():item() end
   local flat = x:contiguous():reshape(n)

@@ -64,6 +64,25 @@ local function open(path, options)
   return still
 end
 
+--- Frames from all over a recording, for networks that are calibrated by what they will see: some that can be decoded.
+---@param path string video or picture
+---@param count integer frames at most; a picture is one
+---@return Tensor[] frames u8 [H,W,3]; raises one line that names the file where there is none
+function anonymiser.sample(path, count)
+  if anonymiser.is_picture(path) then return { (assert(media.read_picture(path))) } end
+  local first = assert(media.open(path, { threads = 1 }))
+  local length, frames, why = first.duration, {}, nil
+  first:close()
+  for k = 1, length > 0 and count or 1 do -- the first frame is one of them
+    local video = media.open(path, { threads = 1, start = length * (k - 1) / count })
+    local ok, frame = pcall(function() return video and video:next() end)
+    if ok then frames[#frames + 1] = frame else why = frame end
+    if video then video:close() end
+  end
+  if #frames == 0 then error(why or path .. ": no frame could be decoded", 0) end
+  return frames
+end
+
 --- Pass one: what is to be covered.
 ---@param path string video or picture
 ---@param finder table with :look(frame, at) and :reset(), as pose/finder.lua makes them

@@ -64,13 +64,14 @@ Detector.__index = Detector
 
 --- A detector around a network file.
 ---@param path string .onnx or .tflite
----@param options? {adapter: string, size: {width: integer, height: integer}, network: table, device: string} adapter: its name instead of recognition; size: of the input
----  where the file leaves it open (640x640); network: a ready object with :run, :to and inputs; device "cpu" (default), "cuda", "cuda:N"
+---@param options? {adapter: string, size: {width: integer, height: integer}, network: table, device: string, precision: string} adapter: its name instead of recognition;
+---  size: of the input where the file leaves it open (640x640); network: a ready object with :run, :to and inputs; device "cpu" (default), "cuda", "cuda:N"; precision
+---  "f32" (default), "bf16", on a CUDA device "f16"; int8 wants frames first: see quantise
 ---@return AdapterDetector|nil detector, or nil and one line
 function adapters.detector(path, options)
   options = options or {}
   local network, err = options.network, nil -- luacheck: ignore 311
-  if not network then network, err = require("libration.graph").load(path, { device = options.device }) end
+  if not network then network, err = require("libration.graph").load(path, { device = options.device, precision = options.precision }) end
   if not network then return nil, err end
   if #network.inputs ~= 1 then return nil, ("%s: %d inputs, want a network with one picture"):format(path, #network.inputs) end
   local shape = network.inputs[1].shape
@@ -81,7 +82,8 @@ function adapters.detector(path, options)
   local h, w = first and shape[3] or shape[2], first and shape[4] or shape[3]
   if type(h) ~= "number" or type(w) ~= "number" or h < 33 or w < 33 then w, h = 640, 640 end -- open, or a size that only the export had
   if options.size then w, h = options.size.width, options.size.height end
-  local self = setmetatable({ path = path, network = network, first = first, size = { width = w, height = h }, device = network.device or "cpu" }, Detector)
+  local self = setmetatable({ path = path, network = network, first = first, size = { width = w, height = h }, device = network.device or "cpu", precision = options.precision },
+    Detector)
   if options.adapter then
     local _, by_name = adapters.all()
     self.adapter = by_name[options.adapter]
@@ -127,7 +129,7 @@ function Detector:run(picture)
   local fits = true
   for d, n in ipairs(there.shape) do fits = fits and (type(n) ~= "number" or n == want[d]) end
   if not fits and self.path:find "%.onnx$" then
-    local network, err = require("libration.graph").load(self.path, { shapes = { [there.name] = want }, device = self.device })
+    local network, err = require("libration.graph").load(self.path, { shapes = { [there.name] = want }, device = self.device, precision = self.precision })
     if not network then return nil, err end
     self.network = network
   end
@@ -173,19 +175,46 @@ local function prepare(frame, box, size, how)
   return ops.affine(ops.div(picture, by_channel(how.deviation, 1, frame.device)), how.scale, 0), sx, sy, left, top
 end
 
+-- The input for a part of a frame, its size, and how it lies there.
+local function input_of(self, frame, box)
+  local how, size = self.adapter.input, self.size
+  if how.multiple then
+    local shrink = math.min(1, 1920 / math.max(box.width, box.height)) -- more takes long and finds little
+    size = { width = math.ceil(box.width * shrink / how.multiple) * how.multiple, height = math.ceil(box.height * shrink / how.multiple) * how.multiple }
+  end
+  return size, prepare(frame, box, size, how)
+end
+
+local function whole(frame) return { x = 0, y = 0, width = frame:size(2), height = frame:size(1) } end
+
+--- Puts the network into 8 bits, on the CPU, by the ranges of numbers that frames like those to come show in it; from the file, so that it can be done again.
+---@param frames Tensor[] u8 [H,W,3], contiguous, all of one size
+---@return boolean|nil ok, or nil
+---@return string line how much of it is in 8 bits, or why nothing is
+function Detector:quantise(frames)
+  local samples = {}
+  for i, frame in ipairs(frames) do
+    samples[i] = tensor.unscoped(function()
+      local _, picture = input_of(self, frame, whole(frame))
+      return self.first and picture:permute { 1, 4, 2, 3 }:contiguous() or picture:contiguous()
+    end)
+  end
+  local name = self.network.inputs[1].name
+  local network, err = require("libration.graph").load(self.path, { precision = "int8", calibration = samples, shapes = samples[1] and { [name] = samples[1].shape } })
+  if not network then return nil, err end
+  self.network, self.precision = network, "int8"
+  local done = network.graph and network.graph.quantised or { 0, 0 }
+  return true, ("%d of %d convolutions in 8 bits, by the ranges of %d frames"):format(done[1], done[2], #frames)
+end
+
 --- What the network sees.
 ---@param frame Tensor u8 [H,W,3] RGB, contiguous, on the network's device
 ---@param least number smallest score
 ---@param box? {x: number, y: number, width: number, height: number} part of the frame to look at (left, top, size): what a network for one person needs
 ---@return table[] detections x0, y0, x1, y1 in pixels of the frame, score, class (name), points (x, y, score of each)
 function Detector:see(frame, least, box)
-  box = box or { x = 0, y = 0, width = frame:size(2), height = frame:size(1) }
-  local how, size = self.adapter.input, self.size
-  if how.multiple then
-    local shrink = math.min(1, 1920 / math.max(box.width, box.height)) -- more takes long and finds little
-    size = { width = math.ceil(box.width * shrink / how.multiple) * how.multiple, height = math.ceil(box.height * shrink / how.multiple) * how.multiple }
-  end
-  local picture, sx, sy, left, top = prepare(frame, box, size, how)
+  box = box or whole(frame)
+  local size, picture, sx, sy, left, top = input_of(self, frame, box)
   local outputs, err = self:run(picture)
   if not outputs then error(err, 0) end
   local class, count = self.adapter.class, self.adapter.classes and self.adapter.classes(outputs)
