@@ -28,11 +28,37 @@ static int team_of(int64_t most)
     return most < team ? (int)most : team;
 }
 
+enum { MOST = 256 }; /* libgomp ends the process when it cannot start them */
+
+static cpu_set_t allowed; /* processors of the thread that chose the number of threads */
+static int processors;    /* in that set */
+
 static int cores(void)
 {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return processors = CPU_COUNT(&allowed);
+    processors = 0;
     return omp_get_num_procs();
+}
+
+/* Where each thread of the team was when its last region began. */
+static int places[MOST];
+
+/* A worker that has slept for some milliseconds may be woken on the processor of the thread that waits for it, and stay there while another one idles (seen on
+ * Linux in a virtual machine: twice the time of one thread). It moves off the processors of the threads before it. */
+static void stand_apart(int id)
+{
+    int here = sched_getcpu();
+    bool shared = false;
+    for (int k = 0; k < id; k++) shared |= __atomic_load_n(&places[k], __ATOMIC_RELAXED) == here;
+    if (shared && id < processors) {
+        cpu_set_t free = allowed;
+        for (int k = 0; k < id; k++) {
+            int cpu = __atomic_load_n(&places[k], __ATOMIC_RELAXED);
+            if (cpu >= 0 && cpu < CPU_SETSIZE) CPU_CLR(cpu, &free);
+        }
+        if (CPU_COUNT(&free) > 0 && sched_setaffinity(0, sizeof free, &free) == 0) here = sched_getcpu();
+    }
+    __atomic_store_n(&places[id], here, __ATOMIC_RELAXED);
 }
 
 int lbr_threads(void)
@@ -43,9 +69,29 @@ int lbr_threads(void)
 
 void lbr_set_threads(int n)
 {
-    enum { MOST = 256 }; /* libgomp ends the process when it cannot start them */
-    chosen = n < 1 ? cores() : n < MOST ? n : MOST;
+    int all = cores();
+    chosen = n < 1 ? all : n < MOST ? n : MOST;
     omp_set_num_threads(chosen); /* oneDNN's own regions follow */
+}
+
+typedef struct {
+    int64_t next, done;
+} counter;
+
+/* Until all tasks are done: others have the last ones in their hands, so this is short unless they were interrupted; then the processor is theirs. Sleeps by the
+ * clock: whom another thread wakes the system may move to that one's processor. */
+static void await(counter *c, int64_t tasks)
+{
+    enum { SPINS = 1000 };
+    for (int i = 0; __atomic_load_n(&c->done, __ATOMIC_ACQUIRE) < tasks; i++) {
+        if (i < SPINS) {
+#if defined(__x86_64__)
+            __builtin_ia32_pause();
+#endif
+        } else {
+            nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+        }
+    }
 }
 
 void lbr_parallel(int64_t n, int64_t grain, void (*body)(void *ctx, int64_t begin, int64_t end, int thread), void *ctx)
@@ -58,36 +104,19 @@ void lbr_parallel(int64_t n, int64_t grain, void (*body)(void *ctx, int64_t begi
         body(ctx, 0, n, 0);
         return;
     }
+    counter shares = {0};
 #pragma omp parallel num_threads(team)
     {
         int id = omp_get_thread_num(), count = omp_get_num_threads();
+        stand_apart(id);
         int64_t begin = n * id / count, end = n * (id + 1) / count;
         if (begin < end) body(ctx, begin, end, id);
+        if (id > 0) __atomic_fetch_add(&shares.done, 1, __ATOMIC_RELEASE);
+        else await(&shares, count - 1);
     }
 }
 
 /* ---- phases ---- */
-
-typedef struct {
-    int64_t next, done;
-} counter;
-
-/* Until all tasks are done: others have the last ones in their hands, so this is short unless they were interrupted; then the processor is theirs. */
-static void await(counter *c, int64_t tasks)
-{
-    enum { SPINS = 300, YIELDS = 100 };
-    for (int i = 0; __atomic_load_n(&c->done, __ATOMIC_ACQUIRE) < tasks; i++) {
-        if (i < SPINS) {
-#if defined(__x86_64__)
-            __builtin_ia32_pause();
-#endif
-        } else if (i < SPINS + YIELDS) {
-            sched_yield();
-        } else {
-            nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
-        }
-    }
-}
 
 void lbr_phases(int phases, const int64_t *tasks, void (*body)(void *ctx, int phase, int64_t task, int thread), void *ctx)
 {
@@ -103,6 +132,7 @@ void lbr_phases(int phases, const int64_t *tasks, void (*body)(void *ctx, int ph
 #pragma omp parallel num_threads(team)
     {
         int id = omp_get_thread_num();
+        stand_apart(id);
         for (int p = 0; p < phases; p++) {
             counter *c = &counters[p];
             for (int64_t i; (i = __atomic_fetch_add(&c->next, 1, __ATOMIC_RELAXED)) < tasks[p];) {
