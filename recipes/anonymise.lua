@@ -38,7 +38,8 @@ local rows = {
   {"tile", -1, "side in pixels of the squares in which small faces are looked for; 0: the whole frame only; -1: a third of its longer side, at least 320",
     min = -1, metavar = "PX"},
   {"gap", 1, "seconds over which a face that is missed between two hits stays covered", type = "number", min = 0, metavar = "S"},
-  {"lead", 5, "frames that are covered before a face's first hit and after its last", min = 0, metavar = "FRAMES"},
+  {"lead", 5, "frames that are covered before a face's first hit and after its last; at the edge of the picture, over which a head comes and goes part by part, it is " ..
+    "the seconds of --gap", min = 0, metavar = "FRAMES"},
   {"keep", {}, "numbers of tracks that stay visible, as the sidecar of an earlier run numbers them", of = "integer", metavar = "TRACK,..."},
   {"region", "", "JSON file of polygons in pixels: [{\"mask\": \"always\" or \"never\", \"points\": [[x, y], ...]}, ...]; never: what has its middle inside stays visible",
     metavar = "FILE"},

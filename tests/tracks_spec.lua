@@ -68,6 +68,23 @@ describe("tracks", function()
     assert.near(.6, all[1].samples[6].time, 1e-6)
   end)
 
+  it("holds what comes or leaves over the edge of the picture as long as a gap may be, but not across a cut", function()
+    local frames = {}
+    for i = 1, 40 do frames[i] = i == 20 and { box(12, 100, 20), box(320, 100, 20), box(300, 470, 20) } or {} end
+    local options = { lead = 2, gap = .7, width = 640, height = 480 }
+    for id, track in ipairs(run(options, frames)) do
+      local list = frames_of(track)
+      local reach = id == 3 and 2 or 7 -- the third is in the middle
+      assert.same({ 20 - reach, 20 + reach }, { list[1], list[#list] })
+      assert.near(20 * 1.12, track.samples[0].width, 1e-4)
+    end
+    frames[24].cut = true
+    local list = frames_of(run(options, frames)[1])
+    assert.same({ 13, 23 }, { list[1], list[#list] })
+    list = frames_of(run({ lead = 2, gap = .7 }, frames)[1])
+    assert.same({ 18, 22 }, { list[1], list[#list] })
+  end)
+
   it("ends at a cut: no lead across it, no gap filled across it", function()
     local frames = {}
     for i = 1, 12 do frames[i] = (i == 4 or i == 8) and { box(100, 50, 20) } or {} end

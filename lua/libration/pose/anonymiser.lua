@@ -98,7 +98,8 @@ function anonymiser.find(path, finder, options)
   if not source then source, why = open(path, { threads = options.threads, queue = options.queue, convert = every == 0, coarse = true }) end
   if not source then return nil, why end
   -- one frame is all there is of a picture: nothing to add up, to smooth or to lead
-  local tracker = tracks.tracker(source.still and { gap = 0, lead = 0, smooth = 0 } or { gap = options.gap, lead = options.lead, evidence = options.evidence })
+  local tracker = tracks.tracker(source.still and { gap = 0, lead = 0, smooth = 0 }
+    or { gap = options.gap, lead = options.lead, evidence = options.evidence, width = source.width, height = source.height })
   local times, found = clock(), { width = source.width, height = source.height, blank = {}, faults = {}, frames = 0, hits = 0 }
   local function take(look, state)
     if look.fault then

@@ -74,15 +74,15 @@ local Tracker = {}
 Tracker.__index = Tracker
 
 --- A tracker of one recording.
----@param options? {gap: number, lead: integer, smooth: integer, evidence: number} gap: seconds between two hits over which a track goes on (1); lead: frames
----  covered before the first hit and after the last (5); smooth: frames on each side that a box is averaged over (2); evidence: what the scores of a track's hits
+---@param options? {gap: number, lead: integer, smooth: integer, evidence: number, width: number, height: number} gap: seconds between two hits over which a track goes
+---  on (1); lead: frames covered before the first hit and after the last (5), where width and height, pixels, are known a gap's time at the edge; smooth: frames on each side that a box is averaged over (2); evidence: what the scores of a track's hits
 ---  must add up to, else it is dropped (0); and one of them must not be weak, or most of them doubted, for as long as a gap may be
 ---@return Tracker
 function tracks.tracker(options)
   options = options or {}
   return setmetatable({
     gap = options.gap or 1, lead = options.lead or 5, smooth = options.smooth or 2, evidence = options.evidence or 0,
-    open = {}, done = {}, frame = 0, first = 1,
+    width = options.width, height = options.height, open = {}, done = {}, frame = 0, first = 1,
   }, Tracker)
 end
 
@@ -211,19 +211,32 @@ local function smooth(track, reach)
   end
 end
 
--- Puts copies of the first sample before it and of the last behind it, a little larger with each.
-local function extend(track, lead, times, most)
+-- True where a box lies no farther than its size from the edge of the picture.
+local function is_at_edge(self, s)
+  return self.width ~= nil and (s.x < s.width or s.x > self.width - s.width or s.y < s.height or s.y > self.height - s.height)
+end
+
+-- Frames that a sample stands for from it on, `most` at most: the lead, at the edge as long as a gap may be, since who leaves or comes does so part by part.
+local function stands_for(self, s, step, most, times)
+  local n, edge = math.min(self.lead, most), is_at_edge(self, s)
+  while edge and n < most and math.abs(times(s.frame + step * (n + 1)) - s.time) <= self.gap + 1e-4 do n = n + 1 end
+  return math.max(0, n)
+end
+
+-- Puts copies of the first sample before it and of the last behind it, a little larger with each of the lead.
+local function extend(self, track, times)
   local first, last = track.samples[0], track.samples[track.count - 1]
-  local before = math.max(0, math.min(lead, first.frame - track.least))
-  local after = math.max(0, math.min(lead, (track.most or most) - last.frame))
+  local before = stands_for(self, first, -1, first.frame - track.least, times)
+  local after = stands_for(self, last, 1, (track.most or self.frame) - last.frame, times)
   local whole = tracks.new_track(track.kind, track.count + before + after)
   whole.outlines = track.outlines
   local function copy(s, frame, k)
     local new = whole:append()
     ffi.copy(new, s, ffi.sizeof "lbr_track_sample")
     if k > 0 then
+      local grow = 1 + .06 * math.min(k, self.lead)
       new.frame, new.time, new.score = frame, times(frame), 0
-      new.width, new.height = s.width * (1 + .06 * k), s.height * (1 + .06 * k)
+      new.width, new.height = s.width * grow, s.height * grow
     end
   end
   for k = before, 1, -1 do copy(first, first.frame - k, k) end
@@ -240,7 +253,7 @@ function Tracker:finish(times)
   local all = {}
   for i, track in ipairs(self.done) do
     smooth(track, self.smooth)
-    all[i] = extend(track, self.lead, times, self.frame)
+    all[i] = extend(self, track, times)
     self.done[i] = nil -- an hour's samples are not kept twice
   end
   table.sort(all, function(a, b)
