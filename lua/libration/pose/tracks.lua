@@ -74,9 +74,10 @@ local Tracker = {}
 Tracker.__index = Tracker
 
 --- A tracker of one recording.
----@param options? {gap: number, lead: integer, smooth: integer, evidence: number, width: number, height: number} gap: seconds between two hits over which a track goes
----  on (1); lead: frames covered before the first hit and after the last (5), where width and height, pixels, are known a gap's time at the edge; smooth: frames on each side that a box is averaged over (2); evidence: what the scores of a track's hits
----  must add up to, else it is dropped (0); and one of them must not be weak, or most of them doubted, for as long as a gap may be
+---@param options? {gap: number, lead: integer, smooth: integer, evidence: number, width: number, height: number} gap: seconds between two hits over which a track
+---  goes on (1); lead: frames covered before the first hit and after the last (5), where width and height, pixels, are known a gap's time at the edge; smooth:
+---  frames on each side that a box is averaged over (2); evidence: what the scores of a track's hits must add up to, else it is dropped (0); and one of them must
+---  not be weak, or most of them doubted, for as long as a gap may be
 ---@return Tracker
 function tracks.tracker(options)
   options = options or {}
