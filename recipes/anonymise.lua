@@ -160,10 +160,12 @@ local function settings_of(o)
   return settings
 end
 
+local function now() return {processor = os.clock(), clock = require("libration.progress").clock()} end
+
 -- One pass in the table of stages: shares of its time in which each was at work.
-local function add_stage(row, name, frames, busy, more, processor)
+local function add_stage(row, name, frames, busy, more, start)
   if not busy then return end
-  local used = (os.clock() - processor) / busy.elapsed / require("libration").threads()
+  local used = (os.clock() - start.processor) / (require("libration.progress").clock() - start.clock) / require("libration").threads()
   local stage = {name = name, frames = frames, elapsed = busy.elapsed, processor = used, looks = more.looks}
   for _, part in ipairs {"decode", "convert", "mask", "encode"} do stage[part] = busy[part] / busy.elapsed end
   stage.networks = more.networks and more.networks / busy.elapsed
@@ -179,7 +181,7 @@ local function find(item, o, finder, row)
     if not ok then error(why, 0) end
     require("libration.log").info("%s: %s", item.path, why)
   end
-  local bar, processor = nil, os.clock()
+  local bar, start = nil, now()
   local found, why = anonymiser.find(item.path, finder, {
     gap = o.gap, lead = o.lead, evidence = 2 * o.confidence, threads = o.threads > 0 and o.threads or nil, queue = o.queue,
     every = o.mask ~= "person" and o.every or 0, -- outlines are known only of frames that were looked at
@@ -190,7 +192,7 @@ local function find(item, o, finder, row)
     end,
   })
   if not found then error(why, 0) end
-  add_stage(row, "finding", found.frames, found.busy, {networks = found.looks.seconds, looks = found.looks.looked + found.looks.glances}, processor)
+  add_stage(row, "finding", found.frames, found.busy, {networks = found.looks.seconds, looks = found.looks.looked + found.looks.glances}, start)
   bar:finish(("%d track%s"):format(#found.tracks, #found.tracks == 1 and "" or "s"))
   row.found_warning, row.faults = found.warning, found.faults
   if found.warning then require("libration.log").warn("%s", found.warning) end
@@ -216,7 +218,7 @@ end
 local function cover(item, o, row)
   local anonymiser, progress, sidecar = require "libration.pose.anonymiser", require "libration.progress", require "libration.pose.sidecar"
   local plan = assert(sidecar.read(item.sidecar))
-  local bar, processor = nil, os.clock()
+  local bar, start = nil, now()
   local done = anonymiser.cover(item.path, item.output, plan, {
     audio = plan.settings.audio or "keep", crf = plan.settings.crf or o.crf, preset = plan.settings.encoder_preset or o.encoder_preset, queue = o.queue,
     threads = o.threads > 0 and o.threads or nil, look = 6,
@@ -227,7 +229,7 @@ local function cover(item, o, row)
     end,
   })
   bar:finish()
-  add_stage(row, "masking", done.frames, done.busy, {}, processor)
+  add_stage(row, "masking", done.frames, done.busy, {}, start)
   row.frames, row.masked, row.blanked, row.pictures = done.frames, done.masked, done.blanked, done.pictures
   local sound = plan.settings.audio or "keep"
   row.notes = {row.found_warning}
