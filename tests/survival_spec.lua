@@ -75,6 +75,31 @@ local function render(output, frames)
   return ("luajit recipes/render.lua --sequences 1 --frames %d --size 128x96 --output %s"):format(frames or 40, quote(output))
 end
 
+-- A network that sees the same two faces in every picture.
+local function two_faces()
+  local T, N = made_onnx.tensor, made_onnx.node
+  return made_onnx.model {
+    inputs = { made_onnx.info("x", "f32", { 1, 3, 32, 32 }) }, outputs = { made_onnx.info("scores", "f32", { 1, 2, 2 }), made_onnx.info("boxes", "f32", { 1, 2, 4 }) },
+    constants = { T("none", "f32", {}, { 0 }), T("flat", "i64", { 3 }, { 1, 1, 1 }), T("s", "f32", { 1, 2, 2 }, { .1, .9, .1, .9 }),
+      T("b", "f32", { 1, 2, 4 }, { .2, .2, .3, .35, .6, .3, .72, .5 }) },
+    nodes = { N("ReduceMean", { "x" }, { "mean" }, { keepdims = 0 }), N("Mul", { "mean", "none" }, { "zero" }), N("Reshape", { "zero", "flat" }, { "z" }),
+      N("Add", { "z", "s" }, { "scores" }), N("Add", { "z", "b" }, { "boxes" }) },
+  }
+end
+
+-- Masks of a video, 24 frames of slowly changing colours; the recipe's only input, or beside two copies.
+local function anonymise(output, more)
+  local source, network = folder .. "/films/1.mp4", folder .. "/faces.onnx"
+  if not files.exists(source) then
+    files.mkdirs(folder .. "/films")
+    files.write(network, two_faces())
+    assert.equal(0, os.execute(("ffmpeg -nostdin -v error -y -f lavfi -i gradients=s=160x96:r=12:d=2:speed=.02 -pix_fmt yuv420p -c:v libx264 %s"):format(quote(source))))
+    for i = 2, 3 do files.write(("%s/films/%d.mp4"):format(folder, i), files.read(source)) end
+  end
+  return ("luajit recipes/anonymise.lua %s --detector face --weights %s --style box --no-verify --threads 1 %s --output %s"):format(
+    quote(source), quote(network), more or "", quote(output))
+end
+
 describe("kill -9 at random moments, then the same again:", function()
   local function survive(name, count, seed, command)
     local scratch = fresh()
@@ -98,10 +123,17 @@ describe("kill -9 at random moments, then the same again:", function()
     if not has_weights() then return pending "needs the networks' weights: make models" end
     survive("landmarks", full and 20 or 1, 7, function(output) return landmarks(output, full and 24 or 3) end)
   end)
+  it("anonymise --resume ends with the same bytes, and the recordings are as they were #slow", function()
+    local function three(output) return (anonymise(output, "--resume"):gsub("/1%.mp4", "")) end
+    three(fresh())
+    local before = runs.results(folder .. "/films")
+    survive("anonymise", full and 20 or 1, 11, three)
+    assert.same(before, runs.results(folder .. "/films"))
+  end)
 end)
 
 describe("a second run with the same output folder is refused by name: #process", function()
-  for name, command in pairs { train = train, detect = detect, landmarks = landmarks, evaluate = evaluate, render = render } do
+  for name, command in pairs { train = train, detect = detect, landmarks = landmarks, evaluate = evaluate, render = render, anonymise = anonymise } do
     it(name .. (name == "train" and "" or " #slow"), function()
       if name == "landmarks" and not has_weights() then return pending "needs the networks' weights: make models" end
       local output = fresh()
@@ -179,6 +211,7 @@ describe("a full disk", function()
   it("is named by train, files before it are whole #slow", at_each("train", { "8k", "100k" }, train, "report.html"))
   it("is named by detect #slow", at_each("detect", { "120k" }, function(output) return detect(output):gsub("/bodies ", "/bodies/06.npy ") end, "report.html"))
   it("is named by landmarks #slow", at_each("landmarks", { "12k" }, landmarks, "run.json"))
+  it("is named by anonymise #slow", at_each("anonymise", { "4k", "16k" }, anonymise, "report.html"))
   it("is named by evaluate #slow", at_each("evaluate", { "16k" }, evaluate, "report.html"))
 
   it("keeps what training has so far: --resume goes on after space is made, to the same bytes #slow", function()
@@ -305,18 +338,6 @@ n=0; while [ "$(ls %s/*/done.json 2>/dev/null | wc -l)" -lt %d ] && [ $n -lt 120
     end)
   end
 end)
-
--- A network that sees the same two faces in every picture.
-local function two_faces()
-  local T, N = made_onnx.tensor, made_onnx.node
-  return made_onnx.model {
-    inputs = { made_onnx.info("x", "f32", { 1, 3, 32, 32 }) }, outputs = { made_onnx.info("scores", "f32", { 1, 2, 2 }), made_onnx.info("boxes", "f32", { 1, 2, 4 }) },
-    constants = { T("none", "f32", {}, { 0 }), T("flat", "i64", { 3 }, { 1, 1, 1 }), T("s", "f32", { 1, 2, 2 }, { .1, .9, .1, .9 }),
-      T("b", "f32", { 1, 2, 4 }, { .2, .2, .3, .35, .6, .3, .72, .5 }) },
-    nodes = { N("ReduceMean", { "x" }, { "mean" }, { keepdims = 0 }), N("Mul", { "mean", "none" }, { "zero" }), N("Reshape", { "zero", "flat" }, { "z" }),
-      N("Add", { "z", "s" }, { "scores" }), N("Add", { "z", "b" }, { "boxes" }) },
-  }
-end
 
 describe("a long recording", function()
   it("is written frame by frame: 3,000 frames of landmarks leave less than 1 MiB in memory", function()
