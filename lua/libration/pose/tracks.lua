@@ -219,14 +219,14 @@ end
 
 -- Frames that a sample stands for from it on, `most` at most: the lead, at the edge as long as a gap may be, since who leaves or comes does so part by part.
 local function stands_for(self, s, step, most, times)
-  local n, edge = math.min(self.lead, most), is_at_edge(self, s)
-  while edge and n < most and math.abs(times(s.frame + step * (n + 1)) - s.time) <= self.gap + 1e-4 do n = n + 1 end
+  local n, edge, frame, time = math.min(self.lead, most), is_at_edge(self, s), s.frame, s.time
+  while edge and n < most and math.abs(times(frame + step * (n + 1)) - time) <= self.gap + 1e-4 do n = n + 1 end
   return math.max(0, n)
 end
 
 -- Puts copies of the first sample before it and of the last behind it, a little larger with each of the lead.
 local function extend(self, track, times)
-  local first, last = track.samples[0], track.samples[track.count - 1]
+  local first, last = ffi.new("lbr_track_sample", track.samples[0]), ffi.new("lbr_track_sample", track.samples[track.count - 1])
   local before = stands_for(self, first, -1, first.frame - track.least, times)
   local after = stands_for(self, last, 1, (track.most or self.frame) - last.frame, times)
   local whole = tracks.new_track(track.kind, track.count + before + after)
