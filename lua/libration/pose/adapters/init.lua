@@ -104,10 +104,20 @@ end
 function Detector:to(name)
   name = device.name(device.id(name))
   if name ~= self.device then
-    self.network:to(name)
+    if name == "cpu" and self.precision == "f16" then -- which the CPU has not
+      local network, err = require("libration.graph").load(self.path)
+      self.network, self.precision = network or error(err, 0), nil
+    else
+      self.network:to(name)
+    end
     self.device = name
   end
   return self
+end
+
+-- A picture [1,H,W,3] in the order of dims that the network takes.
+local function laid_out(self, picture)
+  return (self.first and picture:permute { 1, 4, 2, 3 } or picture):contiguous()
 end
 
 -- Outputs in the network's order, where it ran; those for one person are small and come to the CPU.
@@ -133,7 +143,7 @@ function Detector:run(picture)
     if not network then return nil, err end
     self.network = network
   end
-  local ok, named = pcall(self.network.run, self.network, self.first and picture:permute { 1, 4, 2, 3 }:contiguous() or picture)
+  local ok, named = pcall(self.network.run, self.network, laid_out(self, picture))
   if not ok then
     if tostring(named):find("interrupted", 1, true) then error(named, 0) end
     return nil, tostring(named)
@@ -196,7 +206,7 @@ function Detector:quantise(frames)
   for i, frame in ipairs(frames) do
     samples[i] = tensor.unscoped(function()
       local _, picture = input_of(self, frame, whole(frame))
-      return self.first and picture:permute { 1, 4, 2, 3 }:contiguous() or picture:contiguous()
+      return laid_out(self, picture)
     end)
   end
   local name = self.network.inputs[1].name
