@@ -116,7 +116,7 @@ function anonymiser.find(path, finder, options)
   local ok, err = pcall(function()
     if finder.prepare then finder:prepare() end -- while the first frames are decoded
     if options.on_open then options.on_open(source.count) end
-    found.looks = looks.run(source, finder, { every = every }, take)
+    found.looks = looks.run(source, finder, { every = every, lead = options.lead, evidence = options.evidence }, take)
     found.busy = source.busy and source:busy()
     source:close()
   end)
