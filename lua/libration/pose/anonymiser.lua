@@ -12,23 +12,6 @@ local anonymiser = {}
 
 local WIDEST = 480 -- pixels of a thumbnail
 
--- Seconds of frames, a number a frame, for recordings of any length.
-local function clock()
-  local room, n, list = 1024, 0, ffi.new("double[1024]")
-  return {
-    put = function(time)
-      if n == room then
-        local larger = ffi.new("double[?]", 2 * room)
-        ffi.copy(larger, list, n * 8)
-        list, room = larger, 2 * room
-      end
-      list[n] = time
-      n = n + 1
-    end,
-    at = function(frame) return list[frame - 1] end,
-  }
-end
-
 --- True where a file begins like a picture, and is no video.
 ---@param path string
 ---@return boolean
@@ -100,14 +83,13 @@ function anonymiser.find(path, finder, options)
   -- one frame is all there is of a picture: nothing to add up, to smooth or to lead
   local tracker = tracks.tracker(source.still and { gap = 0, lead = 0, smooth = 0 }
     or { gap = options.gap, lead = options.lead, evidence = options.evidence, width = source.width, height = source.height })
-  local times, found = clock(), { width = source.width, height = source.height, blank = {}, faults = {}, frames = 0, hits = 0 }
+  local found = { width = source.width, height = source.height, blank = {}, faults = {}, frames = 0, hits = 0 }
   local function take(look, state)
     if look.fault then
       found.blank[#found.blank + 1] = look.index
       found.faults[#found.faults + 1] = { frame = look.index, reason = look.fault }
     end
     if look.cut then tracker:cut() end
-    times.put(look.time)
     local detections = look.detections or {}
     tracker:update(look.time, detections)
     found.frames, found.hits = look.index, found.hits + #detections
@@ -124,7 +106,7 @@ function anonymiser.find(path, finder, options)
     source:abort()
     error(err, 0)
   end
-  found.tracks, found.warning = tracker:finish(times.at), source.warning
+  found.tracks, found.warning = tracker:finish(), source.warning
   return found
 end
 

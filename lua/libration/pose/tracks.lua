@@ -69,7 +69,25 @@ local function put(s, frame, time, d)
   end
 end
 
+-- Seconds of frames, a number a frame, for recordings of any length.
+local function clock()
+  local room, n, list = 1024, 0, ffi.new("double[1024]")
+  return {
+    put = function(time)
+      if n == room then
+        local larger = ffi.new("double[?]", 2 * room)
+        ffi.copy(larger, list, n * 8)
+        list, room = larger, 2 * room
+      end
+      list[n] = time
+      n = n + 1
+    end,
+    at = function(frame) return list[frame - 1] end,
+  }
+end
+
 ---@class Tracker
+---@field final integer the last frame of which all is known: no later detection adds to what covers it or changes that
 local Tracker = {}
 Tracker.__index = Tracker
 
@@ -77,13 +95,14 @@ Tracker.__index = Tracker
 ---@param options? {gap: number, lead: integer, smooth: integer, evidence: number, width: number, height: number} gap: seconds between two hits over which a track
 ---  goes on (1); lead: frames covered before the first hit and after the last (5), where width and height, pixels, are known a gap's time at the edge; smooth:
 ---  frames on each side that a box is averaged over (2); evidence: what the scores of a track's hits must add up to, else it is dropped (0); and one of them must
----  not be weak, or most of them doubted, for as long as a gap may be
+---  not be weak, or most of them doubted, for as long as a gap may be. A track that comes to that late is covered from a gap's time before on, and not in earlier frames
 ---@return Tracker
 function tracks.tracker(options)
   options = options or {}
   return setmetatable({
-    gap = options.gap or 1, lead = options.lead or 5, smooth = options.smooth or 2, evidence = options.evidence or 0,
-    width = options.width, height = options.height, open = {}, done = {}, frame = 0, first = 1,
+    gap = options.gap or 1, lead = options.lead or 5, reach = options.smooth or 2, evidence = options.evidence or 0,
+    width = options.width, height = options.height, times = clock(), frame = 0, first = 1, past = 0, final = 0, born = 0,
+    open = {}, ending = {}, kept = {}, live = {}, -- tracks that may go on; that are over, but for their lead; that are not dropped; of those, in frames not passed yet
   }, Tracker)
 end
 
@@ -124,14 +143,105 @@ local function bridge(track, frame, time, d)
   end
 end
 
--- A track is over: what was never seen surely is not kept, but where one detector insists against the other's doubt, in most frames of a second and more.
-local function close(self, track)
-  local long = track.samples[track.count - 1].time - track.samples[0].time >= self.gap
-  if (track.seen or long and track.doubted > track.count / 2) and track.sum >= self.evidence then self.done[#self.done + 1] = track end
-end
-
 local AFTER = 100 -- larger than any misfit: weak detections get what the others leave
 local UNSURE = .5 -- by which a detection must fit a track better that was only seen weakly than one that was seen surely
+
+-- Averages boxes and points over neighbours, and makes each box as much larger as the average is off, so that it still covers what was found: as far as the
+-- neighbours are known, to the end where the track is over.
+local function smooth(track, reach, over)
+  if reach < 1 then return end
+  -- a sample is 20 numbers of four bytes: x, y, width, height are 2 to 5, points 8 to 19
+  local base, n, fields = track.samples + track.head, track.count - track.head, ffi.sizeof "lbr_track_sample" / 4
+  local raw = track.raw -- what the last samples were before
+  local before, to = ffi.cast("float *", raw), ffi.cast("float *", base)
+  local last = over and n - 1 or n - 1 - reach
+  for i = track.smoothed, last do
+    local near = math.min(reach, i, n - 1 - i)
+    raw[i % (reach + 1)] = base[i]
+    for field = 2, 19 do
+      if field < 6 or field > 7 then
+        local sum = 0
+        for k = i - near, i do sum = sum + before[k % (reach + 1) * fields + field] end
+        for k = i + 1, i + near do sum = sum + to[k * fields + field] end
+        if sum == sum then to[i * fields + field] = sum / (2 * near + 1) end
+      end
+    end
+    local s, r = base[i], raw[i % (reach + 1)]
+    s.width = math.max(s.width, r.width + 2 * math.abs(s.x - r.x))
+    s.height = math.max(s.height, r.height + 2 * math.abs(s.y - r.y))
+  end
+  track.smoothed = math.max(track.smoothed, last + 1)
+end
+
+-- True where a box lies no farther than its size from the edge of the picture.
+local function is_at_edge(self, s)
+  return self.width ~= nil and (s.x < s.width or s.x > self.width - s.width or s.y < s.height or s.y > self.height - s.height)
+end
+
+-- Frames that a sample stands for from it on, `most` at most: the lead, at the edge as long as a gap may be, since who leaves or comes does so part by part.
+local function stands_for(self, s, step, most)
+  local n, edge, frame, time, at = math.min(self.lead, most), is_at_edge(self, s), s.frame, s.time, self.times.at
+  while edge and n < most and math.abs(at(frame + step * (n + 1)) - time) <= self.gap + 1e-4 do n = n + 1 end
+  return math.max(0, n)
+end
+
+-- The track with copies of its first sample before it or of its last behind it, a little larger with each of the lead, in an array of its own.
+local function extend(self, track, from, before, after, room)
+  local whole = ffi.new("lbr_track_sample[?]", room)
+  local n = track.count - from
+  local function copy(i, s, frame, k)
+    local new, grow = whole + i, 1 + .06 * math.min(k, self.lead)
+    ffi.copy(new, s, ffi.sizeof "lbr_track_sample")
+    new.frame, new.time, new.score = frame, self.times.at(frame), 0
+    new.width, new.height = s.width * grow, s.height * grow
+  end
+  local first, last = track.samples + from, track.samples + track.count - 1
+  for k = before, 1, -1 do copy(before - k, first, first.frame - k, k) end
+  ffi.copy(whole + before, first, n * ffi.sizeof "lbr_track_sample")
+  for k = 1, after do copy(before + n + k - 1, last, last.frame + k, k) end
+  track.samples, track.count, track.room = whole, before + n + after, room
+end
+
+-- Order of tracks: by their first frame, then from left to right.
+local function is_before(a, b)
+  local p, q = a.place, b.place
+  for k = 1, 3 do
+    if p[k] ~= q[k] then return p[k] < q[k] end
+  end
+  return a.born < b.born
+end
+
+-- Keeps a track from the moment on in which that is sure: what was never seen surely is not kept, but where one detector insists against the other's doubt, in most
+-- frames of a second and more. Of what lies behind, frames that are final stay as they are.
+local function keep(self, track)
+  local last, from = track.samples[track.count - 1], 0
+  local long = last.time - track.samples[0].time >= self.gap
+  if not ((track.seen or long and track.doubted > track.count / 2) and track.sum >= self.evidence) then return end
+  while track.samples[from].frame <= self.final do from = from + 1 end
+  local before = stands_for(self, track.samples[from], -1, track.samples[from].frame - math.max(track.least, self.final + 1))
+  track.head, track.smoothed, track.raw = before, 0, ffi.new("lbr_track_sample[?]", self.reach + 1)
+  extend(self, track, from, before, 0, 2 * (before + track.count - from))
+  local first = track.samples[0]
+  track.is_kept, track.place = true, { first.frame, first.x, first.y }
+  self.kept[#self.kept + 1], self.live[#self.live + 1] = track, track
+  table.sort(self.live, is_before)
+end
+
+-- A track that is over gets its end: the lead as far as the recording or the scene goes.
+local function finish(self, track)
+  local last = track.samples + track.count - 1
+  local after = stands_for(self, last, 1, self.frame - last.frame)
+  extend(self, track, 0, 0, after, track.count + after)
+  track.is_over = true
+end
+
+-- No detection goes on with a track.
+local function close(self, track)
+  if not track.is_kept then return end
+  smooth(track, self.reach, true)
+  track.raw = nil
+  self.ending[#self.ending + 1] = track
+end
 
 --- The detections of the next frame.
 ---@param time number seconds
@@ -139,6 +249,7 @@ local UNSURE = .5 -- by which a detection must fit a track better that was only 
 ---  track but is none by itself, doubted: true for weak ones that one detector was sure of (hysteresis: Canny 1986; with tracks: Zhang et al. 2022, ByteTrack)
 function Tracker:update(time, detections)
   self.frame = self.frame + 1
+  self.times.put(time)
   local frame, pairs_, taken_track, taken = self.frame, {}, {}, {}
   for t, track in ipairs(self.open) do
     for i, d in ipairs(detections) do
@@ -168,103 +279,54 @@ function Tracker:update(time, detections)
   for i, d in ipairs(detections) do
     if not taken[i] then
       local track = tracks.new_track(d.kind)
-      track.vx, track.vy, track.least, track.sum, track.seen, track.doubted = 0, 0, self.first, d.score, not d.weak, d.doubted and 1 or 0
+      self.born = self.born + 1
+      track.vx, track.vy, track.born, track.least, track.sum, track.seen, track.doubted = 0, 0, self.born, self.first, d.score, not d.weak, d.doubted and 1 or 0
       put(track:append(), frame, time, d)
       track.outlines[frame] = d.outline
       self.open[#self.open + 1] = track
     end
   end
-  local still = {}
+  local still, ending = {}, {}
   for _, track in ipairs(self.open) do
+    if not track.is_kept then keep(self, track) else smooth(track, self.reach) end
     if time - track.samples[track.count - 1].time > self.gap then close(self, track) else still[#still + 1] = track end
   end
-  self.open = still
+  for _, track in ipairs(self.ending) do
+    if frame >= track.samples[track.count - 1].frame + self.lead then finish(self, track) else ending[#ending + 1] = track end
+  end
+  self.open, self.ending = still, ending
+  -- a new track may lead, an open one be bridged, a gap's time back from the next frame; both change what is averaged over beside them
+  while self.past < frame and self.times.at(self.past + 1) < time - self.gap - 2e-4 do self.past = self.past + 1 end
+  self.final = math.max(self.final, math.min(self.past, frame - self.lead) - self.reach - 1)
 end
 
 --- The scene ends: tracks do not go on in the next frame, nor do their leads.
 function Tracker:cut()
   for _, track in ipairs(self.open) do close(self, track) end
-  self.open, self.first = {}, self.frame + 1
-  for _, track in ipairs(self.done) do track.most = track.most or self.frame end
+  for _, track in ipairs(self.ending) do finish(self, track) end
+  self.open, self.ending, self.first, self.final = {}, {}, self.frame + 1, self.frame
 end
 
--- Averages boxes and points over neighbours, and makes each box as much larger as the average is off, so that it still covers what was found.
-local function smooth(track, reach)
-  if reach < 1 or track.count < 3 then return end
-  -- a sample is 20 numbers of four bytes: x, y, width, height are 2 to 5, points 8 to 19
-  local n, fields = track.count, ffi.sizeof "lbr_track_sample" / 4
-  local raw = ffi.new("lbr_track_sample[?]", reach + 1) -- what the last samples were before
-  local before, to = ffi.cast("float *", raw), ffi.cast("float *", track.samples)
-  for i = 0, n - 1 do
-    local near = math.min(reach, i, n - 1 - i)
-    raw[i % (reach + 1)] = track.samples[i]
-    for field = 2, 19 do
-      if field < 6 or field > 7 then
-        local sum = 0
-        for k = i - near, i do sum = sum + before[k % (reach + 1) * fields + field] end
-        for k = i + 1, i + near do sum = sum + to[k * fields + field] end
-        if sum == sum then to[i * fields + field] = sum / (2 * near + 1) end
-      end
-    end
-    local s, r = track.samples[i], raw[i % (reach + 1)]
-    s.width = math.max(s.width, r.width + 2 * math.abs(s.x - r.x))
-    s.height = math.max(s.height, r.height + 2 * math.abs(s.y - r.y))
+--- Tracks that cover a frame that is final; frames in order, none is asked for again.
+---@param frame integer
+---@return Track[] tracks in the order that they will have at the end
+function Tracker:covering(frame)
+  local live, found = {}, {}
+  for _, track in ipairs(self.live) do
+    if track.samples[track.count - 1].frame >= frame or not track.is_over then live[#live + 1] = track end
+    if track:at(frame) then found[#found + 1] = track end
   end
-end
-
--- True where a box lies no farther than its size from the edge of the picture.
-local function is_at_edge(self, s)
-  return self.width ~= nil and (s.x < s.width or s.x > self.width - s.width or s.y < s.height or s.y > self.height - s.height)
-end
-
--- Frames that a sample stands for from it on, `most` at most: the lead, at the edge as long as a gap may be, since who leaves or comes does so part by part.
-local function stands_for(self, s, step, most, times)
-  local n, edge, frame, time = math.min(self.lead, most), is_at_edge(self, s), s.frame, s.time
-  while edge and n < most and math.abs(times(frame + step * (n + 1)) - time) <= self.gap + 1e-4 do n = n + 1 end
-  return math.max(0, n)
-end
-
--- Puts copies of the first sample before it and of the last behind it, a little larger with each of the lead.
-local function extend(self, track, times)
-  local first, last = ffi.new("lbr_track_sample", track.samples[0]), ffi.new("lbr_track_sample", track.samples[track.count - 1])
-  local before = stands_for(self, first, -1, first.frame - track.least, times)
-  local after = stands_for(self, last, 1, (track.most or self.frame) - last.frame, times)
-  local whole = tracks.new_track(track.kind, track.count + before + after)
-  whole.outlines = track.outlines
-  local function copy(s, frame, k)
-    local new = whole:append()
-    ffi.copy(new, s, ffi.sizeof "lbr_track_sample")
-    if k > 0 then
-      local grow = 1 + .06 * math.min(k, self.lead)
-      new.frame, new.time, new.score = frame, times(frame), 0
-      new.width, new.height = s.width * grow, s.height * grow
-    end
-  end
-  for k = before, 1, -1 do copy(first, first.frame - k, k) end
-  for i = 0, track.count - 1 do copy(track.samples[i], 0, 0) end
-  for k = 1, after do copy(last, last.frame + k, k) end
-  return whole
+  self.live = live
+  return found
 end
 
 --- Ends the recording.
----@param times fun(frame: integer): number seconds of a frame, from 1
 ---@return Track[] tracks in order of their first frame, numbered from 1
-function Tracker:finish(times)
+function Tracker:finish()
   self:cut()
-  local all = {}
-  for i, track in ipairs(self.done) do
-    smooth(track, self.smooth)
-    all[i] = extend(self, track, times)
-    self.done[i] = nil -- an hour's samples are not kept twice
-  end
-  table.sort(all, function(a, b)
-    local p, q = a.samples[0], b.samples[0]
-    if p.frame ~= q.frame then return p.frame < q.frame end
-    if p.x ~= q.x then return p.x < q.x end
-    return p.y < q.y
-  end)
-  for id, track in ipairs(all) do track.id = id end
-  return all
+  table.sort(self.kept, is_before)
+  for id, track in ipairs(self.kept) do track.id = id end
+  return self.kept
 end
 
 return tracks
