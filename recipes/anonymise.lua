@@ -172,7 +172,43 @@ local function add_stage(row, name, frames, busy, more, start)
   row.stages[#row.stages + 1] = stage
 end
 
--- A plan from the first pass over an input.
+-- The sidecar's content of what was found.
+local function plan_of(item, o, found)
+  local files, sidecar = require "libration.files", require "libration.pose.sidecar"
+  return {
+    input = {file = files.name(item.path), sha256 = assert(require("libration.media").sha256(item.path)), frames = found.frames, width = found.width, height = found.height},
+    settings = settings_of(o), blank = found.blank, tracks = found.tracks,
+    regions = o.region ~= "" and assert(sidecar.read_regions(o.region)) or {},
+  }
+end
+
+-- Marks the tracks that stay visible, counts, and writes the sidecar but where it is one already.
+local function put_down(item, o, plan, row, is_there)
+  local known = {}
+  for _, track in ipairs(plan.tracks) do known[track.id] = track end
+  for _, id in ipairs(o.keep) do
+    if not known[id] then error(("--keep %d: there are %d tracks, and none of that number"):format(id, #plan.tracks), 0) end
+    known[id].keep = true
+  end
+  row.tracks, row.kept = #plan.tracks, 0
+  for _, track in ipairs(plan.tracks) do row.kept = row.kept + (track.keep and 1 or 0) end
+  if not is_there then require("libration.pose.sidecar").write(item.sidecar, plan) end
+end
+
+-- What the report says of frames that were covered.
+local function add_covered(row, done, sound)
+  row.frames, row.masked, row.blanked, row.pictures = done.frames, done.masked, done.blanked, done.pictures
+  row.notes = {row.found_warning}
+  row.notes[#row.notes + 1] = row.control
+  if sound == "keep" and done.sounds > 0 then row.notes[#row.notes + 1] = "sound kept: voices not anonymised" end
+  if sound == "distort" and done.sounds > 0 then row.notes[#row.notes + 1] = "voices distorted" end
+  for _, line in ipairs(done.dropped) do row.notes[#row.notes + 1] = "dropped: " .. line end
+  if done.warning and done.warning ~= row.found_warning then row.notes[#row.notes + 1] = done.warning end
+end
+
+local DOUBTFUL = 6 -- pictures of frames in the report
+
+-- The first pass over an input, which covers it, too, where nothing must be known of all of it before: the numbers of tracks that stay visible. True where it did.
 local function find(item, o, finder, row)
   local anonymiser, progress, sidecar = require "libration.pose.anonymiser", require "libration.progress", require "libration.pose.sidecar"
   local files = require "libration.files"
@@ -181,37 +217,31 @@ local function find(item, o, finder, row)
     if not ok then error(why, 0) end
     require("libration.log").info("%s: %s", item.path, why)
   end
-  local bar, start = nil, now()
+  local function write(found) put_down(item, o, plan_of(item, o, found), row) end
+  local bar, start, settings = nil, now(), settings_of(o)
   local found, why = anonymiser.find(item.path, finder, {
     gap = o.gap, lead = o.lead, evidence = 2 * o.confidence, threads = o.threads > 0 and o.threads or nil, queue = o.queue,
     every = o.mask ~= "person" and o.every or 0, -- outlines are known only of frames that were looked at
-    on_open = function(count) bar = progress.new {label = files.name(item.path) .. ": finding", total = count > 0 and count or nil, unit = "frames"} end,
+    cover = not o.preview and #o.keep == 0 and {
+      output = item.output, audio = settings.audio, crf = o.crf, preset = o.encoder_preset, look = DOUBTFUL, settings = settings,
+      regions = o.region ~= "" and assert(sidecar.read_regions(o.region)) or {}, on_found = write,
+    },
+    on_open = function(count, covers)
+      bar = progress.new {label = files.name(item.path) .. (covers and ": finding and masking" or ": finding"), total = count > 0 and count or nil, unit = "frames"}
+    end,
     on_frame = function(n, hits, busy, looks)
-      bar:update(n, hits .. " hits" .. (busy and (", decoding %.0f %%, networks %.0f %% of the time"):format(100 * busy.decode / busy.elapsed,
-        100 * looks.seconds / busy.elapsed) or ""))
+      bar:update(n, hits .. " hits" .. (busy and (", decoding %.0f %%, networks %.0f %%%s of the time"):format(100 * busy.decode / busy.elapsed,
+        100 * looks.seconds / busy.elapsed, busy.encode > 0 and (", encoding %.0f %%"):format(100 * busy.encode / busy.elapsed) or "") or ""))
     end,
   })
   if not found then error(why, 0) end
-  add_stage(row, "finding", found.frames, found.busy, {networks = found.looks.seconds, looks = found.looks.looked + found.looks.glances}, start)
+  local name = found.done and "finding and masking" or "finding"
+  add_stage(row, name, found.frames, found.busy, {networks = found.looks.seconds, looks = found.looks.looked + found.looks.glances}, start)
   bar:finish(("%d track%s"):format(#found.tracks, #found.tracks == 1 and "" or "s"))
   row.found_warning, row.faults = found.warning, found.faults
   if found.warning then require("libration.log").warn("%s", found.warning) end
-  local plan = {
-    input = {file = files.name(item.path), sha256 = assert(require("libration.media").sha256(item.path)), frames = found.frames, width = found.width, height = found.height},
-    settings = settings_of(o), blank = found.blank, tracks = found.tracks,
-    regions = o.region ~= "" and assert(sidecar.read_regions(o.region)) or {},
-  }
-  return plan
-end
-
--- Marks the tracks that stay visible.
-local function keep(plan, o)
-  local known = {}
-  for _, track in ipairs(plan.tracks) do known[track.id] = track end
-  for _, id in ipairs(o.keep) do
-    if not known[id] then error(("--keep %d: there are %d tracks, and none of that number"):format(id, #plan.tracks), 0) end
-    known[id].keep = true
-  end
+  if found.done then add_covered(row, found.done, settings.audio) else write(found) end
+  return found.done ~= nil
 end
 
 -- The second pass, from the sidecar as it was written, so that --apply of it makes the same bytes.
@@ -221,7 +251,7 @@ local function cover(item, o, row)
   local bar, start = nil, now()
   local done = anonymiser.cover(item.path, item.output, plan, {
     audio = plan.settings.audio or "keep", crf = plan.settings.crf or o.crf, preset = plan.settings.encoder_preset or o.encoder_preset, queue = o.queue,
-    threads = o.threads > 0 and o.threads or nil, look = 6,
+    threads = o.threads > 0 and o.threads or nil, look = DOUBTFUL,
     on_open = function() bar = progress.new {label = require("libration.files").name(item.path) .. ": masking", total = plan.input.frames, unit = "frames"} end,
     on_frame = function(n, busy)
       bar:update(n, busy and n % 16 == 0 and
@@ -230,14 +260,7 @@ local function cover(item, o, row)
   })
   bar:finish()
   add_stage(row, "masking", done.frames, done.busy, {}, start)
-  row.frames, row.masked, row.blanked, row.pictures = done.frames, done.masked, done.blanked, done.pictures
-  local sound = plan.settings.audio or "keep"
-  row.notes = {row.found_warning}
-  row.notes[#row.notes + 1] = row.control
-  if sound == "keep" and done.sounds > 0 then row.notes[#row.notes + 1] = "sound kept: voices not anonymised" end
-  if sound == "distort" and done.sounds > 0 then row.notes[#row.notes + 1] = "voices distorted" end
-  for _, line in ipairs(done.dropped) do row.notes[#row.notes + 1] = "dropped: " .. line end
-  if done.warning and done.warning ~= row.found_warning then row.notes[#row.notes + 1] = done.warning end
+  add_covered(row, done, plan.settings.audio or "keep")
   return plan
 end
 
@@ -281,36 +304,31 @@ local function verify(item, o, plan, verifier, row)
   end
 end
 
--- What is to be covered, as the sidecar of an input: that is read again where it is needed, so that an hour's samples are in memory once.
+-- What is to be covered, as the sidecar of an input: that is read again where it is needed, so that an hour's samples are in memory once. True where the input was
+-- covered on the way.
 local function prepare(item, o, given, tools, row)
-  local sidecar = require "libration.pose.sidecar"
-  local plan
-  if o.apply ~= "" then
-    plan = assert(sidecar.read(o.apply))
-    for name, value in pairs(settings_of(o)) do
-      if given[name] or name == "audio" and (given.keep_audio or given.drop_audio or given.distort_voice) then plan.settings[name] = value end
-    end
-  else
-    plan = find(item, o, tools.finder, row)
+  if o.apply == "" then return find(item, o, tools.finder, row) end
+  local plan = assert(require("libration.pose.sidecar").read(o.apply))
+  for name, value in pairs(settings_of(o)) do
+    if given[name] or name == "audio" and (given.keep_audio or given.drop_audio or given.distort_voice) then plan.settings[name] = value end
   end
-  keep(plan, o)
-  row.tracks, row.kept = #plan.tracks, 0
-  for _, track in ipairs(plan.tracks) do row.kept = row.kept + (track.keep and 1 or 0) end
-  if not (o.apply ~= "" and same_file(o.apply, item.sidecar)) or #o.keep > 0 then sidecar.write(item.sidecar, plan) end
+  put_down(item, o, plan, row, same_file(o.apply, item.sidecar) and #o.keep == 0)
+  return false
 end
 
 -- One input from its file to its result; fills the row of the report.
 local function work(item, o, given, tools, row)
-  prepare(item, o, given, tools, row)
+  local sidecar = require "libration.pose.sidecar"
+  local covered = prepare(item, o, given, tools, row)
   jit.flush() -- compiled traces hold what their functions held, here an hour's samples
   collectgarbage()
   if o.preview then
-    require("libration.pose.anonymiser").preview(item.path, item.preview, assert(require("libration.pose.sidecar").read(item.sidecar)), 16)
+    require("libration.pose.anonymiser").preview(item.path, item.preview, assert(sidecar.read(item.sidecar)), 16)
     require("libration.log").info("%s: %d tracks -> %s", item.path, row.tracks, item.preview)
     return
   end
-  local plan = cover(item, o, row)
-  if tools.verifier then verify(item, o, plan, tools.verifier, row) end
+  local plan = not covered and cover(item, o, row)
+  if tools.verifier then verify(item, o, plan or assert(sidecar.read(item.sidecar)), tools.verifier, row) end
 end
 
 -- True where an input's result is there, of the same file and by the same settings.

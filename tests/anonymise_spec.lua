@@ -112,6 +112,72 @@ describe("anonymiser", function()
     for _, share in ipairs(seen(folder .. "/kept.mp4")) do assert.is_true(share > .9) end
   end)
 
+  -- Options of a first pass that covers as it goes and leaves its sidecar in once.json.
+  local function at_once(to, more)
+    local plan = plan_of { tracks = {}, blank = {} }
+    local options = setmetatable({
+      threads = 1, cover = {
+        output = to, audio = "keep", crf = 0, look = 3, settings = plan.settings, regions = {},
+        on_found = function(found) sidecar.write(folder .. "/once.json", plan_of(found)) end,
+      },
+    }, { __index = OPTIONS })
+    for k, v in pairs(more or {}) do options[k] = v end
+    return options
+  end
+
+  it("covers in the pass that finds, and makes the same sidecar and the same bytes as in two", function()
+    local cases = {
+      { square_finder }, { function() return square_finder(nil, { [1] = true, [8] = true, [9] = true, [24] = true }) end },
+      { function() return square_finder { [5] = "the network broke", [24] = "again" } end }, { square_finder, { every = .5 } }, { square_finder, { lead = 0, gap = 0 } },
+      { function() -- sure late, so that it goes back as far as that is possible
+        local look, n = square_finder(), 0
+        local inner = look.look
+        function look.look(...)
+          n = n + 1
+          local list = inner(...)
+          for _, d in ipairs(list) do d.weak, d.score = n < 22, n < 22 and .2 or .9 end
+          return list
+        end
+        return look
+      end },
+    }
+    for i, case in ipairs(cases) do
+      local options = at_once(output, case[2])
+      local found = assert(anonymiser.find(input, case[1](), options))
+      assert.equal(FRAMES, found.frames)
+      assert.equal(FRAMES, found.done.frames)
+      options.cover = nil
+      local two = assert(anonymiser.find(input, case[1](), options))
+      assert.is_nil(two.done)
+      local done = cover(plan_of(two), folder .. "/two.mp4")
+      assert.equal(files.read(folder .. "/plan.json"), files.read(folder .. "/once.json"), "case " .. i)
+      assert.is_true(files.read(folder .. "/two.mp4") == files.read(output), "case " .. i)
+      for _, name in ipairs { "masked", "sounds", "blanked", "dropped", "pictures" } do assert.same(done[name], found.done[name], name) end
+      assert.same(i == 6 and 19 or i == 3 and 22 or 24, done.masked, "case " .. i)
+    end
+  end)
+
+  it("goes through a recording twice where too many frames would wait, or come at once", function()
+    local found = assert(anonymiser.find(input, square_finder(), at_once(folder .. "/none.mp4", { gap = 30 })))
+    assert.is_nil(found.done)
+    assert.equal(1, #found.tracks)
+    local rush = folder .. "/rush.mkv" -- says that it has a frame a second, and in the end has a hundred
+    local writer = assert(media.writer(rush, { width = W, height = H, fps = 1, crf = 12 }))
+    for i = 0, 71 do writer:write(frame_of(i % FRAMES), i < 12 and i or 12 + (i - 12) / 100) end
+    writer:close()
+    local opened = 0
+    found = assert(anonymiser.find(rush, square_finder(), at_once(folder .. "/none.mp4", {
+      on_open = function(_, covers)
+        opened = opened + 1
+        assert.equal(opened == 1, covers)
+      end,
+    })))
+    assert.same({ 2, 72 }, { opened, found.frames })
+    assert.is_nil(found.done)
+    assert.is_false(files.exists(folder .. "/none.mp4"))
+    for _, name in ipairs(files.list(folder)) do assert.is_nil(name:find "tmp") end
+  end)
+
   it("covers a frame whole where detection fails, and where the sidecar knows nothing of it", function()
     local found = assert(anonymiser.find(input, square_finder { [5] = "the network broke" }, OPTIONS))
     assert.same({ { frame = 5, reason = "the network broke" } }, found.faults)
@@ -125,6 +191,10 @@ describe("anonymiser", function()
 
   it("hands on Ctrl-C and leaves no file", function()
     helper.refuses("interrupted", anonymiser.find, input, square_finder { [3] = "interrupted" }, OPTIONS)
+    helper.refuses("interrupted", anonymiser.find, input, square_finder { [20] = "interrupted" }, at_once(folder .. "/none.mp4"))
+    helper.refuses("no room", anonymiser.find, input, square_finder(), at_once(folder .. "/none.mp4", {
+      cover = setmetatable({ on_found = function() error("no room", 0) end }, { __index = at_once(folder .. "/none.mp4").cover }),
+    }))
     local unready = square_finder()
     function unready.prepare() error("the weights are missing", 0) end
     helper.refuses("the weights are missing", anonymiser.find, input, unready, OPTIONS)

@@ -495,6 +495,32 @@ describe("transcode", function()
     assert.is_false(files.exists(at("partial.mp4")))
   end)
 
+  it("holds frames beside those on the way for as long as is asked for, and none where they would take too much", function()
+    local input = clip("long.mp4", (PLAIN:gsub("d=0.8", "d=3")))
+    if not input then return end
+    local t = assert(media.transcode { input = input, output = at("held.mp4"), preset = "ultrafast", queue = 6, hold = .1 })
+    assert.same({ math.ceil(.1 * t.fps) + 10, 6 + math.ceil(.1 * t.fps) + 10 }, { t.held, t.queue })
+    local hand, seen = {}, 0
+    for frame in t:frames() do
+      hand[#hand + 1] = frame
+      if #hand > t.held + 2 then
+        seen = math.max(seen, #hand)
+        t:write(table.remove(hand, 1))
+      end
+    end
+    for _, frame in ipairs(hand) do t:write(frame) end
+    t:close()
+    local plain = assert(media.transcode { input = input, output = at("unheld.mp4"), preset = "ultrafast" })
+    for frame in plain:frames() do plain:write(frame) end
+    plain:close()
+    assert.is_true(seen == t.held + 3 and files.read(at "held.mp4") == files.read(at "unheld.mp4"))
+    for hold, held in pairs { [0] = 0, [1e9] = 0, [1e300] = 0, [-1] = 0, [200 / t.fps] = 210, [240.5 / t.fps] = 0 } do
+      local other = assert(media.transcode { input = input, queue = 8, hold = hold })
+      assert.same({ held, 8 + held }, { other.held, other.queue })
+      other:abort()
+    end
+  end)
+
   it("stops on Ctrl-C and leaves no file", function()
     local input = clip("plain.mp4", PLAIN)
     if not input then return end

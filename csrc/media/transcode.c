@@ -1,6 +1,7 @@
 /* transcode.c: a video encoded anew with masks on its frames: one ring of frames that a reading thread, the caller, a masking and an encoding thread go
  * around one after the other. What is done to a frame: planes.c; decoding, masks, encoding: decode.c, mask.c, encode.c. */
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,7 @@
 #include <libavutil/pixdesc.h>
 #include "internal.h"
 
-enum { MOST = 64, LEAST = 4, USUAL = 16, RING_BYTES = 512 << 20, STAGES = 4 };
+enum { MOST = 256, MOST_QUEUE = 64, LEAST = 4, USUAL = 16, SPARE = 10, RING_BYTES = 512 << 20, STAGES = 4 };
 
 struct place {
     AVFrame *frame;
@@ -356,9 +357,11 @@ static int make_ring(lbr_transcode *t, const lbr_transcode_options *o)
     if (t->converting) bytes += 3 * (int64_t)t->planes.padded_width * t->planes.padded_height;
     int64_t fit = RING_BYTES / (bytes > 0 ? bytes : 1);
     t->queue = o->queue > 0 ? o->queue : USUAL;
-    if (t->queue > MOST) t->queue = MOST;
+    if (t->queue > MOST_QUEUE) t->queue = MOST_QUEUE;
     if (t->queue > fit) t->queue = (int)fit;
     if (t->queue < LEAST) t->queue = LEAST;
+    double held = o->hold > 0 && t->decoder.fps > 0 ? ceil(o->hold * t->decoder.fps) + SPARE : 0;
+    if (held <= (double)(fit < MOST ? fit : MOST) - t->queue) t->queue += t->info.held = (int)held;
     t->info.queue = t->queue;
     for (int i = 0; i < t->queue; i++)
         if (!(t->places[i].frame = av_frame_alloc())) return lbr_fail(LBR_ENOMEM, "transcode: no memory");

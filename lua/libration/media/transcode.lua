@@ -24,6 +24,7 @@ local C = core.C
 ---@field sounds integer sound streams kept
 ---@field threads integer of the encoder: the same number gives the same bytes
 ---@field queue integer frames on the way at most
+---@field held integer of these, those of the option hold; 0 where there was no room for them
 ---@field cell integer pixels along a cell of coarse pictures, 0 without; across, down: cells
 ---@field dropped string[] what is left out of the output: "subtitles: stream 2, mov_text", "tag: location"; values are not told
 ---@field warning string|nil what was wrong with the input, what had to be done otherwise than asked; complete after close
@@ -39,7 +40,7 @@ Frame.__index = Frame
 
 local OPTIONS = {
   input = "string", output = "string", audio = "string", crf = "number", preset = "string", format = "string", threads = "number",
-  decoder_threads = "number", queue = "number", convert = "boolean", coarse = "boolean",
+  decoder_threads = "number", queue = "number", hold = "number", convert = "boolean", coarse = "boolean",
 }
 local SOUND = { keep = 0, drop = 1, distort = 2 }
 local DAMAGE = { "broken", "lost" }
@@ -87,12 +88,12 @@ end
 ---where their format is one of H.264's. Dropped and listed in `dropped`: all tags, cover art, further videos, subtitles, data streams, chapters, attachments.
 ---The same input, masks, options and encoder threads give the same bytes. The output stands under its name only after close.
 ---@param opts {input: string, output: string, audio: string, crf: number, preset: string, format: string, threads: integer, decoder_threads: integer, queue: integer,
----  convert: boolean, coarse: boolean}
+---  hold: number, convert: boolean, coarse: boolean}
 ---  output: .mp4, .mkv or .mov (media.container says which fits); audio: "keep" (every sound stream copied, or made AAC with a warning where the container
 ---  cannot take it), "drop" or "distort" (voices made unrecognisable for good: energies of 16 bands as noise, AAC); crf: quality, lower is better (20); preset:
 ---  of x264 ("veryfast"); format: pixel format of the output (the source's, or the nearest of H.264); threads: of the encoder (1.5 x the cores);
----  decoder_threads (the cores); queue: frames on the way (16); convert: frames become RGB ahead, in a thread of its own (false): where every frame is looked at;
----  coarse: frames have coarse pictures (false)
+---  decoder_threads (the cores); queue: frames on the way (16); hold: seconds of frames, and ten more, beside those, for who masks a frame when what follows is known
+---  (0); convert: frames become RGB ahead, in a thread of its own (false): where every frame is looked at; coarse: frames have coarse pictures (false)
 ---@return Transcode|nil transcode, or nil and one line that names the file
 function media.transcode(opts)
   opts = library.options(opts, OPTIONS, "media.transcode")
@@ -101,6 +102,7 @@ function media.transcode(opts)
   local o, out = ffi.new("lbr_transcode_options"), ffi.new("lbr_transcode *[1]")
   o.output, o.preset, o.format, o.crf = opts.output, opts.preset, opts.format, opts.crf or -1
   o.threads, o.decoder_threads, o.queue, o.sound = opts.threads or 0, opts.decoder_threads or 0, opts.queue or 0, sound_of(opts.audio, 2)
+  o.hold = opts.hold or 0
   o.convert, o.coarse = opts.convert and 1 or 0, opts.coarse and 1 or 0
   local code = lib.lbr_transcode_open(opts.input, o, out)
   if code ~= C.LBR_OK then return library.refusal(code) end
@@ -110,7 +112,7 @@ function media.transcode(opts)
   local self = setmetatable({
     handle = handle, input = opts.input, output = opts.output, width = info.width, height = info.height, rotation = info.rotation, fps = info.fps,
     duration = info.duration, codec = ffi.string(info.codec), format = ffi.string(info.format), sounds = info.sounds,
-    threads = info.threads, queue = info.queue, cell = info.cell, across = info.across, down = info.down, count = tonumber(info.frames), dropped = dropped,
+    threads = info.threads, queue = info.queue, held = info.held, cell = info.cell, across = info.across, down = info.down, count = tonumber(info.frames), dropped = dropped,
     index_out = ffi.new("int64_t[1]"), time_out = ffi.new("double[1]"), damaged_out = ffi.new("int[1]"),
   }, Transcode)
   warned(self)

@@ -1,16 +1,15 @@
--- The two passes of the anonymiser over a recording or a picture, and the look at its result: find -> sidecar -> cover -> verify. Knows no options and no pages.
+-- What the anonymiser does with a recording or a picture: find (and cover in the same pass) -> sidecar -> cover -> verify. Knows no options and no pages.
 local ffi = require "ffi"
 local files = require "libration.files"
 local masks = require "libration.pose.masks"
+local covering = require "libration.pose.covering"
 local looks = require "libration.pose.looks"
 local media = require "libration.media"
+local sidecar = require "libration.pose.sidecar"
 local tensor = require "libration.tensor"
-local core = require "libration.core"
 local tracks = require "libration.pose.tracks"
 
 local anonymiser = {}
-
-local WIDEST = 480 -- pixels of a thumbnail
 
 --- True where a file begins like a picture, and is no video.
 ---@param path string
@@ -26,7 +25,7 @@ local function open(path, options)
   if not anonymiser.is_picture(path) then
     local video, why = media.transcode {
       input = path, output = options.output, audio = options.audio, crf = options.crf, preset = options.preset, threads = options.threads,
-      decoder_threads = options.threads, queue = options.queue, convert = options.convert, coarse = options.coarse,
+      decoder_threads = options.threads, queue = options.queue, hold = options.hold, convert = options.convert, coarse = options.coarse,
     }
     if not video then return nil, why end
     return video
@@ -66,24 +65,71 @@ function anonymiser.sample(path, count)
   return frames
 end
 
---- Pass one: what is to be covered.
+-- What was covered, of a source that is closed.
+local function done_of(source, cover, busy)
+  return {
+    busy = busy, frames = cover.frames, masked = cover.masked, blanked = cover.blanked, pictures = cover:pictures(), dropped = source.dropped,
+    sounds = source.sounds or 0, warning = source.warning,
+  }
+end
+
+local SPARE = 8 -- frames held beside those of a gap: what is averaged over, and what came since
+local FULL = "more frames wait for what follows than can be held"
+
+-- The source of a first pass; where it may cover as it goes, one that also writes and holds enough frames, if there is room for them.
+local function open_to_find(path, options, every)
+  local reading = { threads = options.threads, queue = options.queue, convert = every == 0, coarse = true }
+  if not options.cover or anonymiser.is_picture(path) then return open(path, reading) end
+  local writing = setmetatable({ hold = math.max(options.gap, .1), convert = false }, {
+    __index = function(_, name)
+      if reading[name] ~= nil then return reading[name] end
+      return options.cover[name]
+    end,
+  })
+  local source, why = open(path, writing)
+  if not source or source.held >= math.max(options.gap * source.fps, options.lead) + SPARE then return source, why end
+  source:abort()
+  return open(path, reading)
+end
+
+--- What is to be covered; where asked for and possible, it is covered in the same pass: each frame as soon as nothing that follows can change what covers it.
 ---@param path string video or picture
 ---@param finder table with :look(frame, at) and :reset(), as pose/finder.lua makes them
----@param options {gap: number, lead: integer, evidence: number, threads: integer, every: number, queue: integer, on_open: fun(count: integer),
----  on_frame: fun(n: integer, found: integer, busy: table?, looks: table), source: table?}
----  every: seconds between two looks at most, where those agree (0: every frame is looked at); queue: frames held at most;
----  source: instead of the file's own frames, as media.open gives them in another rate or size: every frame of it is looked at
----@return table|nil found {frames, looks, busy, width, height, blank, tracks, warning, faults = {{frame, reason}, ...}}, or nil and one line that names the file;
----  looks: as looks.run gives it; busy: as the transcode's; raises the error of a CUDA device that fails under a finder without a fallback
+---@param options {gap: number, lead: integer, evidence: number, threads: integer, every: number, queue: integer, on_open: fun(count: integer, covers: boolean),
+---  on_frame: fun(n: integer, found: integer, busy: table?, looks: table), source: table?, cover: table?}
+---  every: seconds between two looks at most, where those agree (0: every frame is looked at); queue: frames held at most, beside those of a gap where they are
+---  covered at once; source: instead of the file's own frames, as media.open gives them in another rate or size: every frame of it is looked at;
+---  cover: {output, audio, crf, preset, look as for anonymiser.cover; settings, regions: those of the sidecar; on_found: fun(found)} on_found is called before the
+---  output gets its name
+---@return table|nil found {frames, looks, busy, width, height, blank, tracks, warning, faults = {{frame, reason}, ...}, done}, or nil and one line that names the file;
+---  looks: as looks.run gives it; busy: as the transcode's; done: as anonymiser.cover gives it, nil where nothing was covered: not asked for, a picture, or frames
+---  too large or too many to be held; raises the error of a CUDA device that fails under a finder without a fallback
 function anonymiser.find(path, finder, options)
   local every = options.source and 0 or options.every or 0
   local source, why = options.source, nil
-  if not source then source, why = open(path, { threads = options.threads, queue = options.queue, convert = every == 0, coarse = true }) end
+  if not source then source, why = open_to_find(path, options, every) end
   if not source then return nil, why end
   -- one frame is all there is of a picture: nothing to add up, to smooth or to lead
   local tracker = tracks.tracker(source.still and { gap = 0, lead = 0, smooth = 0 }
     or { gap = options.gap, lead = options.lead, evidence = options.evidence, width = source.width, height = source.height })
   local found = { width = source.width, height = source.height, blank = {}, faults = {}, frames = 0, hits = 0 }
+  local cover, waiting, first, last = nil, {}, 1, 0
+  if source.held and source.held > 0 then
+    cover = covering.new({
+      settings = options.cover.settings, regions = options.cover.regions, blank = {}, input = { frames = math.huge },
+      covering = function(frame) return tracker:covering(frame) end,
+    }, options.cover.look)
+  end
+  -- Covers the frames of which all is known, by the numbers that the sidecar will have.
+  local function hand_on()
+    while first <= last and waiting[first].index <= tracker.final do
+      local frame = waiting[first]
+      for _, track in ipairs(tracker:covering(frame.index)) do sidecar.round(track:at(frame.index)) end
+      cover:pass(source, frame)
+      waiting[first], first = nil, first + 1
+    end
+    if last - first >= source.held then error(FULL, 0) end
+  end
   local function take(look, state)
     if look.fault then
       found.blank[#found.blank + 1] = look.index
@@ -93,105 +139,37 @@ function anonymiser.find(path, finder, options)
     local detections = look.detections or {}
     tracker:update(look.time, detections)
     found.frames, found.hits = look.index, found.hits + #detections
+    if cover then
+      look.frame.fault = look.fault
+      last = last + 1
+      waiting[last] = look.frame
+      hand_on()
+    end
     if options.on_frame then options.on_frame(look.index, found.hits, source.busy and source:busy(), state) end
   end
   local ok, err = pcall(function()
     if finder.prepare then finder:prepare() end -- while the first frames are decoded
-    if options.on_open then options.on_open(source.count) end
+    if options.on_open then options.on_open(source.count, cover ~= nil) end
     found.looks = looks.run(source, finder, { every = every, lead = options.lead, evidence = options.evidence }, take)
+    found.tracks = tracker:finish()
+    if cover then
+      hand_on()
+      options.cover.on_found(found)
+    end
     found.busy = source.busy and source:busy()
     source:close()
   end)
   if not ok then
     source:abort()
-    error(err, 0)
+    if err ~= FULL then error(err, 0) end
+    -- frames come much faster than they do on average: the recording is gone through twice
+    return anonymiser.find(path, finder, setmetatable({ cover = false }, { __index = options }))
   end
-  found.tracks, found.warning = tracker:finish(), source.warning
+  found.warning, found.done = source.warning, cover and done_of(source, cover, found.busy)
   return found
 end
 
---- Frames that deserve a second look: those of the weakest hits and the middles of the longest bridges, at most `count`, in order.
----@param plan Sidecar
----@param count integer
----@return {frame: integer, reason: string}[]
-function anonymiser.doubtful(plan, count)
-  local all = {}
-  for _, track in ipairs(plan.tracks) do
-    local weakest, run, longest, middle = nil, 0, 0, nil
-    for i = 0, track.keep and -1 or track.count - 1 do
-      local s = track.samples[i]
-      if s.score > 0 then
-        run = 0
-        if not weakest or s.score < weakest.score then weakest = s end
-      else
-        run = run + 1
-        if run > longest then longest, middle = run, track.samples[i - math.floor(run / 2)].frame end
-      end
-    end
-    if weakest then
-      all[#all + 1] = { weight = weakest.score, frame = weakest.frame, reason = ("track %d, confidence %.2f at %.2f s"):format(track.id, weakest.score, weakest.time) }
-    end
-    if middle and longest > 2 then
-      all[#all + 1] = { weight = 1 / longest, frame = middle, reason = ("track %d, %d frames without a hit"):format(track.id, longest) }
-    end
-  end
-  table.sort(all, function(a, b)
-    if a.weight ~= b.weight then return a.weight < b.weight end
-    return a.frame < b.frame
-  end)
-  local chosen, used = {}, {}
-  for _, item in ipairs(all) do
-    if #chosen < count and not used[item.frame] then
-      used[item.frame] = true
-      chosen[#chosen + 1] = item
-    end
-  end
-  table.sort(chosen, function(a, b) return a.frame < b.frame end)
-  return chosen
-end
-
--- A small PNG of a frame.
-local function thumbnail(frame)
-  local h, w = frame:size(1), frame:size(2)
-  local scale = math.min(1, WIDEST / w)
-  local oh, ow = math.max(1, math.floor(h * scale)), math.max(1, math.floor(w * scale))
-  local small, region = tensor.empty({ oh, ow, 3 }, "u8"), ffi.new("lbr_region", w / 2, h / 2, w, h, 0)
-  core.check(core.C.lbr_crop_u8(frame:ptr(), h, w, w * 3, region, core.C.LBR_BORDER_REPLICATE, small:ptr(), oh, ow))
-  return small
-end
-
---- PNG bytes of a frame, made small.
----@param frame Tensor u8 [H,W,3]
----@return string
-function anonymiser.picture(frame) return media.pack_png(thumbnail(frame)) end
-
--- The masks of each frame of a recording: { list(index) -> masks, or nil where the whole frame is to be covered: one that the plan does not know or that failed;
--- style; masked, blanked }.
-local function masker(plan)
-  local settings, blank, self = plan.settings, {}, { blanked = {}, masked = 0 }
-  for _, frame in ipairs(plan.blank) do blank[frame] = true end
-  plan.mask, plan.margin = settings.mask, assert(masks.margin(settings.margin))
-  self.style = { style = settings.style, strength = settings.strength, feather = settings.feather }
-  function self.list(frame)
-    if frame.damaged or blank[frame.index] or frame.index > plan.input.frames then
-      self.blanked[#self.blanked + 1] = frame.index
-      return nil
-    end
-    local list = masks.of_frame(plan, frame.index)
-    if #list > 0 then self.masked = self.masked + 1 end
-    return list
-  end
-  return self
-end
-
--- Covers RGB in place.
-local function paint(rgb, list, style)
-  if list then return media.mask.apply(rgb, list, style) end
-  ffi.fill(rgb:ptr(), rgb:numel())
-  return rgb
-end
-
---- Pass two: covers and encodes.
+--- Covers by a plan, and encodes.
 ---@param path string the recording that the plan was made of
 ---@param output string where the result goes: .png for pictures
 ---@param plan Sidecar as sidecar.read gives it
@@ -209,20 +187,11 @@ function anonymiser.cover(path, output, plan, options)
     error(("%s: %dx%d pixels, but the sidecar was made of %dx%d"):format(path, source.width, source.height, plan.input.width, plan.input.height), 0)
   end
   if options.on_open then options.on_open(source.count) end
-  local cover, doubtful, pictures, frames, busy = masker(plan), anonymiser.doubtful(plan, options.look or 0), {}, 0, nil
+  local cover, busy = covering.new(plan, options.look), nil
   local ok, err = pcall(function()
     for frame in source:frames() do
-      local list, wanted = cover.list(frame), doubtful[#pictures + 1]
-      if source.still then
-        media.write_png(output, paint(frame.rgb(), list, cover.style))
-      end
-      if wanted and wanted.frame == frame.index then
-        local rgb = source.still and frame.rgb() or paint(frame:rgb(), list, cover.style)
-        pictures[#pictures + 1] = { data = anonymiser.picture(rgb), caption = ("frame %d: %s"):format(frame.index, wanted.reason), alt = "masked frame" }
-      end
-      if list and not source.still then source:write(frame, list, cover.style) elseif not source.still then source:blank(frame) end
-      frames = frame.index
-      if options.on_frame then options.on_frame(frames, source.busy and source:busy()) end
+      if source.still then media.write_png(output, cover:paint(frame, frame.rgb())) else cover:pass(source, frame) end
+      if options.on_frame then options.on_frame(frame.index, source.busy and source:busy()) end
     end
     busy = source.busy and source:busy()
     source:close()
@@ -231,10 +200,7 @@ function anonymiser.cover(path, output, plan, options)
     source:abort()
     error(err, 0)
   end
-  return {
-    busy = busy, frames = frames, masked = cover.masked, blanked = cover.blanked, pictures = pictures, dropped = source.dropped,
-    sounds = source.sounds or 0, warning = source.warning,
-  }
+  return done_of(source, cover, busy)
 end
 
 --- A sheet of masked frames, spread over the recording, for a look before anything is encoded.
@@ -243,14 +209,14 @@ end
 ---@param plan Sidecar
 ---@param count integer frames at most
 function anonymiser.preview(path, output, plan, count)
-  local cover, source = masker(plan), assert(open(path, {}))
+  local cover, source = covering.new(plan), assert(open(path, {}))
   local n = math.max(1, math.min(count, plan.input.frames))
   local columns = math.ceil(math.sqrt(n))
   local sheet, tall, wide, at = nil, nil, nil, 0
   local ok, err = pcall(function()
     for frame in source:frames() do
       if at < n and frame.index >= 1 + at * plan.input.frames / n then
-        local small = thumbnail(paint(frame:rgb(), cover.list(frame), cover.style))
+        local small = covering.thumbnail(cover:paint(frame, frame:rgb()))
         tall, wide = small:size(1), small:size(2)
         sheet = sheet or tensor.full({ math.ceil(n / columns) * tall, columns * wide, 3 }, 0, "u8")
         for y = 0, tall - 1 do
@@ -288,10 +254,10 @@ function anonymiser.hider(path, source_options, options)
   local found = assert(anonymiser.find(path, options.finder or require "libration.pose.finder".new { confidence = confidence }, {
     gap = 1, lead = 5, evidence = 2 * confidence, source = source, threads = options.threads, on_open = options.on_open, on_frame = options.on_frame,
   }))
-  local cover = masker {
+  local cover = covering.new {
     input = { frames = found.frames }, settings = { mask = "head", style = "box", margin = ".6" }, blank = found.blank, regions = {}, tracks = found.tracks,
   }
-  return function(frame, index) paint(frame, cover.list { index = index }, cover.style) end
+  return function(frame, index) cover:paint({ index = index }, frame) end
 end
 
 --- The second look's own test: in how many frames of the source it sees something, which it must where there are faces. Looks at frames all over the recording,

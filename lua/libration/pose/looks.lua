@@ -181,7 +181,7 @@ end
 ---@param emit fun(look: Look, state: {looked: integer, glances: integer, seconds: number}) state: what is returned at the end, so far
 ---@return {looked: integer, glances: integer, seconds: number} whole frames that were looked at, frames in which some places were; what the finder took
 function looks.run(source, finder, options, emit)
-  local every, most = options.every or 0, source.queue and math.max(2, math.floor(source.queue / 2)) or 1
+  local every, most = options.every or 0, source.queue and math.max(2, math.floor((source.queue - (source.held or 0)) / 2)) or 1
   local self = {
     finder = finder, lead = options.lead or 0, evidence = options.evidence or 0, looked = 0, glances = 0, seconds = 0,
     room = not source.still and tensor.empty({ source.height, source.width, 3 }, "u8") or nil,

@@ -105,8 +105,12 @@ end
 
 local BLOCK = 256 -- frames
 
--- The tracks that have samples in a block of frames, in their order: an hour has thousands of tracks, a block few.
-local function tracks_near(plan, frame)
+--- The tracks that may have a sample in a frame, in their order: an hour has thousands of tracks, a block of frames few.
+---@param plan {tracks: Track[], covering: fun(frame: integer)?} covering: gives them where the plan is still being made
+---@param frame integer
+---@return Track[]
+function masks.tracks_near(plan, frame)
+  if plan.covering then return plan.covering(frame) end
   local blocks = plan.blocks
   if not blocks then
     blocks = {}
@@ -145,7 +149,7 @@ end
 ---@return Mask[] with style = "box" where a track asks for it by its own style
 function masks.of_frame(plan, frame, known)
   local list, what = {}, known and plan.mask == "eyes" and "face" or plan.mask
-  for _, track in ipairs(tracks_near(plan, frame)) do
+  for _, track in ipairs(masks.tracks_near(plan, frame)) do
     local s = track:at(frame)
     if s and (known == true or stays(plan, track, s) == (known == "visible")) then
       local outline = track.kind == "person" and track.outlines[frame]

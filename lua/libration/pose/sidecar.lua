@@ -17,18 +17,31 @@ local LARGEST = 1073741824 -- bytes of a file that is read
 ---@field regions {mask: string, points: number[][]}[] polygons that are covered "always" or "never", pixels
 ---@field tracks Track[]
 
+local TIME, PLACE, ANGLE, SCORE, POINT = "%.6f", "%.2f", "%.4f", "%.3f", "%.1f"
+local BOX = ('{"frame": %%d, "time": %s, "x": %s, "y": %s, "width": %s, "height": %s'):format(TIME, PLACE, PLACE, PLACE, PLACE)
+
 local function sample_line(s, outline)
-  local parts = { ('{"frame": %d, "time": %.6f, "x": %.2f, "y": %.2f, "width": %.2f, "height": %.2f'):format(s.frame, s.time, s.x, s.y, s.width, s.height) }
-  if s.angle ~= 0 then parts[#parts + 1] = (', "angle": %.4f'):format(s.angle) end
-  parts[#parts + 1] = (', "confidence": %.3f'):format(s.score)
+  local parts = { BOX:format(s.frame, s.time, s.x, s.y, s.width, s.height) }
+  if s.angle ~= 0 then parts[#parts + 1] = ', "angle": ' .. ANGLE:format(s.angle) end
+  parts[#parts + 1] = ', "confidence": ' .. SCORE:format(s.score)
   if s.points[0] == s.points[0] then
     local list = {}
-    for k = 0, 11 do list[k + 1] = s.points[k] == s.points[k] and ("%.1f"):format(s.points[k]) or "null" end -- networks know fewer than six
+    for k = 0, 11 do list[k + 1] = s.points[k] == s.points[k] and POINT:format(s.points[k]) or "null" end -- networks know fewer than six
     parts[#parts + 1] = ', "points": [' .. table.concat(list, ", ") .. "]"
   end
   if outline then parts[#parts + 1] = ', "outline": "' .. outline .. '"' end
   parts[#parts + 1] = "}"
   return (table.concat(parts):gsub("%-0%.0+([,}%]])", "0.0%1"))
+end
+
+--- Makes of a sample what it is when it comes back from a sidecar.
+---@param s ffi.cdata* lbr_track_sample, changed in place
+function sidecar.round(s)
+  local function as(format, v) return v == v and tonumber(format:format(v)) + 0 or v end
+  s.time, s.score, s.angle = as(TIME, s.time), as(SCORE, s.score), as(ANGLE, s.angle)
+  s.x, s.y, s.width, s.height = as(PLACE, s.x), as(PLACE, s.y), as(PLACE, s.width), as(PLACE, s.height)
+  local known = s.points[0] == s.points[0]
+  for k = 0, 11 do s.points[k] = known and as(POINT, s.points[k]) or 0 / 0 end
 end
 
 --- Writes a sidecar; equal content gives equal bytes.
