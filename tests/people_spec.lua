@@ -7,7 +7,7 @@ local people = require "libration.pose.people"
 
 -- A landmarker whose detector sees bodies at the places given, and whose landmark network agrees where agrees(rect) says so.
 local function landmarker(script)
-  local self = { marks = 0 }
+  local self = { asked = 0 }
   function self.search(_, _, views)
     local lists = {}
     for i, view in ipairs(views) do
@@ -18,8 +18,8 @@ local function landmarker(script)
     end
     return lists
   end
-  function self.mark(_, frame, rect)
-    self.marks = self.marks + 1
+  local function mark(frame, rect)
+    self.asked = self.asked + 1
     local h, w = frame:size(1), frame:size(2)
     if script.agrees and not script.agrees(rect[0] * w, rect[1] * h) then return nil, .1 end
     local pose = { landmarks = ffi.new("float[195]") }
@@ -30,6 +30,14 @@ local function landmarker(script)
     put(33, 0, 0)
     put(34, 0, -40)
     return pose, .95
+  end
+  function self.marks(_, at, rects)
+    local poses, flags = {}, {}
+    for i, rect in ipairs(rects) do
+      local pose, flag = mark(at, rect)
+      poses[i], flags[i] = pose or false, flag
+    end
+    return poses, flags
   end
   return self
 end

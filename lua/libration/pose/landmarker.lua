@@ -111,6 +111,11 @@ local function send(both)
   return both.there
 end
 
+local function room_for_pose(segment)
+  local n = blazepose.landmarks + 2
+  return { landmarks = ffi.new("float[?]", 5 * n), world = ffi.new("float[?]", 3 * n), body = segment and ffi.new("float[65536]") or nil }
+end
+
 --- A landmarker for one stream of frames.
 ---@param options? table model "full" | "lite" | "heavy"; precision "f32" | "bf16" | "f16" (CUDA); kernel 9 | 7 (heat-map surroundings; 9 is what MediaPipe's Python
 ---  package uses, 7 what its graph file says); smooth "one-euro" (as MediaPipe), "none" or "offline" (raw here; filter the whole sequence with smoothing.offline
@@ -136,8 +141,7 @@ local function landmarker(options)
   self.following = regions.following(blazepose.landmarks, self.device)
   self.place = pair({ 2, 5 }, "f32", self.device) -- rect and region of a mark
   self.time = pair({ 1 }, "f64", self.device)
-  local n = blazepose.landmarks + 2
-  self.pose = { landmarks = ffi.new("float[?]", 5 * n), world = ffi.new("float[?]", 3 * n), body = o.segment and ffi.new("float[65536]") or nil }
+  self.poses = {}
   self.square, self.rect, self.next_rect = ffi.new("lbr_region"), ffi.new("float[5]"), ffi.new("float[5]")
   self:reset()
   return self
@@ -191,27 +195,39 @@ local function search(self, frame, views)
   return found
 end
 
--- Points and flag of the landmark network, on the device, where place [2,5] says.
-local function look(self, place)
+-- Points and flags of the landmark network, on the device, where places [2n,5] says: n rects, then their n squares.
+local function look(self, places)
   local picture, h, w = see(self)
-  local size = blazepose.landmark_size
-  local input = regions.crop(picture, place:narrow(1, 2, 1), { size = { size, size }, border = "replicate", scale = f32(1 / 255) })
-  local out = by_size(self.marker:run(input), self.options.segment and segment_outputs or landmark_outputs, "landmark")
-  return blazepose.project(out, place:narrow(1, 1, 1), w, h, self.options.kernel), out.flag, out.body
+  local size, n = blazepose.landmark_size, places:size(1) / 2
+  local input = regions.crop(picture, places:narrow(1, n + 1, n), { size = { size, size }, border = "replicate", scale = f32(1 / 255) })
+  local out = by_size(self.marker:run(input), self.options.segment and segment_outputs or landmark_outputs, "landmark", n)
+  return blazepose.project(out, places:narrow(1, 1, n), w, h, self.options.kernel), out.flag, out.body
 end
 
-local function mark(self, frame, rect)
+local function marks(self, frame, rects)
   local _, h, w = see(self, frame)
-  local points, flag, body = look(self, look_at(self, rect, w, h))
-  flag = flag:to("cpu"):ptr()[0]
-  if not (flag > .5) then return nil, flag end
-  local p, pose = points:to("cpu"):ptr(), self.pose
-  for i = 0, points:size(2) - 1 do
-    ffi.copy(pose.landmarks + 5 * i, p + 8 * i, 20)
-    ffi.copy(pose.world + 3 * i, p + 8 * i + 5, 12)
+  local n, poses, flags = #rects, {}, {}
+  local places = tensor.empty { 2 * n, 5 }
+  for i, rect in ipairs(rects) do
+    ffi.copy(places:ptr() + 5 * (i - 1), rect, 20)
+    ffi.copy(places:ptr() + 5 * (n + i - 1), blazepose.square(rect, w, h, self.square), 20)
   end
-  if body then ffi.copy(pose.body, body:to("cpu"):ptr(), 65536 * 4) end
-  return pose, flag
+  places:touch()
+  local points, flag, body = look(self, places:to(self.device))
+  points, flag, body = points:to "cpu", flag:to "cpu", body and body:to "cpu"
+  for i = 1, n do
+    flags[i], poses[i] = flag:ptr()[i - 1], false
+    if flags[i] > .5 then
+      local pose, p, count = self.poses[i] or room_for_pose(self.options.segment), points:ptr() + (i - 1) * points:size(2) * 8, points:size(2)
+      for k = 0, count - 1 do
+        ffi.copy(pose.landmarks + 5 * k, p + 8 * k, 20)
+        ffi.copy(pose.world + 3 * k, p + 8 * k + 5, 12)
+      end
+      if body then ffi.copy(pose.body, body:ptr() + (i - 1) * 65536, 65536 * 4) end
+      self.poses[i], poses[i] = pose, pose
+    end
+  end
+  return poses, flags
 end
 
 --- All people in square views of a frame, each view searched and suppressed by itself.
@@ -227,12 +243,22 @@ function Landmarker:search(frame, views) return tensor.scope(search, self, frame
 ---@return number[][] detections as of search
 function Landmarker:detect(frame, least) return self:search(frame, { { least = least } })[1] end
 
---- The landmark network's answer in one region, neither tracked nor smoothed.
+--- The landmark network's answers in regions, neither tracked nor smoothed.
 ---@param frame Tensor|nil u8 [H,W,3] RGB; nil: as of detect
----@param rect ffi.cdata* float[5] as blazepose.rect gives it: centre x, y, width, height in fractions of the frame, angle
+---@param rects ffi.cdata*[] float[5] as blazepose.rect gives them: centre x, y, width, height in fractions of the frame, angle
+---@return (Pose|false)[] poses valid until the next call; false where the network says that nobody is there
+---@return number[] flags probabilities that somebody is there
+function Landmarker:marks(frame, rects) return tensor.scope(marks, self, frame, rects) end
+
+--- The same in one region.
+---@param frame Tensor|nil
+---@param rect ffi.cdata*
 ---@return Pose|nil pose valid until the next call; nil where the network says that nobody is there
 ---@return number flag probability that somebody is there
-function Landmarker:mark(frame, rect) return tensor.scope(mark, self, frame, rect) end
+function Landmarker:mark(frame, rect)
+  local poses, flags = self:marks(frame, { rect })
+  return poses[1] or nil, flags[1]
+end
 
 -- Landmarks and world of y's first rows.
 local function answer(y)

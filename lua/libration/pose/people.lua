@@ -82,12 +82,8 @@ end
 ---@param other PeopleFinder
 function Finder:inherit(other) self.known, self.next = other.known, other.next end
 
--- Landmarks in a region: a person, or nil where the network says that nobody is there. next: region of the same person in the frame after.
-local function mark(self, frame, rect)
-  if not (rect[2] > 0 and rect[3] > 0) then return nil end
-  local h, w = frame:size(1), frame:size(2)
-  local pose, flag = self.landmarker:mark(frame, rect)
-  if not pose then return nil end
+-- The person whose landmarks a pose is. following: region of the same person in the frame after.
+local function person_of(self, pose, flag, rect, w, h)
   local p, x0, y0, x1, y1 = ffi.new("float[99]"), math.huge, math.huge, -math.huge, -math.huge
   for i = 0, 32 do
     local x, y = pose.landmarks[5 * i] * w, pose.landmarks[5 * i + 1] * h
@@ -107,6 +103,19 @@ local function mark(self, frame, rect)
       margin.share / 4 * math.min(person.width, person.height) + margin.pixels)
   end
   return person
+end
+
+-- Landmarks in regions, all in one batch: persons, false where the network says that nobody is there.
+local function mark(self, frame, rects)
+  local h, w, asked, places, persons = frame:size(1), frame:size(2), {}, {}, {}
+  for i, rect in ipairs(rects) do
+    persons[i] = false
+    if rect[2] > 0 and rect[3] > 0 then asked[#asked + 1], places[#places + 1] = rect, i end
+  end
+  if #asked == 0 then return persons end
+  local poses, flags = self.landmarker:marks(frame, asked)
+  for k, rect in ipairs(asked) do persons[places[k]] = poses[k] and person_of(self, poses[k], flags[k], rect, w, h) end
+  return persons
 end
 
 -- True where two sets of landmarks are one person's.
@@ -189,9 +198,15 @@ function Finder:process(frame, faces, at)
     end
   end
   local function follow()
+    local who, rects = {}, {}
+    local function is_known(person) return steps > 1 and owner(found, person.following, w, h) end
     for _, person in ipairs(self.known) do
       local wanted = not near or is_near(person.head, near)
-      local again = not with_face[person] and wanted and person.unseen < UNSEEN and not (steps > 1 and owner(found, person.following, w, h)) and mark(self, frame, person.following)
+      if not with_face[person] and wanted and person.unseen < UNSEEN and not is_known(person) then who[#who + 1], rects[#rects + 1] = person, person.following end
+    end
+    for i, again in ipairs(mark(self, frame, rects)) do
+      local person = who[i]
+      if i > 1 and is_known(person) then again = nil end
       if again and person.waiting and not face_of(person.head, { again.head }) then again = nil end -- it likes to answer with a neighbour
       if again then
         again.unseen = person.unseen + steps
@@ -220,7 +235,7 @@ function Finder:process(frame, faces, at)
       if known then
         known.unseen = 0
       elseif rect[2] > 0 then
-        local person = mark(self, frame, rect) or d[13] >= SURE and outline(rect, w, h, d[13])
+        local person = mark(self, frame, { rect })[1] or d[13] >= SURE and outline(rect, w, h, d[13])
         if person then add(person) end
       end
     end
@@ -233,7 +248,7 @@ function Finder:process(frame, faces, at)
       local rect = below(f, w, h)
       found[#found + 1] = { x = f.x, y = f.y, width = f.width, height = f.height, score = f.score, head = f, rect = rect, following = rect, unseen = 0, waiting = true }
     elseif not known then
-      local person = mark(self, frame, below(f, w, h))
+      local person = mark(self, frame, { (below(f, w, h)) })[1]
       -- the network likes to answer with a neighbour: the head must be where the face is
       if person and face.shared(person.head, f) > .3 then add(person) end
     end
