@@ -217,7 +217,9 @@ function Network:profile(...)
   self:run(...)
   local _, plan, arguments = self:plan_for(gather(self, ...))
   if not plan then error(self.name .. ": nothing to time, its operators depend on the numbers of the inputs", 2) end
-  return (plan:plan(unpack(arguments)))
+  local made = plan:plan(unpack(arguments))
+  made:replay() -- what is timed has its weights packed and its memory touched
+  return made
 end
 
 function Network:__tostring()
