@@ -32,7 +32,7 @@ end
 
 -- What a bar or the log says while work goes on, and warnings: not the error.
 local function is_progress(line)
-  return line:find "^[%w%-_ ]+: %d+[/ ]" or line:find "^warning: " or line:find "^epoch " or line:find "^device: " or line:find "%.mp4: %a+ing: %d"
+  return line:find "^[%w%-_ ]+: %d+[/ ]" or line:find "^warning: " or line:find "^epoch " or line:find "^device: " or line:find "%.mp4: [%a ]+ing: %d"
     or line:find "%.onnx: read as " or line:find "%.mp4: %d+ of %d+ frames masked"
 end
 

@@ -495,7 +495,7 @@ describe("transcode", function()
     assert.is_false(files.exists(at("partial.mp4")))
   end)
 
-  it("holds frames beside those on the way for as long as is asked for, and none where they would take too much", function()
+  it("holds frames beside those on the way for as long as is asked for, and no more than fit", function()
     local input = clip("long.mp4", (PLAIN:gsub("d=0.8", "d=3")))
     if not input then return end
     local t = assert(media.transcode { input = input, output = at("held.mp4"), preset = "ultrafast", queue = 6, hold = .1 })
@@ -514,11 +514,26 @@ describe("transcode", function()
     for frame in plain:frames() do plain:write(frame) end
     plain:close()
     assert.is_true(seen == t.held + 3 and files.read(at "held.mp4") == files.read(at "unheld.mp4"))
-    for hold, held in pairs { [0] = 0, [1e9] = 0, [1e300] = 0, [-1] = 0, [200 / t.fps] = 210, [240.5 / t.fps] = 0 } do
+    for hold, held in pairs { [0] = 0, [1e9] = 248, [1e300] = 248, [-1] = 0, [200 / t.fps] = 210, [240.5 / t.fps] = 248 } do
       local other = assert(media.transcode { input = input, queue = 8, hold = hold })
       assert.same({ held, 8 + held }, { other.held, other.queue })
       other:abort()
     end
+  end)
+
+  it("only reads on once its output is given up", function()
+    local input = clip("plain.mp4", PLAIN)
+    if not input then return end
+    local t, n = assert(media.transcode { input = input, output = at("given_up.mp4"), preset = "ultrafast", queue = 4 }), 0
+    for frame in t:frames() do
+      n = frame.index
+      assert.same({ 64, 96, 3 }, frame:rgb().shape)
+      if n == 3 then t:abandon() end
+      t:write(frame, MASK)
+    end
+    t:close()
+    assert.equal(8, n)
+    for _, name in ipairs(files.list(files.folder(at("x")))) do assert.is_nil(name:find "given_up") end
   end)
 
   it("stops on Ctrl-C and leaves no file", function()

@@ -1,6 +1,7 @@
 /* convolve.c: forward convolutions in f32 whose sums run in one fixed order: bias first, then tap by tap in rows, channel by channel, each a fused
  * multiply-add into one accumulator; depthwise taps run in columns. That is the order of XNNPACK's kernels, so imported networks answer what
  * TensorFlow Lite answers, to the last bit, on every processor. The inner loops are in convolve_kernel.h; groups and other types are declined. */
+#include <pthread.h>
 #include "convolve.h"
 #include "vectors.h"
 
@@ -146,23 +147,43 @@ static const struct loops *pick(void)
     return &table[lbr_cpu_isa()];
 }
 
-/* ---- weights packed for the loops, kept with the call as long as its plan lives ---- */
+/* ---- weights packed for the loops, one copy for all plans that have them, kept as long as one of these lives ---- */
+
+typedef void fill_weights(const lbr_tensor *w, int vector, float *out);
 
 struct packed {
-    uint64_t storage;
+    struct packed *next;
+    int64_t users;
+    uint64_t storage;  /* what is packed, from here on */
     uint32_t version;
     const char *data;
+    int64_t count;
+    fill_weights *fill;
     const struct loops *loops;
     float *weights;    /* [blocks of a vector, K, vector] or [slabs of PITCH channels, taps in columns, PITCH] */
     float *zeros;      /* what taps outside of the picture read */
 };
 
-static void forget(void *state)
+static pthread_mutex_t packing = PTHREAD_MUTEX_INITIALIZER;
+static struct packed *all_packed;
+
+static void release(struct packed *p)
 {
-    struct packed *p = state;
     free(p->weights);
     free(p->zeros);
     free(p);
+}
+
+static void forget(void *state)
+{
+    struct packed *p = state;
+    pthread_mutex_lock(&packing);
+    bool last = --p->users == 0;
+    struct packed **at = &all_packed;
+    while (last && *at != p) at = &(*at)->next;
+    if (last) *at = p->next;
+    pthread_mutex_unlock(&packing);
+    if (last) release(p);
 }
 
 static float *aligned(int64_t count)
@@ -173,26 +194,35 @@ static float *aligned(int64_t count)
 
 static int64_t rounded(int64_t channels) { return (channels + PITCH - 1) / PITCH * PITCH; }
 
-/* The call's packed weights: kept ones, or new ones of `count` floats that fill() writes. */
-static struct packed *pack(lbr_call *c, const struct loops *loops, int64_t count, int64_t channels, void (*fill)(const lbr_tensor *w, int vector, float *out))
+static bool is_of(const struct packed *p, const struct packed *q)
+{
+    return p->storage == q->storage && p->version == q->version && p->data == q->data && p->count == q->count && p->fill == q->fill && p->loops == q->loops;
+}
+
+/* The call's packed weights: its own, those of another call with the same, or new ones of `count` floats that fill() writes. */
+static struct packed *pack(lbr_call *c, const struct loops *loops, int64_t count, int64_t channels, fill_weights *fill)
 {
     const lbr_tensor *w = &c->in[1];
-    if (c->state && c->state_free != forget) c->state_free(c->state), c->state = NULL; /* the limit of instruction sets has changed since */
-    struct packed *p = c->state;
-    if (p && p->storage == w->storage->id && p->version == w->storage->version && p->data == w->data && p->loops == loops) return p;
-    if (!p) {
-        p = calloc(1, sizeof *p);
-        if (!p) return NULL;
-        c->state = p, c->state_free = forget;
+    const struct packed want = { .storage = w->storage->id, .version = w->storage->version, .data = w->data, .count = count, .fill = fill, .loops = loops };
+    if (c->state && c->state_free == forget && is_of(c->state, &want)) return c->state;
+    if (c->state) c->state_free(c->state), c->state = NULL;   /* the weights or the limit of instruction sets have changed since */
+    pthread_mutex_lock(&packing);
+    struct packed *p = all_packed;
+    while (p && !is_of(p, &want)) p = p->next;
+    if (!p && (p = calloc(1, sizeof *p))) {
+        *p = want;
+        p->weights = aligned(count), p->zeros = aligned(channels);
+        if (p->weights && p->zeros) {
+            memset(p->zeros, 0, (size_t)(channels + PITCH) * sizeof(float));
+            fill(w, loops->vector, p->weights);
+            p->next = all_packed, all_packed = p;
+        } else {
+            release(p);
+            p = NULL;
+        }
     }
-    if (!p->weights) p->weights = aligned(count);
-    if (!p->zeros) {
-        p->zeros = aligned(channels);
-        if (p->zeros) memset(p->zeros, 0, (size_t)(channels + PITCH) * sizeof(float));
-    }
-    if (!p->weights || !p->zeros) return NULL;
-    fill(w, loops->vector, p->weights);
-    p->storage = w->storage->id, p->version = w->storage->version, p->data = w->data, p->loops = loops;
+    if (p) p->users++, c->state = p, c->state_free = forget;
+    pthread_mutex_unlock(&packing);
     return p;
 }
 

@@ -155,8 +155,8 @@ typedef struct lbr_transcode_options {
     int threads;              /* encoder threads: the bytes depend on it; 0: 1.5 x the cores, at most 16 */
     int decoder_threads;      /* 0: as many as there are cores, at most 16 */
     int queue;                /* frames on the way; 0: 16, at most 64, and less when they would take more than 512 MiB, at least 4 */
-    double hold;              /* seconds of frames, and ten more, beside those, for callers that mask a frame when they know what follows; none where all of them
-                               * would be more than 256 or take more than 512 MiB, or the rate is unknown: info.held */
+    double hold;              /* seconds of frames, and ten more, beside those, for callers that mask a frame when they know what follows; fewer where all of them
+                               * would be more than 256 or take more than 512 MiB, none where the rate is unknown: info.held */
     int convert;              /* 1: frames are converted to RGB ahead, by a thread of its own, for callers that look at every frame; 0 without an output:
                                * frames that no other is predicted from come without their deblocking */
     int coarse;               /* 1: each frame has a coarse picture, the means of square cells, see lbr_transcode_coarse */
@@ -169,7 +169,7 @@ typedef struct lbr_transcode_info {
     int sounds;               /* sound streams kept */
     int threads;              /* of the encoder */
     int queue;                /* frames on the way at most, the caller's among them */
-    int held;                 /* of these, those of the option hold; 0 where there was no room */
+    int held;                 /* of these, those of the option hold that there was room for */
     int cell, across, down;   /* coarse pictures: pixels along a cell, cells of the upright picture; 0 without */
     double fps, duration;     /* average rate, seconds; 0 when unknown */
     int64_t frames;           /* announced or estimated; 0 when unknown */
@@ -204,6 +204,9 @@ LBR_API int lbr_transcode_coarse(lbr_transcode *transcode, int64_t index, uint8_
 
 /* Gives a frame its masks, in the upright picture's pixels; frames in order. Errors: LBR_EINVAL (another frame's turn; lbr_mask_check), LBR_ENOMEM. */
 LBR_API int lbr_transcode_write(lbr_transcode *transcode, int64_t index, const lbr_mask *masks, int64_t count);
+
+/* Gives the output up: from now on frames are only read, and given back by lbr_transcode_write as before; no file is left. */
+LBR_API void lbr_transcode_abandon(lbr_transcode *transcode);
 
 /* After the last frame was given its masks: ends the file, syncs and renames it. Errors: LBR_EINVAL (frames are left), LBR_EINTR, and what any stage met. */
 LBR_API int lbr_transcode_finish(lbr_transcode *transcode);

@@ -50,6 +50,7 @@ struct lbr_transcode {
     int queue;
     int64_t read, converted, taken, given, masked, encoded;
     bool ended, ending, finished, stop;
+    bool idle;                /* the output is given up: frames go through the last stages untouched */
     int status;               /* the first that a stage met */
     char error[512];
     double began;
@@ -227,11 +228,14 @@ static void run_stage(lbr_transcode *t, const int64_t *from, int64_t *to, double
             continue;
         }
         struct place *place = &t->places[*to % t->queue];
+        bool idle = t->idle;
         pthread_mutex_unlock(&t->lock);
         lbr_ffmpeg_forget();
         double start = now();
         int status;
-        if (over) {
+        if (idle && stage != convert_one) {
+            status = LBR_OK;
+        } else if (over) {
             int code = lbr_encoder_complete(&t->encoder);
             status = code < 0 ? lbr_encoder_failed(&t->encoder, code) : LBR_OK;
         } else {
@@ -360,8 +364,8 @@ static int make_ring(lbr_transcode *t, const lbr_transcode_options *o)
     if (t->queue > MOST_QUEUE) t->queue = MOST_QUEUE;
     if (t->queue > fit) t->queue = (int)fit;
     if (t->queue < LEAST) t->queue = LEAST;
-    double held = o->hold > 0 && t->decoder.fps > 0 ? ceil(o->hold * t->decoder.fps) + SPARE : 0;
-    if (held <= (double)(fit < MOST ? fit : MOST) - t->queue) t->queue += t->info.held = (int)held;
+    double held = o->hold > 0 && t->decoder.fps > 0 ? ceil(o->hold * t->decoder.fps) + SPARE : 0, room = (double)(fit < MOST ? fit : MOST) - t->queue;
+    t->queue += t->info.held = (int)(held < room ? held : room > 0 ? room : 0);
     t->info.queue = t->queue;
     for (int i = 0; i < t->queue; i++)
         if (!(t->places[i].frame = av_frame_alloc())) return lbr_fail(LBR_ENOMEM, "transcode: no memory");
@@ -525,6 +529,13 @@ int lbr_transcode_write(lbr_transcode *t, int64_t index, const lbr_mask *masks, 
     return status;
 }
 
+void lbr_transcode_abandon(lbr_transcode *t)
+{
+    pthread_mutex_lock(&t->lock);
+    t->idle = true;
+    pthread_mutex_unlock(&t->lock);
+}
+
 static void join(lbr_transcode *t)
 {
     while (t->running > 0) pthread_join(t->threads[--t->running], NULL);
@@ -550,7 +561,7 @@ int lbr_transcode_finish(lbr_transcode *t)
     pthread_mutex_unlock(&t->lock);
     if (status != LBR_OK) return status;
     join(t);
-    return lbr_encoder_publish(&t->encoder);
+    return t->idle ? LBR_OK : lbr_encoder_publish(&t->encoder);
 }
 
 void lbr_transcode_busy_now(lbr_transcode *t, lbr_transcode_busy *out)

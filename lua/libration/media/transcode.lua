@@ -24,7 +24,7 @@ local C = core.C
 ---@field sounds integer sound streams kept
 ---@field threads integer of the encoder: the same number gives the same bytes
 ---@field queue integer frames on the way at most
----@field held integer of these, those of the option hold; 0 where there was no room for them
+---@field held integer of these, those of the option hold that there was room for
 ---@field cell integer pixels along a cell of coarse pictures, 0 without; across, down: cells
 ---@field dropped string[] what is left out of the output: "subtitles: stream 2, mov_text", "tag: location"; values are not told
 ---@field warning string|nil what was wrong with the input, what had to be done otherwise than asked; complete after close
@@ -201,6 +201,11 @@ function Transcode:write(frame, masks, options)
   local code = library.open().lbr_transcode_write(handle, frame.index - 1, array, count)
   anchors[1] = nil
   if code ~= C.LBR_OK then failed(self, code) end
+end
+
+---Gives the output up: frames are only read from now on, though they are given back as before; close leaves no file.
+function Transcode:abandon()
+  library.open().lbr_transcode_abandon(open(self, "transcode:abandon"))
 end
 
 ---Passes a frame on all black.

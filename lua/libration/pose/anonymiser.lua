@@ -74,13 +74,13 @@ local function done_of(source, cover, busy)
 end
 
 local SPARE = 8 -- frames held beside those of a gap: what is averaged over, and what came since
-local FULL = "more frames wait for what follows than can be held"
+local PATIENCE = 2 -- gaps' times that a frame waits, where there is room, in which a track may turn out to be one
 
 -- The source of a first pass; where it may cover as it goes, one that also writes and holds enough frames, if there is room for them.
 local function open_to_find(path, options, every)
   local reading = { threads = options.threads, queue = options.queue, convert = every == 0, coarse = true }
   if not options.cover or anonymiser.is_picture(path) then return open(path, reading) end
-  local writing = setmetatable({ hold = math.max(options.gap, .1), convert = false }, {
+  local writing = setmetatable({ hold = math.max(PATIENCE * options.gap, .1), convert = false }, {
     __index = function(_, name)
       if reading[name] ~= nil then return reading[name] end
       return options.cover[name]
@@ -92,7 +92,8 @@ local function open_to_find(path, options, every)
   return open(path, reading)
 end
 
---- What is to be covered; where asked for and possible, it is covered in the same pass: each frame as soon as nothing that follows can change what covers it.
+--- What is to be covered; where asked for and possible, it is covered in the same pass: each frame some time later, when what follows hardly changes what covers it.
+--- Where that happens all the same (who was seen weakly for long is seen surely) the output is given up, and left to anonymiser.cover.
 ---@param path string video or picture
 ---@param finder table with :look(frame, at) and :reset(), as pose/finder.lua makes them
 ---@param options {gap: number, lead: integer, evidence: number, threads: integer, every: number, queue: integer, on_open: fun(count: integer, covers: boolean),
@@ -102,16 +103,18 @@ end
 ---  cover: {output, audio, crf, preset, look as for anonymiser.cover; settings, regions: those of the sidecar; on_found: fun(found)} on_found is called before the
 ---  output gets its name
 ---@return table|nil found {frames, looks, busy, width, height, blank, tracks, warning, faults = {{frame, reason}, ...}, done}, or nil and one line that names the file;
----  looks: as looks.run gives it; busy: as the transcode's; done: as anonymiser.cover gives it, nil where nothing was covered: not asked for, a picture, or frames
----  too large or too many to be held; raises the error of a CUDA device that fails under a finder without a fallback
+---  looks: as looks.run gives it; busy: as the transcode's; done: as anonymiser.cover gives it, nil where nothing was covered: not asked for, a picture, frames too
+---  large or too many to be held, given up; raises the error of a CUDA device that fails under a finder without a fallback
 function anonymiser.find(path, finder, options)
   local every = options.source and 0 or options.every or 0
   local source, why = options.source, nil
   if not source then source, why = open_to_find(path, options, every) end
   if not source then return nil, why end
   -- one frame is all there is of a picture: nothing to add up, to smooth or to lead
-  local tracker = tracks.tracker(source.still and { gap = 0, lead = 0, smooth = 0 }
-    or { gap = options.gap, lead = options.lead, evidence = options.evidence, width = source.width, height = source.height })
+  local tracker = tracks.tracker(source.still and { gap = 0, lead = 0, smooth = 0 } or {
+    gap = options.gap, lead = options.lead, evidence = options.evidence, width = source.width, height = source.height,
+    wait = source.held and source.held > 0 and math.min(PATIENCE * options.gap, (source.held - SPARE) / source.fps) or nil,
+  })
   local found = { width = source.width, height = source.height, blank = {}, faults = {}, frames = 0, hits = 0 }
   local cover, waiting, first, last = nil, {}, 1, 0
   if source.held and source.held > 0 then
@@ -128,7 +131,12 @@ function anonymiser.find(path, finder, options)
       cover:pass(source, frame)
       waiting[first], first = nil, first + 1
     end
-    if last - first >= source.held then error(FULL, 0) end
+  end
+  -- Frames go back to their source as they are: no output of this pass can be right.
+  local function give_up()
+    cover = nil
+    source:abandon()
+    for i = first, last do source:write(waiting[i]) end
   end
   local function take(look, state)
     if look.fault then
@@ -143,7 +151,10 @@ function anonymiser.find(path, finder, options)
       look.frame.fault = look.fault
       last = last + 1
       waiting[last] = look.frame
-      hand_on()
+      if not tracker.late then hand_on() end
+      if tracker.late or last - first >= source.held then give_up() end
+    elseif source.held and source.held > 0 then
+      source:write(look.frame)
     end
     if options.on_frame then options.on_frame(look.index, found.hits, source.busy and source:busy(), state) end
   end
@@ -161,9 +172,7 @@ function anonymiser.find(path, finder, options)
   end)
   if not ok then
     source:abort()
-    if err ~= FULL then error(err, 0) end
-    -- frames come much faster than they do on average: the recording is gone through twice
-    return anonymiser.find(path, finder, setmetatable({ cover = false }, { __index = options }))
+    error(err, 0)
   end
   found.warning, found.done = source.warning, cover and done_of(source, cover, found.busy)
   return found

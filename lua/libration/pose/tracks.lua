@@ -87,20 +87,21 @@ local function clock()
 end
 
 ---@class Tracker
----@field final integer the last frame of which all is known: no later detection adds to what covers it or changes that
+---@field final integer the last frame of which all is held to be known: no later detection adds to what covers it or changes that, but as `late` tells
+---@field late boolean true once a track was kept that covers final frames, too
 local Tracker = {}
 Tracker.__index = Tracker
 
 --- A tracker of one recording.
----@param options? {gap: number, lead: integer, smooth: integer, evidence: number, width: number, height: number} gap: seconds between two hits over which a track
+---@param options? {gap: number, wait: number, lead: integer, smooth: integer, evidence: number, width: number, height: number} gap: seconds between two hits over which a track
 ---  goes on (1); lead: frames covered before the first hit and after the last (5), where width and height, pixels, are known a gap's time at the edge; smooth:
 ---  frames on each side that a box is averaged over (2); evidence: what the scores of a track's hits must add up to, else it is dropped (0); and one of them must
----  not be weak, or most of them doubted, for as long as a gap may be. A track that comes to that late is covered from a gap's time before on, and not in earlier frames
+---  not be weak, or most of them doubted, for as long as a gap may be; wait: seconds until a frame is final, in which a track may come to that (a gap's, and not less)
 ---@return Tracker
 function tracks.tracker(options)
   options = options or {}
   return setmetatable({
-    gap = options.gap or 1, lead = options.lead or 5, reach = options.smooth or 2, evidence = options.evidence or 0,
+    gap = options.gap or 1, wait = math.max(options.wait or 0, options.gap or 1), late = false, lead = options.lead or 5, reach = options.smooth or 2, evidence = options.evidence or 0,
     width = options.width, height = options.height, times = clock(), frame = 0, first = 1, past = 0, final = 0, born = 0,
     open = {}, ending = {}, kept = {}, live = {}, -- tracks that may go on; that are over, but for their lead; that are not dropped; of those, in frames not passed yet
   }, Tracker)
@@ -186,16 +187,15 @@ local function stands_for(self, s, step, most)
 end
 
 -- The track with copies of its first sample before it or of its last behind it, a little larger with each of the lead, in an array of its own.
-local function extend(self, track, from, before, after, room)
-  local whole = ffi.new("lbr_track_sample[?]", room)
-  local n = track.count - from
+local function extend(self, track, before, after, room)
+  local whole, n = ffi.new("lbr_track_sample[?]", room), track.count
   local function copy(i, s, frame, k)
     local new, grow = whole + i, 1 + .06 * math.min(k, self.lead)
     ffi.copy(new, s, ffi.sizeof "lbr_track_sample")
     new.frame, new.time, new.score = frame, self.times.at(frame), 0
     new.width, new.height = s.width * grow, s.height * grow
   end
-  local first, last = track.samples + from, track.samples + track.count - 1
+  local first, last = track.samples + 0, track.samples + n - 1
   for k = before, 1, -1 do copy(before - k, first, first.frame - k, k) end
   ffi.copy(whole + before, first, n * ffi.sizeof "lbr_track_sample")
   for k = 1, after do copy(before + n + k - 1, last, last.frame + k, k) end
@@ -212,16 +212,16 @@ local function is_before(a, b)
 end
 
 -- Keeps a track from the moment on in which that is sure: what was never seen surely is not kept, but where one detector insists against the other's doubt, in most
--- frames of a second and more. Of what lies behind, frames that are final stay as they are.
+-- frames of a second and more.
 local function keep(self, track)
-  local last, from = track.samples[track.count - 1], 0
-  local long = last.time - track.samples[0].time >= self.gap
+  local first, last = track.samples[0], track.samples[track.count - 1]
+  local long = last.time - first.time >= self.gap
   if not ((track.seen or long and track.doubted > track.count / 2) and track.sum >= self.evidence) then return end
-  while track.samples[from].frame <= self.final do from = from + 1 end
-  local before = stands_for(self, track.samples[from], -1, track.samples[from].frame - math.max(track.least, self.final + 1))
+  local before = stands_for(self, first, -1, first.frame - track.least)
   track.head, track.smoothed, track.raw = before, 0, ffi.new("lbr_track_sample[?]", self.reach + 1)
-  extend(self, track, from, before, 0, 2 * (before + track.count - from))
-  local first = track.samples[0]
+  extend(self, track, before, 0, 2 * (before + track.count))
+  first = track.samples[0]
+  self.late = self.late or first.frame <= self.final
   track.is_kept, track.place = true, { first.frame, first.x, first.y }
   self.kept[#self.kept + 1], self.live[#self.live + 1] = track, track
   table.sort(self.live, is_before)
@@ -231,7 +231,7 @@ end
 local function finish(self, track)
   local last = track.samples + track.count - 1
   local after = stands_for(self, last, 1, self.frame - last.frame)
-  extend(self, track, 0, 0, after, track.count + after)
+  extend(self, track, 0, after, track.count + after)
   track.is_over = true
 end
 
@@ -296,7 +296,7 @@ function Tracker:update(time, detections)
   end
   self.open, self.ending = still, ending
   -- a new track may lead, an open one be bridged, a gap's time back from the next frame; both change what is averaged over beside them
-  while self.past < frame and self.times.at(self.past + 1) < time - self.gap - 2e-4 do self.past = self.past + 1 end
+  while self.past < frame and self.times.at(self.past + 1) < time - self.wait - 2e-4 do self.past = self.past + 1 end
   self.final = math.max(self.final, math.min(self.past, frame - self.lead) - self.reach - 1)
 end
 
