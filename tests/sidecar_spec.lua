@@ -29,6 +29,36 @@ local function plan_of()
 end
 
 describe("sidecar", function()
+  it("rounds a sample to what is read back of it", function()
+    local path, plan = files.temporary_folder() .. "/plan.json", plan_of()
+    local track, seed = tracks.new_track "face", 5
+    local function random(most)
+      seed = (seed * 16807) % 2147483647
+      return (seed / 2147483647 - .5) * 2 * most
+    end
+    for i = 1, 4000 do
+      local s = track:append()
+      local tie = i % 3 == 0 -- half between two that can be written
+      local function number(most, parts) return tie and math.floor(random(most) * parts) / parts + .5 / parts or random(most) end
+      s.frame, s.time, s.score, s.angle = i, number(9000, 64), math.abs(random(1)), i % 5 == 0 and 0 or number(7, 1e4)
+      s.x, s.y, s.width, s.height = number(4000, 4), i == 7 and -.001 or number(4000, 100), math.abs(number(900, 8)) + .5, math.abs(number(900, 100)) + .5
+      for k = 0, 11 do s.points[k] = (i % 4 == 0 or k > 9 and i % 2 == 0) and 0 / 0 or number(4000, 10) end
+      if i % 4 == 0 then s.points[5] = 7 end -- of a network that does not know the first
+    end
+    track.id, plan.tracks, plan.input.frames = 1, { track }, 4000
+    sidecar.write(path, plan)
+    local read = assert(sidecar.read(path)).tracks[1]
+    for i = 0, track.count - 1 do
+      local s, r = track.samples[i], read.samples[i]
+      sidecar.round(s)
+      for _, name in ipairs { "frame", "time", "x", "y", "width", "height", "angle", "score" } do
+        assert.is_true(s[name] == r[name] and 1 / s[name] == 1 / r[name], ("sample %d, %s: %.9g, %.9g"):format(i, name, s[name], r[name]))
+      end
+      for k = 0, 11 do assert.is_true(s.points[k] == r.points[k] or s.points[k] ~= s.points[k] and r.points[k] ~= r.points[k], ("sample %d, point %d"):format(i, k)) end
+    end
+    files.remove(files.folder(path))
+  end)
+
   local folder, path
   before_each(function()
     folder = files.temporary_folder()

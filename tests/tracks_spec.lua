@@ -171,7 +171,10 @@ describe("tracks", function()
       return seed % n
     end
     local kept_late = 0
-    for _, case in ipairs { { 3, 9 }, { 10, 2 }, { 30, .5 }, { 30, 1 }, { 30, 1.2 }, { 60, .1 }, { 60, 1 }, { 3, .5, true }, { 10, .5, true }, { 30, .5, true }, { 60, .5, true } } do
+    for _, case in ipairs {
+      { 3, 9 }, { 10, 2 }, { 30, .5 }, { 30, 1 }, { 30, 1.2 }, { 60, .1 }, { 60, 1 }, -- frames and seconds; true: nobody is seen weakly
+      { 3, .5, true }, { 10, .5, true }, { 30, .5, true }, { 60, .5, true },
+    } do
       local fps, wait = case[1], math.max(case[2], .5)
       local tracker = tracks.tracker { lead = 4, evidence = .6, width = 400, height = 300, gap = .5, wait = case[2] }
       local known, passed, cut = {}, 0, 0

@@ -6,6 +6,8 @@ ffi.cdef "int setenv(const char *name, const char *value, int overwrite); char *
 -- microseconds in which the next layer of a network comes: where waking takes 40 of them two threads were slower than one.
 ffi.C.setenv("OMP_WAIT_POLICY", "passive", 0)
 ffi.C.setenv("GOMP_SPINCOUNT", "1000", 0)
+-- A recipe compiles to more than LuaJIT gives room for by itself (1000 traces, 512 KB): when that is full it forgets all of them and begins anew.
+if jit.status() then jit.opt.start("maxtrace=4000", "maxmcode=8192") end
 
 local core = {}
 

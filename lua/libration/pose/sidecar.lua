@@ -1,4 +1,5 @@
 -- NAME.anonymised.json: what was found in a recording and what is to be covered, a line a sample, to be read, edited by hand and applied again. Finds nothing.
+local ffi = require "ffi"
 local files = require "libration.files"
 local json = require "libration.formats.json"
 local json_reader = require "libration.formats.json_reader"
@@ -17,31 +18,38 @@ local LARGEST = 1073741824 -- bytes of a file that is read
 ---@field regions {mask: string, points: number[][]}[] polygons that are covered "always" or "never", pixels
 ---@field tracks Track[]
 
-local TIME, PLACE, ANGLE, SCORE, POINT = "%.6f", "%.2f", "%.4f", "%.3f", "%.1f"
-local BOX = ('{"frame": %%d, "time": %s, "x": %s, "y": %s, "width": %s, "height": %s'):format(TIME, PLACE, PLACE, PLACE, PLACE)
-
-local function sample_line(s, outline)
-  local parts = { BOX:format(s.frame, s.time, s.x, s.y, s.width, s.height) }
-  if s.angle ~= 0 then parts[#parts + 1] = ', "angle": ' .. ANGLE:format(s.angle) end
-  parts[#parts + 1] = ', "confidence": ' .. SCORE:format(s.score)
-  if s.points[0] == s.points[0] then
-    local list = {}
-    for k = 0, 11 do list[k + 1] = s.points[k] == s.points[k] and POINT:format(s.points[k]) or "null" end -- networks know fewer than six
-    parts[#parts + 1] = ', "points": [' .. table.concat(list, ", ") .. "]"
-  end
-  if outline then parts[#parts + 1] = ', "outline": "' .. outline .. '"' end
-  parts[#parts + 1] = "}"
-  return (table.concat(parts):gsub("%-0%.0+([,}%]])", "0.0%1"))
+-- A number in so many parts of 1, as the formats below write it and a reader finds it: halves away from 0, and no -0.
+local function as(v, parts)
+  local n = math.floor(math.abs(v) * parts + .5) / parts
+  return v < 0 and 0 - n or n
 end
 
 --- Makes of a sample what it is when it comes back from a sidecar.
 ---@param s ffi.cdata* lbr_track_sample, changed in place
 function sidecar.round(s)
-  local function as(format, v) return v == v and tonumber(format:format(v)) + 0 or v end
-  s.time, s.score, s.angle = as(TIME, s.time), as(SCORE, s.score), as(ANGLE, s.angle)
-  s.x, s.y, s.width, s.height = as(PLACE, s.x), as(PLACE, s.y), as(PLACE, s.width), as(PLACE, s.height)
+  s.time, s.score, s.angle = as(s.time, 1e6), as(s.score, 1e3), as(s.angle, 1e4)
+  s.x, s.y, s.width, s.height = as(s.x, 100), as(s.y, 100), as(s.width, 100), as(s.height, 100)
   local known = s.points[0] == s.points[0]
-  for k = 0, 11 do s.points[k] = known and as(POINT, s.points[k]) or 0 / 0 end
+  for k = 0, 11 do s.points[k] = known and as(s.points[k], 10) or 0 / 0 end
+end
+
+local rounded = ffi.new "lbr_track_sample[1]"
+
+local function sample_line(sample, outline)
+  rounded[0] = sample
+  local s = rounded[0]
+  sidecar.round(s)
+  local parts = { ('{"frame": %d, "time": %.6f, "x": %.2f, "y": %.2f, "width": %.2f, "height": %.2f'):format(s.frame, s.time, s.x, s.y, s.width, s.height) }
+  if s.angle ~= 0 then parts[#parts + 1] = (', "angle": %.4f'):format(s.angle) end
+  parts[#parts + 1] = (', "confidence": %.3f'):format(s.score)
+  if s.points[0] == s.points[0] then
+    local list = {}
+    for k = 0, 11 do list[k + 1] = s.points[k] == s.points[k] and ("%.1f"):format(s.points[k]) or "null" end -- networks know fewer than six
+    parts[#parts + 1] = ', "points": [' .. table.concat(list, ", ") .. "]"
+  end
+  if outline then parts[#parts + 1] = ', "outline": "' .. outline .. '"' end
+  parts[#parts + 1] = "}"
+  return table.concat(parts)
 end
 
 --- Writes a sidecar; equal content gives equal bytes.

@@ -101,8 +101,8 @@ Tracker.__index = Tracker
 function tracks.tracker(options)
   options = options or {}
   return setmetatable({
-    gap = options.gap or 1, wait = math.max(options.wait or 0, options.gap or 1), late = false, lead = options.lead or 5, reach = options.smooth or 2, evidence = options.evidence or 0,
-    width = options.width, height = options.height, times = clock(), frame = 0, first = 1, past = 0, final = 0, born = 0,
+    gap = options.gap or 1, wait = math.max(options.wait or 0, options.gap or 1), late = false, lead = options.lead or 5, reach = options.smooth or 2,
+    evidence = options.evidence or 0, width = options.width, height = options.height, times = clock(), frame = 0, first = 1, past = 0, final = 0, born = 0,
     open = {}, ending = {}, kept = {}, live = {}, -- tracks that may go on; that are over, but for their lead; that are not dropped; of those, in frames not passed yet
   }, Tracker)
 end
