@@ -65,10 +65,12 @@ function anonymiser.sample(path, count)
   return frames
 end
 
--- What was covered, of a source that is closed.
-local function done_of(source, cover, busy)
+-- Ends a source that was covered: what was done.
+local function finish(source, cover)
+  local pictures, busy = cover:pictures(), source.busy and source:busy() -- while the last frames are encoded
+  source:close()
   return {
-    busy = busy, frames = cover.frames, masked = cover.masked, blanked = cover.blanked, pictures = cover:pictures(), dropped = source.dropped,
+    busy = busy, frames = cover.frames, masked = cover.masked, blanked = cover.blanked, pictures = pictures, dropped = source.dropped,
     sounds = source.sounds or 0, warning = source.warning,
   }
 end
@@ -163,18 +165,21 @@ function anonymiser.find(path, finder, options)
     if options.on_open then options.on_open(source.count, cover ~= nil) end
     found.looks = looks.run(source, finder, { every = every, lead = options.lead, evidence = options.evidence }, take)
     found.tracks = tracker:finish()
+    found.busy = source.busy and source:busy()
     if cover then
       hand_on()
       options.cover.on_found(found)
+      found.done = finish(source, cover)
+      found.busy = found.done.busy
+    else
+      source:close()
     end
-    found.busy = source.busy and source:busy()
-    source:close()
   end)
   if not ok then
     source:abort()
     error(err, 0)
   end
-  found.warning, found.done = source.warning, cover and done_of(source, cover, found.busy)
+  found.warning = source.warning
   return found
 end
 
@@ -196,20 +201,19 @@ function anonymiser.cover(path, output, plan, options)
     error(("%s: %dx%d pixels, but the sidecar was made of %dx%d"):format(path, source.width, source.height, plan.input.width, plan.input.height), 0)
   end
   if options.on_open then options.on_open(source.count) end
-  local cover, busy = covering.new(plan, options.look), nil
+  local cover, done = covering.new(plan, options.look), nil
   local ok, err = pcall(function()
     for frame in source:frames() do
       if source.still then media.write_png(output, cover:paint(frame, frame.rgb())) else cover:pass(source, frame) end
       if options.on_frame then options.on_frame(frame.index, source.busy and source:busy()) end
     end
-    busy = source.busy and source:busy()
-    source:close()
+    done = finish(source, cover)
   end)
   if not ok then
     source:abort()
     error(err, 0)
   end
-  return done_of(source, cover, busy)
+  return done
 end
 
 --- A sheet of masked frames, spread over the recording, for a look before anything is encoded.

@@ -94,7 +94,8 @@ end
 
 -- A covered picture of a frame, made small.
 local function small_of(self, frame, list)
-  local small, scale = covering.thumbnail(frame:rgb())
+  self.room = frame:rgb(self.room)
+  local small, scale = covering.thumbnail(self.room)
   local style = { style = self.style.style, strength = self.style.strength, feather = (self.style.feather or 0) * scale }
   return paint(small, list and scaled(list, scale), style)
 end

@@ -107,22 +107,27 @@ function tracks.tracker(options)
   }, Tracker)
 end
 
--- How badly a detection fits a track, nil where it is another thing: 1 - IoU at its expected place, and the distance of the centres in sizes.
-local function misfit(track, d, frame)
+-- Where a track is expected in a frame, and over how many sizes a sure detection may lie away from there.
+local function expected(track, frame)
   local s = track.samples[track.count - 1]
   local ahead = frame - s.frame
   local damped = (1 - .8 ^ ahead) / (1 - .8) -- trust in the speed fades
-  local x, y = s.x + track.vx * damped, s.y + track.vy * damped
+  return s, s.x + track.vx * damped, s.y + track.vy * damped, .8 + .05 * math.min(ahead - 1, 14)
+end
+
+-- How badly a detection fits a track that is expected at x, y, nil where it is another thing: 1 - IoU there, and the distance of the centres in sizes.
+local function misfit(track, d, s, x, y, reach)
   local size = (s.width + s.height + d.width + d.height) / 4
-  local ratio, weak = (d.width * d.height + 1e-6) / (s.width * s.height + 1e-6), d.weak or not track.seen
-  local growth = weak and 2.2 or 5
-  if ratio > growth or ratio < 1 / growth then return nil end
-  local far = math.sqrt((d.x - x) ^ 2 + (d.y - y) ^ 2) / math.max(size, 1e-6)
-  if far > (weak and .5 or .8 + .05 * math.min(ahead - 1, 14)) then return nil end -- what is weak is there or is something else
+  local weak = d.weak or not track.seen
+  local most = (weak and .5 or reach) * math.max(size, 1e-6) -- what is weak is there or is something else
+  if math.abs(d.x - x) > most or math.abs(d.y - y) > most then return nil end
+  local far = math.sqrt((d.x - x) ^ 2 + (d.y - y) ^ 2)
+  local ratio, growth = (d.width * d.height + 1e-6) / (s.width * s.height + 1e-6), weak and 2.2 or 5
+  if far > most or ratio > growth or ratio < 1 / growth then return nil end
   local w = math.min(x + s.width / 2, d.x + d.width / 2) - math.max(x - s.width / 2, d.x - d.width / 2)
   local h = math.min(y + s.height / 2, d.y + d.height / 2) - math.max(y - s.height / 2, d.y - d.height / 2)
   local both = math.max(0, w) * math.max(0, h)
-  return far + 1 - both / (s.width * s.height + d.width * d.height - both + 1e-6)
+  return far / math.max(size, 1e-6) + 1 - both / (s.width * s.height + d.width * d.height - both + 1e-6)
 end
 
 -- Fills the frames between a track's last sample and a new hit in a straight line.
@@ -252,8 +257,9 @@ function Tracker:update(time, detections)
   self.times.put(time)
   local frame, pairs_, taken_track, taken = self.frame, {}, {}, {}
   for t, track in ipairs(self.open) do
+    local s, x, y, reach = expected(track, frame)
     for i, d in ipairs(detections) do
-      local cost = track.kind == d.kind and misfit(track, d, frame)
+      local cost = track.kind == d.kind and misfit(track, d, s, x, y, reach)
       if cost then pairs_[#pairs_ + 1] = { cost + (d.weak and AFTER or 0) + (track.seen and 0 or UNSURE), t, i } end
     end
   end
@@ -288,7 +294,7 @@ function Tracker:update(time, detections)
   end
   local still, ending = {}, {}
   for _, track in ipairs(self.open) do
-    if not track.is_kept then keep(self, track) else smooth(track, self.reach) end
+    if not track.is_kept then keep(self, track) end
     if time - track.samples[track.count - 1].time > self.gap then close(self, track) else still[#still + 1] = track end
   end
   for _, track in ipairs(self.ending) do
@@ -314,7 +320,10 @@ function Tracker:covering(frame)
   local live, found = {}, {}
   for _, track in ipairs(self.live) do
     if track.samples[track.count - 1].frame >= frame or not track.is_over then live[#live + 1] = track end
-    if track:at(frame) then found[#found + 1] = track end
+    if track:at(frame) then
+      if track.raw and frame - track.samples[0].frame >= track.head + track.smoothed then smooth(track, self.reach) end
+      found[#found + 1] = track
+    end
   end
   self.live = live
   return found
