@@ -7,7 +7,8 @@ local about = "Covers eyes, faces, heads or persons in videos and pictures, and 
   "An input is a video, a picture, or a folder of them. Each becomes NAME.anonymised.mp4 in the output folder (.mkv and .mov where that fits better; pictures become .png\n" ..
   "without metadata), with NAME.anonymised.json beside it: every track with its boxes, points and confidence, a line a frame. Edit that and give it to --apply: the\n" ..
   "masks are made anew from it without any detection. report.html has the counts and the doubtful frames, masked. A frame that is damaged or in which detection fails\n" ..
-  "is covered whole and listed. No detector sees every face: look at the result before you share it."
+  "is covered whole and listed. A recording is covered as it is searched, each frame twice the seconds of --gap later; in a second pass where its frames are too large to\n" ..
+  "wait (4K), with --keep, and where a face is sure only after that time. No detector sees every face: look at the result before you share it."
 
 local function margin_of(v)
   local margin, why = require("libration.pose.masks").margin(v)
@@ -60,7 +61,7 @@ local rows = {
   {"every", .25, "seconds between two looks of the detectors, twice as many while these agree; between looks that do not, it is looked again, down to every frame; 0: " ..
     "every frame, as with --mask person", type = "number", min = 0, max = 2, metavar = "S"},
   {"batch", 0, "parts of a frame that BlazeFace takes at once; 0: as many as there are cores, at least 12", min = 0, max = 64, metavar = "N"},
-  {"queue", 32, "frames on the way at most; half of them lie between two looks at most", min = 4, max = 64, metavar = "FRAMES"},
+  {"queue", 32, "frames on the way at most, beside those that wait for what follows them; half of them lie between two looks at most", min = 4, max = 64, metavar = "FRAMES"},
   {"precision", "f32", "of the networks; bf16 gains where the processor has units for it, f16 is for CUDA devices; int8: of the network that --weights names, on the CPU, " ..
     "by the ranges that frames of each recording show in it", choices = {"f32", "bf16", "f16", "int8"}},
   {"preset", "cpu", "defaults of --batch and --queue for a machine: cpu: 0, 32; gpu: 24, 64", choices = {"cpu", "gpu"}},

@@ -67,6 +67,30 @@ describe("convolve", function()
     assert.equal(6, plan(x):get(1, 1, 1, 1))
   end)
 
+  it("has one copy of packed weights for all plans, and each plan answers for the weights as they are and as it sees them", function()
+    local w = noise({ 32, 1, 1, 64 }, 5)
+    local turned = w:view(64, 1, 1, 32) -- the same numbers, as many, of another shape
+    local x, z = noise({ 1, 5, 5, 64 }, 6), noise({ 1, 5, 5, 32 }, 7)
+    local function twin(v, u) return lr.conv2d(v:to "f64", u:to "f64") end
+    local function close(got, want) assert.is_true(helper.difference(got, want) < 1e-4) end
+    local one = lr.record(function(v) return lr.conv2d(v, w) end)
+    do
+      local two, other = lr.record(function(v) return lr.conv2d(v, w) end), lr.record(function(v) return lr.conv2d(v, turned) end)
+      close(two(x), twin(x, w))
+      close(other(z), twin(z, turned))
+      close(one(x), twin(x, w))
+      w:fill_(.5)
+      close(two(x), twin(x, w))
+      close(other(z), twin(z, turned))
+    end
+    collectgarbage() -- the others are gone
+    collectgarbage()
+    close(one(x), twin(x, w))
+    w:fill_(-1)
+    close(one(x), twin(x, w))
+    close(lr.conv2d(z, turned), twin(z, turned))
+  end)
+
   it("lets NaN through an activation", function()
     local x = lr.full({ 1, 1, 1, 4 }, 0 / 0)
     local y = lr.conv2d(x, lr.ones({ 3, 1, 1, 4 }), lr.zeros({ 3 }), { act = "relu6" })

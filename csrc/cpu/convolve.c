@@ -157,7 +157,7 @@ struct packed {
     uint64_t storage;  /* what is packed, from here on */
     uint32_t version;
     const char *data;
-    int64_t count;
+    int64_t count, shape[4];
     fill_weights *fill;
     const struct loops *loops;
     float *weights;    /* [blocks of a vector, K, vector] or [slabs of PITCH channels, taps in columns, PITCH] */
@@ -196,14 +196,16 @@ static int64_t rounded(int64_t channels) { return (channels + PITCH - 1) / PITCH
 
 static bool is_of(const struct packed *p, const struct packed *q)
 {
-    return p->storage == q->storage && p->version == q->version && p->data == q->data && p->count == q->count && p->fill == q->fill && p->loops == q->loops;
+    return p->storage == q->storage && p->version == q->version && p->data == q->data && p->count == q->count && p->fill == q->fill && p->loops == q->loops &&
+           !memcmp(p->shape, q->shape, sizeof p->shape);
 }
 
 /* The call's packed weights: its own, those of another call with the same, or new ones of `count` floats that fill() writes. */
 static struct packed *pack(lbr_call *c, const struct loops *loops, int64_t count, int64_t channels, fill_weights *fill)
 {
     const lbr_tensor *w = &c->in[1];
-    const struct packed want = { .storage = w->storage->id, .version = w->storage->version, .data = w->data, .count = count, .fill = fill, .loops = loops };
+    struct packed want = { .storage = w->storage->id, .version = w->storage->version, .data = w->data, .count = count, .fill = fill, .loops = loops };
+    for (int i = 0; i < w->ndim && i < 4; i++) want.shape[i] = w->shape[i];
     if (c->state && c->state_free == forget && is_of(c->state, &want)) return c->state;
     if (c->state) c->state_free(c->state), c->state = NULL;   /* the weights or the limit of instruction sets have changed since */
     pthread_mutex_lock(&packing);
