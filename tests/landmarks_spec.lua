@@ -1,4 +1,5 @@
 -- Specs of the whole way from a video file to landmarks, against MediaPipe's own answers; the networks run for real here.
+local ffi = require "ffi"
 local helper = require "helper"
 require "libration"
 local npy = require "libration.formats.npy"
@@ -33,6 +34,30 @@ describe("landmarks", function()
       from_golden_regions(name, 1e9)
     end)
   end
+
+  it("answers about several regions at once what it answers about each, also where nobody is", function()
+    local why = missing()
+    if why then return pending(why) end
+    local roi, n = golden("video", "ta_chi", "roi"), 0
+    local landmarker = pose.landmarker { static = true }
+    each_frame(videos.ta_chi[1], 4, function(frame, i)
+      local q = roi:ptr() + 6 * i
+      local rects = { q, ffi.new("float[5]", .02, .02, .02, .03, 1), ffi.new("float[5]", q[0] + .02, q[1] - .01, 1.1 * q[2], 1.1 * q[3], .2), q }
+      local alone = {}
+      for k, rect in ipairs(rects) do
+        local found, flag = landmarker:mark(frame, rect)
+        alone[k] = { flag = flag, text = found and ffi.string(found.landmarks, 5 * 35 * 4) .. ffi.string(found.world, 3 * 35 * 4) }
+      end
+      local found, flags = landmarker:marks(frame, rects)
+      assert.is_true(found[1] and found[3] and not found[2] and found[1] ~= found[3])
+      for k in ipairs(rects) do
+        assert.equal(alone[k].flag, flags[k])
+        assert.equal(alone[k].text or false, found[k] and ffi.string(found[k].landmarks, 5 * 35 * 4) .. ffi.string(found[k].world, 3 * 35 * 4))
+        n = n + 1
+      end
+    end)
+    assert.equal(16, n)
+  end)
 
   it("bf16 products stay within 1 px (median) and 5 px (95th percentile) of ta_chi's recorded landmarks, found alike #slow", function()
     local why = missing()
