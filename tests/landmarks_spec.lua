@@ -109,7 +109,7 @@ describe("landmarks", function()
   it("the networks answer the same bits under every instruction set #slow", function()
     local why = missing()
     if why then return pending(why) end
-    local C, ffi = require "libration.core".C, require "ffi"
+    local C = require "libration.core".C
     local best = C.lbr_cpu_isa()
     for which, key in pairs { pose_detection = "detector_input_u8", pose_landmark_full = "landmark_input_u8" } do
       local outputs = which == "pose_landmark_full" and { "Identity", "Identity_1", "Identity_3", "Identity_4" } or nil
