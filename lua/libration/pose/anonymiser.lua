@@ -80,18 +80,16 @@ local PATIENCE = 2 -- gaps' times that a frame waits, where there is room, in wh
 
 -- The source of a first pass; where it may cover as it goes, one that also writes and holds enough frames, if there is room for them.
 local function open_to_find(path, options, every)
-  local reading = { threads = options.threads, queue = options.queue, convert = every == 0, coarse = true }
-  if not options.cover or anonymiser.is_picture(path) then return open(path, reading) end
-  local writing = setmetatable({ hold = math.max(PATIENCE * options.gap, .1), convert = false }, {
-    __index = function(_, name)
-      if reading[name] ~= nil then return reading[name] end
-      return options.cover[name]
-    end,
-  })
-  local source, why = open(path, writing)
-  if not source or source.held >= math.max(options.gap * source.fps, options.lead) + SPARE then return source, why end
-  source:abort()
-  return open(path, reading)
+  local cover = options.cover
+  if cover and not anonymiser.is_picture(path) then
+    local source, why = open(path, {
+      threads = options.threads, queue = options.queue, hold = math.max(PATIENCE * options.gap, .1), coarse = true, output = cover.output, audio = cover.audio,
+      crf = cover.crf, preset = cover.preset,
+    })
+    if not source or source.held >= math.max(options.gap * source.fps, options.lead) + SPARE then return source, why end
+    source:abort()
+  end
+  return open(path, { threads = options.threads, queue = options.queue, convert = every == 0, coarse = true })
 end
 
 --- What is to be covered; where asked for and possible, it is covered in the same pass: each frame some time later, when what follows hardly changes what covers it.
