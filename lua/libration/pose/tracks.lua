@@ -228,8 +228,13 @@ local function keep(self, track)
   first = track.samples[0]
   self.late = self.late or first.frame <= self.final
   track.is_kept, track.place = true, { first.frame, first.x, first.y }
-  self.kept[#self.kept + 1], self.live[#self.live + 1] = track, track
-  table.sort(self.live, is_before)
+  self.kept[#self.kept + 1] = track
+  local live, i = self.live, #self.live + 1
+  while i > 1 and is_before(track, live[i - 1]) do
+    live[i] = live[i - 1]
+    i = i - 1
+  end
+  live[i] = track
 end
 
 -- A track that is over gets its end: the lead as far as the recording or the scene goes.
