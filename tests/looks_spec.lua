@@ -35,7 +35,7 @@ local function source_of(n, scene, damaged)
 end
 
 -- Runs a finder that sees things(index); returns the frames, how often each was looked at, and the counts.
-local function run(source, things, every, fails, more)
+local function run(source, things, every, fails, lead)
   local asked, list = {}, {}
   local finder = { resets = 0 }
   function finder.reset() finder.resets = finder.resets + 1 end
@@ -45,7 +45,7 @@ local function run(source, things, every, fails, more)
     if fails and fails[at.index] then error(fails[at.index], 0) end
     return things(at.index)
   end
-  local counts = looks.run(source, finder, { every = every or .25, lead = more and more.lead, evidence = more and more.evidence }, function(look) list[#list + 1] = look end)
+  local counts = looks.run(source, finder, { every = every or .25, lead = lead }, function(look) list[#list + 1] = look end)
   for i, look in ipairs(list) do assert.equal(i, look.index) end
   for i, n in pairs(asked) do assert.equal(1, n, "frame " .. i) end
   return list, asked, counts, finder
@@ -107,19 +107,19 @@ describe("looks", function()
     end
   end)
 
-  it("leave short ends to the lead of the tracks, where one hit makes a track, and join what is a tenth of a second apart", function()
-    local more = { lead = 5, evidence = .6 }
-    for _, case in ipairs { { .8, false }, { .5, true } } do
-      local list, asked = run(source_of(40), function(i) return i >= 17 and { face(100, 60, case[1]) } or {} end, .25, nil, more)
+  it("leave short ends to the lead of the tracks, and join what is a tenth of a second apart", function()
+    local LEAD = 5
+    for _, score in ipairs { .8, .5 } do
+      local list, asked = run(source_of(40), function(i) return i >= 17 and { face(100, 60, score) } or {} end, .25, nil, LEAD)
       local first = first_of(list)
-      assert.equal(case[2], asked[16] ~= nil and asked[17] ~= nil)
-      assert.is_true(first >= 17 and first <= 17 + more.lead, "from " .. first)
+      assert.is_false(asked[16] ~= nil and asked[17] ~= nil)
+      assert.is_true(first >= 17 and first <= 17 + LEAD, "from " .. first)
       for i = first, 40 do assert.equal(1, #list[i].detections, "frame " .. i) end
     end
-    local _, asked = run(source_of(40), function(i) return i >= 17 and { face(100, 60, .8) } or {} end, .25, nil, { lead = 0, evidence = .6 })
+    local _, asked = run(source_of(40), function(i) return i >= 17 and { face(100, 60, .8) } or {} end, .25)
     assert.is_true(asked[16] == 1 and asked[17] == 1)
     local function wild(i) return { face(200 + 20 * (-1) ^ i, 100 + 25 * (i % 3)) } end
-    local list, seen = run(source_of(33), wild, .25, nil, more)
+    local list, seen = run(source_of(33), wild, .25, nil, LEAD)
     local last = 0
     for i, look in ipairs(list) do
       assert.equal(1, #look.detections, "frame " .. i)

@@ -161,7 +161,7 @@ function anonymiser.find(path, finder, options)
   local ok, err = pcall(function()
     if finder.prepare then finder:prepare() end -- while the first frames are decoded
     if options.on_open then options.on_open(source.count, cover ~= nil) end
-    found.looks = looks.run(source, finder, { every = every, lead = options.lead, evidence = options.evidence }, take)
+    found.looks = looks.run(source, finder, { every = every, lead = options.lead }, take)
     found.tracks = tracker:finish()
     found.busy = source.busy and source:busy()
     if cover then

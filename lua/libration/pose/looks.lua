@@ -131,16 +131,6 @@ local function novel(list, i, j)
   return place
 end
 
--- Of detections those whose score does not make a track: how often they are seen decides. Surer ones that are there at one end of a short stretch alone need no
--- look between: the track's lead covers that.
-local function doubtful(list, evidence)
-  local kept = {}
-  for _, d in ipairs(list) do
-    if d.score < evidence then kept[#kept + 1] = d end
-  end
-  return kept
-end
-
 -- Sees to it that each frame from i to j of a scene has its detections or a fault. straight: detections at one end that are known to come straight from the other.
 local function settle(self, list, i, j, straight)
   while i <= j and not look(self, list[i]) do i = i + 1 end
@@ -149,7 +139,7 @@ local function settle(self, list, i, j, straight)
   local pairs_, loose = match(list[i].detections, list[j].detections)
   local sure, swift = {}, {}
   local short = j - i <= self.lead + 1 and list[j].time - list[i].time <= SHORT
-  if short then loose = doubtful(loose, self.evidence) end
+  if short then loose = {} end -- what is there at one end alone: a track's lead covers that
   for _, pair in ipairs(pairs_) do
     if pair[3] <= NEAR or short or straight and (straight[pair[1]] or straight[pair[2]]) then
       sure[#sure + 1] = pair
@@ -176,14 +166,14 @@ end
 --- Runs through a recording and hands out each of its frames, in order.
 ---@param source table as media.transcode gives it, or a still picture: frames(), width, height, queue
 ---@param finder table :look(frame, at) -> detections, :reset(); at: the Look
----@param options {every: number, lead: integer, evidence: number} every: seconds between two looks, twice that while they agree; 0: every frame is looked at; lead,
----  evidence: those of the tracks that are made of the answers (0, 0)
+---@param options {every: number, lead: integer} every: seconds between two looks, twice that while they agree; 0: every frame is looked at; lead: that of the tracks
+---  that are made of the answers (0)
 ---@param emit fun(look: Look, state: {looked: integer, glances: integer, seconds: number}) state: what is returned at the end, so far
 ---@return {looked: integer, glances: integer, seconds: number} whole frames that were looked at, frames in which some places were; what the finder took
 function looks.run(source, finder, options, emit)
   local every, most = options.every or 0, source.queue and math.max(2, math.floor((source.queue - (source.held or 0)) / 2)) or 1
   local self = {
-    finder = finder, lead = options.lead or 0, evidence = options.evidence or 0, looked = 0, glances = 0, seconds = 0,
+    finder = finder, lead = options.lead or 0, looked = 0, glances = 0, seconds = 0,
     room = not source.still and tensor.empty({ source.height, source.width, 3 }, "u8") or nil,
   }
   local stretch = 1 -- of the time between looks: what agreed all along may wait longer
