@@ -251,32 +251,10 @@ static int png_encode(struct png_output *out, const uint8_t *pixels, int width, 
     return failed;
 }
 
-static int png_check(const char *function, int width, int height, int channels)
-{
-    if ((channels == 1 || channels == 3 || channels == 4) && width > 0 && height > 0) return LBR_OK;
-    return lbr_fail(LBR_EINVAL, "%s: %d x %d pixels of %d channels, want 1, 3 or 4 channels and at least a pixel", function, width, height, channels);
-}
-
-int lbr_png_pack(const uint8_t *pixels, int width, int height, int channels, char **data, size_t *size)
-{
-    *data = NULL;
-    int status = png_check("png_pack", width, height, channels);
-    if (status != LBR_OK) return status;
-    struct png_output out = { .file = open_memstream(data, size) };
-    int failed = !out.file || png_encode(&out, pixels, width, height, channels);
-    if (out.file && fclose(out.file) != 0) failed = 1;
-    if (!failed) return LBR_OK;
-    free(*data);
-    *data = NULL;
-    return lbr_fail(LBR_ENOMEM, "png_pack: no memory");
-}
-
-void lbr_png_free(char *data) { free(data); }
-
 int lbr_png_write(const char *path, const uint8_t *pixels, int width, int height, int channels)
 {
-    int checked = png_check("png_write", width, height, channels);
-    if (checked != LBR_OK) return checked;
+    if ((channels != 1 && channels != 3 && channels != 4) || width < 1 || height < 1)
+        return lbr_fail(LBR_EINVAL, "png_write: %d x %d pixels of %d channels, want 1, 3 or 4 channels and at least a pixel", width, height, channels);
     char *temporary = lbr_file_temporary(path);
     if (!temporary) return lbr_fail(LBR_ENOMEM, "png_write: no memory");
     struct png_output out = { .file = fopen(temporary, "wb") };

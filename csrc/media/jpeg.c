@@ -109,15 +109,36 @@ static int encode(FILE *file, const uint8_t *pixels, int width, int height, int 
     return 0;
 }
 
-int lbr_jpeg_write(const char *path, const uint8_t *pixels, int width, int height, int channels, int quality)
+static int check(const char *name, int width, int height, int channels, int quality)
 {
     if ((channels != 1 && channels != 3) || width < 1 || height < 1 || width > JPEG_MAX_DIMENSION || height > JPEG_MAX_DIMENSION)
-        return lbr_fail(LBR_EINVAL, "jpeg_write: %s: %d x %d pixels of %d channels, want 1 or 3 channels and 1 to %ld pixels a side", path, width, height, channels,
+        return lbr_fail(LBR_EINVAL, "%s: %d x %d pixels of %d channels, want 1 or 3 channels and 1 to %ld pixels a side", name, width, height, channels,
                         (long)JPEG_MAX_DIMENSION);
-    if (quality < 1 || quality > 100) return lbr_fail(LBR_EINVAL, "jpeg_write: %s: quality is %d, want 1 to 100", path, quality);
+    return quality < 1 || quality > 100 ? lbr_fail(LBR_EINVAL, "%s: quality is %d, want 1 to 100", name, quality) : LBR_OK;
+}
+
+int lbr_jpeg_pack(const uint8_t *pixels, int width, int height, int channels, int quality, char **data, size_t *size)
+{
+    *data = NULL;
+    int status = check("jpeg_pack", width, height, channels, quality);
+    if (status != LBR_OK) return status;
+    FILE *file = open_memstream(data, size);
+    int failed = !file || encode(file, pixels, width, height, channels, quality) != 0;
+    if (file && fclose(file) != 0) failed = 1;
+    if (!failed) return LBR_OK;
+    free(*data);
+    *data = NULL;
+    return lbr_fail(LBR_ENOMEM, "jpeg_pack: no memory");
+}
+
+void lbr_jpeg_free(char *data) { free(data); }
+
+int lbr_jpeg_write(const char *path, const uint8_t *pixels, int width, int height, int channels, int quality)
+{
+    int status = check("jpeg_write", width, height, channels, quality);
+    if (status != LBR_OK) return status;
     char *temporary = lbr_file_temporary(path);
     if (!temporary) return lbr_fail(LBR_ENOMEM, "jpeg_write: no memory");
-    int status;
     FILE *file = fopen(temporary, "wb");
     if (!file) {
         status = lbr_fail(LBR_EIO, "jpeg_write: %s: %s", path, strerror(errno));

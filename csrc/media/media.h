@@ -78,12 +78,12 @@ LBR_API int lbr_picture_is(const char *path);
 /* Writes pixels [height,width,channels] u8 (channels 1: grey, 3: RGB, 4: RGBA) as PNG to a temporary name and renames it.
  * Errors: LBR_EIO (unwritable, disk full), LBR_EINVAL, LBR_ENOMEM; nothing stands under path then. */
 LBR_API int lbr_png_write(const char *path, const uint8_t *pixels, int width, int height, int channels);
-/* The same file as bytes; free *data with lbr_png_free. Errors: LBR_EINVAL, LBR_ENOMEM; *data is NULL then. */
-LBR_API int lbr_png_pack(const uint8_t *pixels, int width, int height, int channels, char **data, size_t *size);
-LBR_API void lbr_png_free(char *data);
 
 /* Writes pixels [height,width,channels] u8 (channels 1: grey, 3: RGB) as JPEG without EXIF, as lbr_png_write. quality 1..100; from 90 on chroma is not subsampled. */
 LBR_API int lbr_jpeg_write(const char *path, const uint8_t *pixels, int width, int height, int channels, int quality);
+/* The same file as bytes; free *data with lbr_jpeg_free. Errors: LBR_EINVAL, LBR_ENOMEM; *data is NULL then. */
+LBR_API int lbr_jpeg_pack(const uint8_t *pixels, int width, int height, int channels, int quality, char **data, size_t *size);
+LBR_API void lbr_jpeg_free(char *data);
 
 /* ---- masks: what must not be seen, covered in place ---- */
 

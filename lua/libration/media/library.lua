@@ -15,7 +15,7 @@ end
 
 -- The C text without the C function's name: these lines are read by people who gave a file.
 local OWN = { video_open = true, video_seek = true, pictures_open = true, picture = true, picture_read = true, png_write = true, writer = true, sha256 = true,
-  mask = true, transcode = true, jpeg_write = true }
+  mask = true, transcode = true, jpeg_write = true, jpeg_pack = true }
 
 ---The last error's text.
 ---@return string

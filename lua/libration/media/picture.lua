@@ -8,6 +8,7 @@ require "libration.ops" -- gives tensors their methods
 local media = {}
 
 local C = core.C
+local QUALITY = 92 -- of a JPEG
 
 ---Reads a picture: PNG, JPEG, BMP, WebP, TIFF. Grey and palettes become RGB, 16 bits 8, transparency is dropped, a stored orientation applied.
 ---@param path string
@@ -45,19 +46,6 @@ function media.write_png(path, pixels)
   if library.open().lbr_png_write(path, pixels:ptr(), pixels.shape[2], pixels.shape[1], channels) ~= C.LBR_OK then error(library.reason(), 2) end
 end
 
----The bytes of a PNG as write_png writes it.
----@param pixels Tensor as for write_png
----@return string
-function media.pack_png(pixels)
-  local channels = channels_of(pixels, "media.pack_png", 4)
-  pixels = pixels:contiguous()
-  local lib, data, size = library.open(), ffi.new("char *[1]"), ffi.new("size_t[1]")
-  if lib.lbr_png_pack(pixels:ptr(), pixels.shape[2], pixels.shape[1], channels, data, size) ~= C.LBR_OK then error(library.reason(), 2) end
-  local bytes = ffi.string(data[0], size[0])
-  lib.lbr_png_free(data[0])
-  return bytes
-end
-
 ---Writes a JPEG in the same way: no EXIF, no comment.
 ---@param path string
 ---@param pixels Tensor u8 [H,W] grey, [H,W,1] grey or [H,W,3] RGB
@@ -65,8 +53,22 @@ end
 function media.write_jpeg(path, pixels, quality)
   local channels = channels_of(pixels, "media.write_jpeg")
   pixels = pixels:contiguous()
-  local code = library.open().lbr_jpeg_write(path, pixels:ptr(), pixels.shape[2], pixels.shape[1], channels, quality or 92)
+  local code = library.open().lbr_jpeg_write(path, pixels:ptr(), pixels.shape[2], pixels.shape[1], channels, quality or QUALITY)
   if code ~= C.LBR_OK then error(library.reason(), 2) end
+end
+
+---The bytes of a JPEG as write_jpeg writes it.
+---@param pixels Tensor as for write_jpeg
+---@param quality integer|nil as for write_jpeg
+---@return string
+function media.pack_jpeg(pixels, quality)
+  local channels = channels_of(pixels, "media.pack_jpeg")
+  pixels = pixels:contiguous()
+  local lib, data, size = library.open(), ffi.new("char *[1]"), ffi.new("size_t[1]")
+  if lib.lbr_jpeg_pack(pixels:ptr(), pixels.shape[2], pixels.shape[1], channels, quality or QUALITY, data, size) ~= C.LBR_OK then error(library.reason(), 2) end
+  local bytes = ffi.string(data[0], size[0])
+  lib.lbr_jpeg_free(data[0])
+  return bytes
 end
 
 return media

@@ -7,15 +7,15 @@ local tensor = require "libration.tensor"
 
 local covering = {}
 
-local WIDEST = 480 -- pixels of a thumbnail
+local LONGEST = 480 -- pixels of a thumbnail
 
 --- A frame made small.
 ---@param frame Tensor u8 [H,W,3]
----@return Tensor u8 at most 480 wide
+---@return Tensor u8 at most 480 a side
 ---@return number scale pixels of it for one of the frame
 function covering.thumbnail(frame)
   local h, w = frame:size(1), frame:size(2)
-  local scale = math.min(1, WIDEST / w)
+  local scale = math.min(1, LONGEST / math.max(w, h))
   local oh, ow = math.max(1, math.floor(h * scale)), math.max(1, math.floor(w * scale))
   local small, region = tensor.unscoped(tensor.empty, { oh, ow, 3 }, "u8"), ffi.new("lbr_region", w / 2, h / 2, w, h, 0)
   core.check(core.C.lbr_crop_u8(frame:ptr(), h, w, w * 3, region, core.C.LBR_BORDER_REPLICATE, small:ptr(), oh, ow))
@@ -140,12 +140,13 @@ function Covering:paint(frame, rgb)
 end
 
 --- Pictures of the most doubtful frames, in order, as a page's gallery takes them.
----@return {data: string, caption: string, alt: string}[] data: PNG
+---@return {data: string, type: string, caption: string, alt: string}[]
 function Covering:pictures()
   local list = {}
   table.sort(self.doubtful, function(a, b) return a.frame < b.frame end)
   for i, item in ipairs(self.doubtful) do
-    list[i] = { data = media.pack_png(item.small), caption = ("frame %d: track %d, %s"):format(item.frame, item.track.id, item.reason), alt = "masked frame" }
+    list[i] = { data = media.pack_jpeg(item.small), type = "image/jpeg", caption = ("frame %d: track %d, %s"):format(item.frame, item.track.id, item.reason),
+      alt = "masked frame" }
   end
   return list
 end

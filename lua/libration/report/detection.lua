@@ -46,7 +46,7 @@ local detection = {}
 ---@field config table|nil
 ---@field device string|nil
 ---@field timings table|nil seconds by name
----@field pictures { data: string, type: string?, caption: string?, alt: string? }[]|nil key frames, PNG or JPEG bytes
+---@field pictures { data: string, type: string, caption: string?, alt: string? }[]|nil key frames
 ---@field poses { points: Tensor, skeleton: string, caption: string?, aspect: number? }[]|nil key frames as skeletons alone
 ---@field versions table|nil
 

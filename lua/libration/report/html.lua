@@ -204,7 +204,7 @@ local function picture(item)
     return "<figure>" .. item.canvas:text_of() .. caption .. "</figure>"
   end
   return ('<figure><img alt="%s" src="data:%s;base64,%s">%s</figure>'):format(
-    escape(item.alt or item.caption or "picture"), escape(item.type or "image/png"), html.base64(item.data), caption)
+    escape(item.alt or item.caption or "picture"), escape(item.type), html.base64(item.data), caption)
 end
 
 function render.gallery(block)
@@ -245,7 +245,7 @@ end
 ---table { head = string[]?, rows = cell[][], align = ("left" | "right" | "short")[]?, note? }, a cell is a text, a number or
 ---{ text, tone = "flag" | "good" | "muted", link = relative path }; four columns and more become cards on a phone, seven on a tablet;
 ---figure { figure = a plot, caption?, height?, narrow_height? };
----gallery { items = { { data = bytes of a PNG or JPEG, type = "image/png", alt } | { canvas = an SvgCanvas }, each with caption? }, small = boolean? };
+---gallery { items = { { data = bytes of a picture, type = "image/jpeg" or another, alt? } | { canvas = an SvgCanvas }, each with caption? }, small = boolean? };
 ---keyvalues { rows = { { name, value } } }; warnings { list = string[] }; list { list = string[] };
 ---findings { list = { level = "error" | "warning" | "note", text, detail = string[]? }[] };
 ---fold { summary, open = boolean?, block, block, ... }: closed on the screen until asked for, open in print

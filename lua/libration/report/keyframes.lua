@@ -123,7 +123,7 @@ function keyframes.pictures(path, source_options, recording, scored, verdict, hi
           frame = halved(frame)
         end
         pictures[#pictures + 1] = {
-          data = media.pack_png(frame), type = "image/png", caption = caption_of(time, scored.frame_error[k], verdict),
+          data = media.pack_jpeg(frame), type = "image/jpeg", caption = caption_of(time, scored.frame_error[k], verdict),
           alt = "Frame with the skeleton found in it",
         }
       end
