@@ -55,6 +55,7 @@ void lbr_span(const lbr_tensor *t, const char **low, const char **high);
 
 /* Recording (record.c). Memory is reserved before a call runs: what ran is appended without fail, so that no caller runs it again. LBR_ENOMEM. */
 int lbr_record_reserve(size_t attr_bytes);
+bool lbr_recording_lazily(void);
 void lbr_record_append(const lbr_call *c, size_t attr_bytes); /* its tensors are retained by the plan */
 
 /* Phases one after another in one team of threads (threads.c): the tasks of a phase, 0 .. tasks[phase] - 1, are handed out one at a time, and a phase begins when the

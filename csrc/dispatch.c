@@ -323,7 +323,7 @@ int lbr_submit(int op, const lbr_tensor *const *in, int nin, lbr_tensor *const *
     for (int i = 0; i < nout; i++) fresh |= (uint32_t)((c.out[i].flags & 2) && c.out[i].seen == c.out[i].storage->version) << i;
     if (dry) goto done;
     if (lbr_recording() && (rc = lbr_record_reserve((size_t)rows[op].attribute_bytes))) goto done;
-    if ((rc = lbr_call_run(&c))) goto done;
+    if (!lbr_recording_lazily() && (rc = lbr_call_run(&c))) goto done;
     if (lbr_recording()) lbr_record_append(&c, (size_t)rows[op].attribute_bytes);
 done:
     if (!lbr_recording() || rc)

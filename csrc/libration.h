@@ -178,7 +178,8 @@ typedef struct lbr_plan_call {
     double flops;     /* floating point operations by the op's own count; 0 = not counted */
     int64_t bytes;    /* read and written */
 } lbr_plan_call;
-LBR_API lbr_plan *lbr_record_begin(void);
+/* lazily: calls are checked and written down, and run for the first time by the plan, so that memory of what only the plan holds is never touched but in its arena. Of the CPU alone. */
+LBR_API lbr_plan *lbr_record_begin(int lazily);
 /* Ends recording, gives internal storages places in one arena by liveness. */
 LBR_API int lbr_record_end(lbr_plan *plan);
 LBR_API void lbr_record_abort(lbr_plan *plan);
@@ -194,8 +195,6 @@ LBR_API int lbr_plan_compare(lbr_plan *plan, double tolerance, int *index, doubl
 LBR_API int lbr_plan_compare_device(lbr_plan *plan, int device, double tolerance, int *index, double *difference);
 /* The device of all calls; -1: of several, or no call. */
 LBR_API int lbr_plan_device(const lbr_plan *plan);
-/* May the plan run beside others: on the CPU, without oneDNN and widened 16-bit operands, which use what is one for all threads. */
-LBR_API int lbr_plan_is_alone(const lbr_plan *plan);
 /* A batch of `rows` through `count` plans of one row each, recorded from one function, a row on each core (count at least the smaller of rows and lbr_threads()).
  * own: of each plan its inputs, then its outputs; batch: inputs and outputs whose rows those are; all contiguous. The same bits as row by row.
  * Errors: LBR_EINVAL, LBR_ESHAPE, LBR_EUNSUPPORTED (not alone), LBR_EINTR, and those of the calls; outputs are undefined then. */

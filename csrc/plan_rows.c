@@ -66,5 +66,3 @@ int lbr_plan_rows(lbr_plan *const *plans, int count, lbr_tensor *const *own, int
     lbr_side_by_side(false);
     return c.code ? lbr_fail(c.code, "%s", c.reason) : 0;
 }
-
-int lbr_plan_is_alone(const lbr_plan *p) { return p->alone; }

@@ -5,11 +5,13 @@
 #include <stdlib.h>
 
 static lbr_plan *recording;
+static bool lazily;   /* calls are written down and not run */
 static int64_t began; /* lbr_shared_uses() when it began */
 
 int lbr_recording(void) { return recording != NULL; }
+bool lbr_recording_lazily(void) { return recording && lazily; }
 
-lbr_plan *lbr_record_begin(void)
+lbr_plan *lbr_record_begin(int without_running)
 {
     if (recording) {
         lbr_fail(LBR_EINVAL, "record: already recording");
@@ -18,6 +20,7 @@ lbr_plan *lbr_record_begin(void)
     recording = calloc(1, sizeof *recording);
     if (!recording) lbr_fail(LBR_ENOMEM, "record: out of memory");
     began = lbr_shared_uses();
+    lazily = without_running;
     return recording;
 }
 
@@ -323,11 +326,11 @@ int lbr_plan_run(lbr_plan *p)
     if (ready) return ready;
     const lbr_backend *b = p->size ? lbr_backend_of(p->device) : NULL;
     if (b && !lbr_device_exact() && !lbr_tracing()) return run_graph(p, b);
-    for (int i = 0; i < p->size; i++) {
-        int rc = lbr_call_run(&p->steps[i].call);
-        if (rc) return rc;
-    }
-    return 0;
+    int64_t uses = lbr_shared_uses();
+    int rc = 0;
+    for (int i = 0; i < p->size && !rc; i++) rc = lbr_call_run(&p->steps[i].call);
+    if (lbr_shared_uses() != uses) p->alone = false;
+    return rc;
 }
 
 int lbr_plan_time(lbr_plan *p)

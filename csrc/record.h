@@ -23,7 +23,7 @@ struct lbr_plan {
     int64_t arena_bytes;
     void *spare;              /* memory for the next call's attributes */
     int device;               /* of all calls; -1: of several */
-    bool alone;               /* runs beside others: its kernels on the CPU use nothing that is one for all */
+    bool alone;               /* runs beside others: its kernels on the CPU use nothing that is one for all, as far as they have run */
     void *graph;              /* the calls as the device's own graph, captured at the first replay */
     /* of a plan from a file: */
     lbr_reader *file;         /* holds the constants; NULL: recorded */

@@ -299,6 +299,26 @@ describe("plans", function()
     for i = 1, 3 do same({3 * (i + 1) + 1, 3 * (i + 1) + 1}, outer(lr.full({2}, i))) end
     same({15, 15}, inner(lr.full({2}, 5)))
   end)
+  it("of a function that is recorded lazily run each op once a call, and none where only the plan is asked for", function()
+    helper.leaves_nothing(function()
+      local runs = lr.zeros {1}
+      local R = lr.record(function(x, k)
+        runs:add_(lr.ones {1})
+        return x * k, (x + 1):narrow(1, 2, 1) * 2
+      end, true)
+      R:plan(lr.ones {2}, 3)
+      same({0}, runs)
+      for i = 1, 3 do
+        local a, b = R(lr.full({2}, i), 3)
+        same({3 * i, 3 * i}, a)
+        same({2 * i + 2}, b)
+        same({i}, runs)
+      end
+      same({5, 5}, (R(lr.ones {2}, 5)))
+      same({4}, runs)
+      assert.are.equal(0, lr.core.C.lbr_recording())
+    end)
+  end)
   it("cannot run while another is recorded", function()
     local inner = lr.record(function(x) return x * 3 end)
     local plan = inner:plan(lr.ones {2})

@@ -42,8 +42,10 @@ local function check(name)
   for i = 1, #rows[name].inputs do dense[i] = ins[i] and ins[i]:clone() end
   local eager = run(name, dense, attr, outs)
   close(eager, narrow, 1e-5, text .. ", dense against strided")
-  local R = lr.record(function(...) return unpack(run(name, {...}, attr, outs, nil, clone)) end)
-  for _ = 1, 2 do same_bits(eager, {R(unpack(dense, 1, #rows[name].inputs))}, text .. ", replay") end
+  for _, lazily in ipairs {false, true} do
+    local R = lr.record(function(...) return unpack(run(name, {...}, attr, outs, nil, clone)) end, lazily)
+    for _ = 1, 2 do same_bits(eager, {R(unpack(dense, 1, #rows[name].inputs))}, text .. (lazily and ", recorded lazily" or ", replay")) end
+  end
 
   local threads = lr.threads()
   for n = 1, 3 do

@@ -58,7 +58,7 @@ end
 local function pack(...) return {n = select("#", ...), ...} end
 
 -- Arguments are cloned before recording starts, so that the plan owns what it reads.
-local function make(fn, args, n)
+local function make(fn, lazily, args, n)
   local held = {}
   for i = 1, n do
     if is_tensor(args[i]) then
@@ -69,7 +69,7 @@ local function make(fn, args, n)
       held[i] = args[i]
     end
   end
-  local raw = C.lbr_record_begin()
+  local raw = C.lbr_record_begin(lazily and 1 or 0)
   if raw == nil then raise(ffi.string(C.lbr_error())) end
   local tape = tensor.tape_state()
   local ok, results = pcall(tensor.scope, function()
@@ -249,7 +249,7 @@ function Recorded:plan(...)
   local key = key_of(args, n)
   local plan = self.plans[key]
   if not plan then
-    plan = tensor.unscoped(make, self.fn, args, n) -- the plan outlives the scopes that the caller stands in
+    plan = tensor.unscoped(make, self.fn, self.lazily, args, n) -- the plan outlives the scopes that the caller stands in
     remember(self, key, plan)
     return plan, true
   end
@@ -268,8 +268,9 @@ end
 function Recorded:__call(...)
   if C.lbr_recording() ~= 0 then return self.fn(...) end -- inside another recording its ops belong to that plan
   local plan, fresh = self:plan(...)
-  if fresh then return unpack_results(plan.results, 1, {}) end
-  return plan:run(...)
+  if not fresh then return plan:run(...) end
+  if self.lazily then plan:replay() end
+  return unpack_results(plan.results, 1, {})
 end
 
 --- A callable that records fn's ops on the first call with given shapes and dtypes and replays them afterwards, bit for bit.
@@ -277,9 +278,11 @@ end
 --- Reading a value inside fn raises. Results are valid until the next call; clone() what must last. What else fn depends on (a model's
 --- training mode) freezes as well: pass it as an argument. Inside another recorded function it simply joins that one's plan.
 ---@param fn fun(...): ...
+---@param lazily? boolean true: on the CPU, its ops are only written down while it is called, and run by the plan: no memory for all that they make at once, no
+--- work done twice where plan() is asked for; an op that fails does so behind fn
 ---@return table callable
-function record.record(fn)
-  return setmetatable({fn = fn, plans = {}, order = {}}, Recorded)
+function record.record(fn, lazily)
+  return setmetatable({fn = fn, lazily = lazily, plans = {}, order = {}}, Recorded)
 end
 
 -- Of two devices the one that a plan is not on, which must be on the other.

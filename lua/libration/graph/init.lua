@@ -73,7 +73,7 @@ local function fixed(graph, name)
   for i, v in ipairs(graph.inputs) do sizes[i] = v.shape[1] end
   local function work(...) return unpack(lower.run(graph, { ... })) end
   local split = name == "cpu" and #sizes > 0 and #sizes == #graph.inputs and rows.is_small(graph)
-  local plan = split and rows.record(work, sizes) or record.record(work)
+  local plan = split and rows.record(work, sizes) or record.record(work, name == "cpu")
   local function check(self, i, x, batch)
     local want = self.inputs[i]
     local shape = x.shape

@@ -35,23 +35,21 @@ local plans_t, tensors_t = ffi.typeof "lbr_plan *[?]", ffi.typeof "lbr_tensor *[
 local Rows = {}
 Rows.__index = Rows
 
--- As many plans of one picture; nil where they cannot work side by side.
+-- As many plans of one picture; nil where their results do not lie in rows.
 local function crew(self, count, inputs)
   local one = {}
   for i, x in ipairs(inputs) do one[i] = x:narrow(1, 1, self.sizes[i]) end
   for k = #self.crew + 1, count do
-    local plan = record.record(self.fn):plan(unpack(one))
-    local fits = C.lbr_plan_is_alone(plan.plan) ~= 0
+    local plan = record.record(self.fn, true):plan(unpack(one))
+    local fits = true
     for _, out in ipairs(plan.results) do fits = fits and out:is_contiguous() end
-    if not fits then
-      self.refused, self.crew = true, {}
-      return nil
-    end
+    if not fits then return nil end
     self.crew[k] = plan
   end
   return self.crew
 end
 
+-- The batch by these plans; nil where they cannot work side by side.
 local function run(plans, count, batch, inputs)
   local n, m = #inputs, #plans[1].results
   local raw, own, whole, outputs, alive = plans_t(count), tensors_t(count * (n + m)), tensors_t(n + m), {}, {}
@@ -70,8 +68,10 @@ local function run(plans, count, batch, inputs)
     for i = 1, n do own[(k - 1) * (n + m) + i - 1] = plans[k].held[i] end
     for i = 1, m do own[(k - 1) * (n + m) + n + i - 1] = plans[k].results[i] end
   end
-  check(C.lbr_plan_rows(raw, count, own, n, m, whole, batch))
-  return unpack(outputs)
+  local code = C.lbr_plan_rows(raw, count, own, n, m, whole, batch)
+  if code == C.LBR_EUNSUPPORTED then return nil end
+  check(code)
+  return outputs
 end
 
 ---Runs the batch: its pictures side by side where there are as many as cores, a single one by all cores together, else in one plan.
@@ -83,8 +83,10 @@ function Rows:__call(...)
   if batch > 1 and (threads < 2 or batch < threads) or self.refused or C.lbr_recording() ~= 0 then return self.whole(...) end
   local count = math.min(batch, threads)
   local plans = crew(self, count, inputs)
-  if not plans then return self.whole(...) end
-  return run(plans, count, batch, inputs)
+  local outputs = plans and run(plans, count, batch, inputs)
+  if outputs then return unpack(outputs) end
+  self.refused, self.crew = true, {}
+  return self.whole(...)
 end
 
 ---The plan for the whole batch: what is timed and saved.
@@ -96,7 +98,7 @@ function Rows:plan(...) return self.whole:plan(...) end
 ---@param sizes integer[] rows that one picture has in each argument
 ---@return Rows
 function M.record(fn, sizes)
-  return setmetatable({ fn = fn, sizes = sizes, whole = record.record(fn), crew = {} }, Rows)
+  return setmetatable({ fn = fn, sizes = sizes, whole = record.record(fn, true), crew = {} }, Rows)
 end
 
 return M

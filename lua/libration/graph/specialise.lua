@@ -101,7 +101,7 @@ end
 local function entry_of(self, graph, tail)
   graph.divided = tail ~= nil
   if self.device then lower.place(graph, self.device) end
-  return { tail = tail, graph = graph, plan = record.record(function(...) return unpack(lower.run(graph, { ... })) end) }
+  return { tail = tail, graph = graph, plan = record.record(function(...) return unpack(lower.run(graph, { ... })) end, self.device == "cpu") }
 end
 
 local function keep(self, key, entry)
