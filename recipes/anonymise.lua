@@ -110,13 +110,14 @@ local function ending_of(path) return (path:match("%.(%w+)$") or ""):lower() end
 -- Inputs as {path, name, output, sidecar, preview}; folders are taken apart, our own results left out.
 local function inputs_of(o)
   local files = require "libration.files"
-  local list, names = {}, {}
+  local list, names, wanted = {}, {}, ending_of(o.output)
+  local single = VIDEOS[wanted] or PICTURES[wanted]
   local function add(path)
     local stem, ending = files.name(path):gsub("%.%w+$", ""), ending_of(path)
     local base = stem
     while names[base] do base = base .. "_" end
     names[base] = true
-    local to = PICTURES[ending] and "png" or ending == "mov" and "mov" or require("libration.media").container(path, audio_of(o)) or "mp4"
+    local to = PICTURES[ending] and "png" or single and wanted or ending == "mov" and "mov" or require("libration.media").container(path, audio_of(o)) or "mp4"
     list[#list + 1] = {path = path, base = base, ending = "." .. to}
   end
   for _, path in ipairs(o.input) do
@@ -133,7 +134,6 @@ local function inputs_of(o)
       error(path .. ": No such file or directory", 0)
     end
   end
-  local single = VIDEOS[ending_of(o.output)] or PICTURES[ending_of(o.output)]
   if single and (#list > 1 or files.is_folder(o.input[1])) then error(("--output %s is a file, but there are %d inputs: name a folder"):format(o.output, #list), 0) end
   local folder = single and files.folder(o.output) or o.output
   for _, item in ipairs(list) do
@@ -141,7 +141,7 @@ local function inputs_of(o)
     item.output = single and o.output or stem .. item.ending
     item.sidecar, item.preview = stem .. ".json", stem .. ".preview.png"
     if single then item.sidecar, item.preview = stem .. ".anonymised.json", stem .. ".anonymised.preview.png" end
-    if single and PICTURES[item.ending:sub(2)] and ending_of(o.output) ~= "png" then error(("--output %s: pictures are written as .png"):format(o.output), 0) end
+    if single and PICTURES[item.ending:sub(2)] and wanted ~= "png" then error(("--output %s: pictures are written as .png"):format(o.output), 0) end
   end
   return list, folder
 end
