@@ -9,7 +9,7 @@ local C, check = core.C, core.check
 
 local M = {}
 
--- Bytes of a network's weights, and of those of all plans together, since each packs its own; larger ones keep all cores busy with one picture.
+-- Bytes of a network's weights, and of what all cores together read of them when each has a picture of its own; larger ones keep all cores busy with one picture.
 local SMALL, MOST = 4194304, 33554432
 
 ---Whether a network's weights are few enough.
