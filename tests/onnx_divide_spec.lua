@@ -98,6 +98,15 @@ describe("operators name their node where they cannot", function()
     assert(not net and err:find("node 'n_y' (" .. op .. "): ", 1, true) and err:find(text, 1, true) and not err:find "\n", tostring(err))
   end
   local x = {"f32", {1, 4, 6, 6}}
+  it("by the numbers that they meet, at the first run and at later ones", function()
+    local nodes = {N("Abs", {"table"}, {"size"}), N("Gather", {"size", "index"}, {"y"}, {axis = 0})}
+    for _, first in ipairs {{0, 1, 9}, {0, 1, 2}} do
+      local net = assert(load {inputs = {I("table", "f32", {4, 2}), I("index", "i64", {3})}, outputs = {I("y", "f32", {3, 2})}, nodes = nodes})
+      pcall(net.run, net, lr.zeros {4, 2}, lr.tensor(first, "i32"))
+      helper.refuses("(gather): gather: index 9 at element 3, there are 4 rows", net.run, net, lr.zeros {4, 2}, lr.tensor({0, 1, 9}, "i32"))
+      assert.are.same({3, 2}, net:run(lr.zeros {4, 2}, lr.tensor({3, 2, 1}, "i32")).y.shape)
+    end
+  end)
   it("by shapes and attributes", function()
     refused("topk: 9 of dim 4", "TopK", {x, T("i2", "i64", {1}, {9})})
     refused("index 7", "GatherElements", {T("i1", "f32", {2}, {1, 2}), T("i2", "i64", {2}, {0, 7})}, {axis = 0})

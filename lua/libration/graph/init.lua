@@ -194,6 +194,18 @@ local function gather(self, ...)
   return inputs
 end
 
+-- A plan's results. What it refuses by the numbers that it meets is said of the node: that is found by running the graph node by node.
+local function results_of(self, graph, plan, arguments)
+  local results = { pcall(plan, unpack(arguments)) }
+  if results[1] then return { unpack(results, 2) } end
+  local err = tostring(results[2])
+  if self.device == "cpu" and not err:find("interrupted", 1, true) then
+    local ok, named = pcall(tensor.scope, lower.run, graph, arguments)
+    if not ok then err = named end
+  end
+  error(err, 0)
+end
+
 ---Runs the network. Results belong to the plan: the next run with inputs of the same shapes overwrites them (clone what must stay).
 ---@param ... Tensor one for each input, on the network's device; TFLite: f32 [B,H,W,C]; ONNX: of the kind and shape that the file says
 ---@return table<string, Tensor> outputs by name
@@ -201,7 +213,7 @@ function Network:run(...)
   local inputs = gather(self, ...)
   local graph, plan, arguments, finish = self:plan_for(inputs)
   self.graph = graph
-  local results = plan and { plan(unpack(arguments)) } or arguments
+  local results = plan and results_of(self, graph, plan, arguments) or arguments
   if finish then results = finish(results) end
   local named = {}
   for i, out in ipairs(self.outputs) do named[out.name] = results[i] end
