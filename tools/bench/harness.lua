@@ -148,7 +148,7 @@ function harness:versus(row, ours, peer, check)
   print(("  (%s) %s"):format(row.number, row.name))
   print(("       ours %s"):format(side(a)))
   print(("       %s (%s) %s"):format(row.peer, row.settings, side(b)))
-  print(("       ratio %.2f (of the least %.2f), floor %.1f %s, target %s; %d pairs; %s"):format(ratio, least, row.floor,
+  print(("       ratio %.2f (of the least %.2f), floor %g %s, target %s; %d pairs; %s"):format(ratio, least, row.floor,
     ratio >= row.floor and "met" or "MISSED", row.target, a.n, check or ""))
   local function raw(list)
     local parts = {}
