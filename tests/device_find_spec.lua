@@ -3,6 +3,8 @@
 local cjson = require "cjson"
 local ffi = require "ffi"
 local lr = require "libration"
+local adapters = require "libration.pose.adapters"
+local build = require "helper_onnx"
 local cases = require "pose_cases"
 local device = require "libration.device"
 local files = require "libration.files"
@@ -167,6 +169,22 @@ describe("finding on a device", function()
     end)
     emulator.lbr_emu_heal()
     if not ok then error(err, 0) end
+  end)
+
+  it("a brought network in f16 is read again, in f32, where the CPU takes over", function()
+    local file = folder .. "/brought.onnx"
+    files.write(file, build.model {
+      inputs = { build.info("x", "f32", { 1, 3, 6, 8 }) }, outputs = { build.info("y", "f32", { 1, 2, 6, 8 }) },
+      constants = { build.tensor("w", "f32", { 2, 3, 1, 1 }, { .1, -.3, .7, 1 / 3, .9, -.2 }) }, nodes = { build.node("Conv", { "x", "w" }, { "y" }) },
+    })
+    local x = lr.randn({ 1, 6, 8, 3 }, { seed = 1 })
+    local function answer(d) return assert(d:run(x:to(d.device)))[1].tensor:to "cpu" end
+    local want = answer(assert(adapters.detector(file, { adapter = "yolox" })))
+    local brought = assert(adapters.detector(file, { adapter = "yolox", device = "cuda", precision = "f16" }))
+    local off = helper.difference(want, answer(brought))
+    assert.is_true(off > 0 and off < .01, off)
+    assert.equal("cpu", brought:to("cpu").network.device)
+    assert.equal(0, (helper.difference(want, answer(brought))))
   end)
 
   -- The recipe on made-up networks and a folder of pictures; what: Lua that runs before it.
