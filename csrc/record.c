@@ -5,13 +5,13 @@
 #include <stdlib.h>
 
 static lbr_plan *recording;
-static bool lazily;   /* calls are written down and not run */
+static bool lazy;     /* calls are written down and not run */
 static int64_t began; /* lbr_shared_uses() when it began */
 
 int lbr_recording(void) { return recording != NULL; }
-bool lbr_recording_lazily(void) { return recording && lazily; }
+bool lbr_recording_lazily(void) { return recording && lazy; }
 
-lbr_plan *lbr_record_begin(int without_running)
+lbr_plan *lbr_record_begin(int lazily)
 {
     if (recording) {
         lbr_fail(LBR_EINVAL, "record: already recording");
@@ -20,7 +20,7 @@ lbr_plan *lbr_record_begin(int without_running)
     recording = calloc(1, sizeof *recording);
     if (!recording) lbr_fail(LBR_ENOMEM, "record: out of memory");
     began = lbr_shared_uses();
-    lazily = without_running;
+    lazy = lazily;
     return recording;
 }
 

@@ -117,7 +117,7 @@ local function inputs_of(o)
     local base = stem
     while names[base] do base = base .. "_" end
     names[base] = true
-    local to = PICTURES[ending] and "png" or single and wanted or ending == "mov" and "mov" or require("libration.media").container(path, audio_of(o)) or "mp4"
+    local to = PICTURES[ending] and "png" or VIDEOS[wanted] and wanted or ending == "mov" and "mov" or require("libration.media").container(path, audio_of(o)) or "mp4"
     list[#list + 1] = {path = path, base = base, ending = "." .. to}
   end
   for _, path in ipairs(o.input) do
