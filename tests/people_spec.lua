@@ -69,6 +69,34 @@ describe("people", function()
     assert.equal(0, #finder:process(frame))
   end)
 
+  it("follows somebody from where he was known, where the landmark network does not answer in the detector's own region", function()
+    local script = { bodies = { { 60, 100, .9 } } }
+    local finder = people.finder { landmarker = landmarker(script) }
+    finder:process(frame)
+    script.bodies, script.agrees = { { 70, 100, .9 } }, function(x) return math.abs(x - 60) < 5 end
+    local found = finder:process(frame, nil, { steps = 5 })
+    assert.equal(1, #found)
+    assert.is_truthy(found[1].landmarks)
+    assert.is_true(math.abs(found[1].head.x - 60) < 5)
+    script.agrees = function() return false end
+    found = finder:process(frame, nil, { steps = 5 })
+    assert.equal(1, #found)
+    assert.is_nil(found[1].landmarks)
+  end)
+
+  it("looks between two looks for who was there at the first alone", function()
+    local script = { bodies = { { 60, 100, .9 } } }
+    local finder = people.finder { landmarker = landmarker(script) }
+    local head = finder:process(frame)[1].head
+    script.bodies, script.agrees = {}, function() return false end
+    assert.equal(0, #finder:process(frame, nil, { steps = 5 }))
+    script.agrees = nil
+    assert.equal(1, #finder:process(frame, nil, { steps = 3, near = { head } }))
+    assert.equal(0, #finder:process(frame, nil, { steps = 3, near = { { x = head.x + 90, y = head.y, width = 10, height = 10 } } }))
+    assert.equal(0, #finder:process(frame, nil, { steps = 5 })) -- he is not followed any more,
+    assert.equal(0, #finder:process(frame, nil, { steps = 3, near = { head } })) -- and a look later gone
+  end)
+
   it("does not count a person twice whom it follows and the detector sees", function()
     local finder = people.finder { landmarker = landmarker { bodies = { { 60, 100, .9 } } } }
     for _ = 1, 3 do assert.equal(1, #finder:process(frame)) end

@@ -75,12 +75,12 @@ end
 
 --- Forgets everybody: the next frame is a first one.
 function Finder:reset()
-  self.known, self.next = {}, nil
+  self.known, self.gone, self.next = {}, {}, nil -- gone: who was known at the last look but one, and not found at the last
 end
 
 --- Goes on with those whom another finder follows: where its device failed.
 ---@param other PeopleFinder
-function Finder:inherit(other) self.known, self.next = other.known, other.next end
+function Finder:inherit(other) self.known, self.gone, self.next = other.known, other.gone, other.next end
 
 -- The person whose landmarks a pose is. following: region of the same person in the frame after.
 local function person_of(self, pose, flag, rect, w, h)
@@ -136,6 +136,9 @@ local function owner(list, rect, w, h)
   end
 end
 
+-- True for somebody of whom the circle round the body is all that is known.
+local function is_guess(person) return not (person.landmarks or person.waiting) end
+
 -- The region that a person with such a face would fill when standing or sitting upright beside it.
 local function below(f, w, h)
   local ux, uy = math.sin(f.angle), -math.cos(f.angle)
@@ -170,6 +173,57 @@ local function is_near(head, boxes)
   return false
 end
 
+-- Adds somebody who is not among those found.
+local function put(found, person)
+  for _, other in ipairs(found) do
+    if same(person, other) then return end
+  end
+  found[#found + 1] = person
+end
+
+-- Goes on with those of a list from where they were `steps` frames ago. Who is found already, and that not by the detector alone, is not asked about.
+local function follow(self, frame, list, found, steps)
+  local h, w, who, rects = frame:size(1), frame:size(2), {}, {}
+  local function is_found(person)
+    local other = steps > 1 and owner(found, person.following, w, h)
+    return other and not is_guess(other)
+  end
+  for _, person in ipairs(list) do
+    if person.unseen < UNSEEN and not is_found(person) then who[#who + 1], rects[#rects + 1] = person, person.following end
+  end
+  for i, again in ipairs(mark(self, frame, rects)) do
+    local person = who[i]
+    if i > 1 and is_found(person) then again = nil end
+    if again and person.waiting and not face_of(person.head, { again.head }) then again = nil end -- it likes to answer with a neighbour
+    if again then
+      again.unseen = person.unseen + steps
+      for k = #found, 1, -1 do -- whom the detector saw there as well
+        if is_guess(found[k]) and owner({ again }, found[k].rect, w, h) then
+          again.unseen = 0
+          table.remove(found, k)
+        end
+      end
+      put(found, again)
+    end
+  end
+end
+
+-- The whole frame, and the squares of it whose turn it is.
+local function views_of(self, w, h)
+  local squares, close = face.tiles(w, h, 1.2 * math.min(w, h)), .6 * math.min(w, h)
+  for _, square in ipairs(squares) do square.least = self.confidence end
+  if self.margin or close >= LEAST_SQUARE then -- those who are small or turn their backs the detector sees in smaller squares
+    for _, square in ipairs(face.tiles(w, h, close)) do
+      square.least = math.max(SURE, self.confidence)
+      squares[#squares + 1] = square
+    end
+  end
+  local first, views = self.next or 1, { { least = self.confidence } }
+  self.next = first + (self.next and math.ceil(#squares / ROUND) or #squares)
+  for k = first, self.next - 1 do views[#views + 1] = squares[(k - 1) % #squares + 1] end
+  return views
+end
+
 --- Every person in a frame: those followed from the frame before, those that the detector sees in the whole frame and in squares of it (all of them in the first
 --- frame, then a quarter of them a look, in turn), and those below faces.
 ---@param frame Tensor u8 [H,W,3] RGB; on the landmarker's device already, or it goes there for each look
@@ -182,53 +236,23 @@ function Finder:process(frame, faces, at)
   local h, w = frame:size(1), frame:size(2)
   local steps, near = at and at.steps or 1, at and at.near
   frame = frame:contiguous()
-  local found = {}
-  local function add(person)
-    for _, other in ipairs(found) do
-      if same(person, other) then return end
-    end
-    found[#found + 1] = person
+  local found, followed = {}, {}
+  for _, person in ipairs(self.known) do
+    local f = at and at.heads and face_of(person.head, faces)
+    if f then put(found, moved(person, f, w, h)) else followed[#followed + 1] = person end
   end
-  local with_face = {}
-  for _, person in ipairs(at and at.heads and self.known or {}) do
-    local f = face_of(person.head, faces)
-    if f then
-      with_face[person] = true
-      add(moved(person, f, w, h))
-    end
-  end
-  local function follow()
-    local who, rects = {}, {}
-    local function is_known(person) return steps > 1 and owner(found, person.following, w, h) end
-    for _, person in ipairs(self.known) do
-      local wanted = not near or is_near(person.head, near)
-      if not with_face[person] and wanted and person.unseen < UNSEEN and not is_known(person) then who[#who + 1], rects[#rects + 1] = person, person.following end
-    end
-    for i, again in ipairs(mark(self, frame, rects)) do
-      local person = who[i]
-      if i > 1 and is_known(person) then again = nil end
-      if again and person.waiting and not face_of(person.head, { again.head }) then again = nil end -- it likes to answer with a neighbour
-      if again then
-        again.unseen = person.unseen + steps
-        add(again)
+  if near then
+    local asked = {}
+    for _, list in ipairs { followed, self.gone } do
+      for _, person in ipairs(list) do
+        if is_near(person.head, near) then asked[#asked + 1] = person end
       end
     end
+    follow(self, frame, asked, found, steps)
+    return found
   end
-  if steps == 1 or near then follow() end
-  if near then return found end
-  local squares, close = face.tiles(w, h, 1.2 * math.min(w, h)), .6 * math.min(w, h)
-  for _, square in ipairs(squares) do square.least = self.confidence end
-  if self.margin or close >= LEAST_SQUARE then -- those who are small or turn their backs the detector sees in smaller squares
-    for _, square in ipairs(face.tiles(w, h, close)) do
-      square.least = math.max(SURE, self.confidence)
-      squares[#squares + 1] = square
-    end
-  end
-  local first = self.next or 1
-  self.next = first + (self.next and math.ceil(#squares / ROUND) or #squares)
-  local views = { { least = self.confidence } }
-  for k = first, self.next - 1 do views[#views + 1] = squares[(k - 1) % #squares + 1] end
-  for _, detections in ipairs(self.landmarker:search(frame, views)) do
+  if steps == 1 then follow(self, frame, followed, found, steps) end
+  for _, detections in ipairs(self.landmarker:search(frame, views_of(self, w, h))) do
     for _, d in ipairs(detections) do
       local rect = blazepose.rect(d[5], d[6], d[7], d[8], w, h)
       local known = owner(found, rect, w, h)
@@ -236,11 +260,11 @@ function Finder:process(frame, faces, at)
         known.unseen = 0
       elseif rect[2] > 0 then
         local person = mark(self, frame, { rect })[1] or d[13] >= SURE and outline(rect, w, h, d[13])
-        if person then add(person) end
+        if person then put(found, person) end
       end
     end
   end
-  if steps > 1 then follow() end
+  if steps > 1 then follow(self, frame, followed, found, steps) end
   for _, f in ipairs(faces or {}) do
     local known = false
     for _, person in ipairs(found) do known = known or face.shared(person.head, f) > .3 end
@@ -250,12 +274,16 @@ function Finder:process(frame, faces, at)
     elseif not known then
       local person = mark(self, frame, { (below(f, w, h)) })[1]
       -- the network likes to answer with a neighbour: the head must be where the face is
-      if person and face.shared(person.head, f) > .3 then add(person) end
+      if person and face.shared(person.head, f) > .3 then put(found, person) end
     end
   end
-  self.known = {}
+  local before = self.known
+  self.known, self.gone = {}, {}
   for _, person in ipairs(found) do
     if person.landmarks or person.waiting then self.known[#self.known + 1] = person end
+  end
+  for _, person in ipairs(before) do
+    if not owner(self.known, person.following, w, h) then self.gone[#self.gone + 1] = person end
   end
   return found
 end
