@@ -58,8 +58,8 @@ local rows = {
   {"apply", "", "an edited NAME.anonymised.json: no detection, its masks are applied to the one input", metavar = "FILE"},
   {"preview", false, "write NAME.anonymised.preview.png, masked frames from all over the recording, instead of the result"},
   {"resume", false, "leave inputs alone whose result is there already, made of the same file in the same way"},
-  {"every", .25, "seconds between two looks of the detectors, twice as many while these agree; between looks that do not, it is looked again, down to every frame; 0: " ..
-    "every frame, as with --mask person", type = "number", min = 0, max = 2, metavar = "S"},
+  {"every", .25, "seconds between two looks of the detectors, twice as many while these agree; between looks that do not, it is looked again, down to a tenth of a " ..
+    "second, or to every frame if --lead is shorter; 0: every frame, as with --mask person", type = "number", min = 0, max = 2, metavar = "S"},
   {"batch", 0, "parts of a frame that BlazeFace takes at once; 0: as many as there are cores, at least 12", min = 0, max = 64, metavar = "N"},
   {"queue", 32, "frames on the way at most, beside those that wait for what follows them; half of them lie between two looks at most", min = 4, max = 64, metavar = "FRAMES"},
   {"precision", "f32", "of the networks; bf16 gains where the processor has units for it, f16 is for CUDA devices; int8: of the network that --weights names, on the CPU, " ..
