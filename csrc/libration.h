@@ -197,7 +197,7 @@ LBR_API int lbr_plan_compare_device(lbr_plan *plan, int device, double tolerance
 LBR_API int lbr_plan_device(const lbr_plan *plan);
 /* A batch of `rows` through `count` plans of one row each, recorded from one function, a row on each core (count at least the smaller of rows and lbr_threads()).
  * own: of each plan its inputs, then its outputs; batch: inputs and outputs whose rows those are; all contiguous. The same bits as row by row.
- * Errors: LBR_EINVAL, LBR_ESHAPE, LBR_EUNSUPPORTED (not alone), LBR_EINTR, and those of the calls; outputs are undefined then. */
+ * Errors: LBR_EINVAL, LBR_ESHAPE, LBR_EUNSUPPORTED (a call uses what works for one plan at a time: oneDNN, 16-bit operands that are widened), LBR_EINTR, and those of the calls; outputs are undefined then. */
 LBR_API int lbr_plan_rows(lbr_plan *const *plans, int count, lbr_tensor *const *own, int inputs, int outputs, lbr_tensor *const *batch, int rows);
 LBR_API void lbr_plan_free(lbr_plan *plan);
 /* After every op: the first op that makes a NaN from inputs without one fails by name. */

@@ -109,18 +109,18 @@ static int encode(FILE *file, const uint8_t *pixels, int width, int height, int 
     return 0;
 }
 
-static int check(const char *name, int width, int height, int channels, int quality)
+static int check(const char *name, const char *path, int width, int height, int channels, int quality)
 {
     if ((channels != 1 && channels != 3) || width < 1 || height < 1 || width > JPEG_MAX_DIMENSION || height > JPEG_MAX_DIMENSION)
-        return lbr_fail(LBR_EINVAL, "%s: %d x %d pixels of %d channels, want 1 or 3 channels and 1 to %ld pixels a side", name, width, height, channels,
+        return lbr_fail(LBR_EINVAL, "%s: %s: %d x %d pixels of %d channels, want 1 or 3 channels and 1 to %ld pixels a side", name, path, width, height, channels,
                         (long)JPEG_MAX_DIMENSION);
-    return quality < 1 || quality > 100 ? lbr_fail(LBR_EINVAL, "%s: quality is %d, want 1 to 100", name, quality) : LBR_OK;
+    return quality < 1 || quality > 100 ? lbr_fail(LBR_EINVAL, "%s: %s: quality is %d, want 1 to 100", name, path, quality) : LBR_OK;
 }
 
 int lbr_jpeg_pack(const uint8_t *pixels, int width, int height, int channels, int quality, char **data, size_t *size)
 {
     *data = NULL;
-    int status = check("jpeg_pack", width, height, channels, quality);
+    int status = check("jpeg_pack", "a picture", width, height, channels, quality);
     if (status != LBR_OK) return status;
     FILE *file = open_memstream(data, size);
     int failed = !file || encode(file, pixels, width, height, channels, quality) != 0;
@@ -135,7 +135,7 @@ void lbr_jpeg_free(char *data) { free(data); }
 
 int lbr_jpeg_write(const char *path, const uint8_t *pixels, int width, int height, int channels, int quality)
 {
-    int status = check("jpeg_write", width, height, channels, quality);
+    int status = check("jpeg_write", path, width, height, channels, quality);
     if (status != LBR_OK) return status;
     char *temporary = lbr_file_temporary(path);
     if (!temporary) return lbr_fail(LBR_ENOMEM, "jpeg_write: no memory");

@@ -197,8 +197,8 @@ end
 -- A plan's results. What it refuses by the numbers that it meets is said of the node: that is found by running the graph node by node.
 local function results_of(self, graph, plan, arguments)
   local results = { pcall(plan, unpack(arguments)) }
-  if results[1] then return { unpack(results, 2) } end
-  local err = tostring(results[2])
+  if table.remove(results, 1) then return results end
+  local err = tostring(results[1])
   if self.device == "cpu" and not err:find("interrupted", 1, true) then
     local ok, named = pcall(tensor.scope, lower.run, graph, arguments)
     if not ok then err = named end

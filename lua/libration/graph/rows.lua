@@ -41,9 +41,9 @@ local function crew(self, count, inputs)
   for i, x in ipairs(inputs) do one[i] = x:narrow(1, 1, self.sizes[i]) end
   for k = #self.crew + 1, count do
     local plan = record.record(self.fn, true):plan(unpack(one))
-    local fits = true
-    for _, out in ipairs(plan.results) do fits = fits and out:is_contiguous() end
-    if not fits then return nil end
+    for _, out in ipairs(plan.results) do
+      if not out:is_contiguous() then return nil end
+    end
     self.crew[k] = plan
   end
   return self.crew

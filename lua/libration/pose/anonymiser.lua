@@ -163,13 +163,13 @@ function anonymiser.find(path, finder, options)
     if options.on_open then options.on_open(source.count, cover ~= nil) end
     found.looks = looks.run(source, finder, { every = every, lead = options.lead }, take)
     found.tracks = tracker:finish()
-    found.busy = source.busy and source:busy()
     if cover then
       hand_on()
       options.cover.on_found(found)
       found.done = finish(source, cover)
       found.busy = found.done.busy
     else
+      found.busy = source.busy and source:busy()
       source:close()
     end
   end)
